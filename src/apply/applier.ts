@@ -1,0 +1,222 @@
+/**
+ * Applies batches to the target: stages the rows as they arrive, merges them, moves the checkpoint, all in one
+ * transaction. Whether a batch may be applied at all is decided by the checkpoint rule, under a lock on the
+ * checkpoint's row; whatever the queue does, nothing is applied twice, out of order or half.
+ */
+import type { BatchHeader, BatchTable } from '../core/batch.ts';
+import { judge } from '../core/checkpoint.ts';
+import { IbexError } from '../core/errors.ts';
+import { type TablePlan, tableLabel } from '../core/plan.ts';
+import type { BatchOutcome, IncomingBatch } from '../core/ports.ts';
+import { identityDifference } from '../core/position.ts';
+import type { CopyIn } from '../postgres/copy.ts';
+import { tableIdent } from '../postgres/quote.ts';
+import type { Session } from '../postgres/session.ts';
+import { foreignKeysAtWork, merge, type StagedTable } from './merge.ts';
+import {
+  bookBatch,
+  lockCheckpoint,
+  lockSyncTables,
+  moveCheckpoint,
+  readRecord,
+  type SyncTable,
+  type TableAccount,
+} from './state.ts';
+import * as sql from './statements.ts';
+import { type ForeignKey, readFacts, type TargetFacts } from './target-table.ts';
+
+/** Rows up to which a used staging table is emptied by DELETE, and dead rows it may gather before TRUNCATE. */
+const DELETE_UP_TO = 2_000;
+const DEAD_ROWS = 50_000;
+
+interface Stage {
+  readonly definition: string;
+  dead: number;
+}
+
+/** What one applied batch did, for metrics. */
+export interface AppliedBatch {
+  readonly header: BatchHeader;
+  readonly accounts: readonly TableAccount[];
+}
+
+interface Staged extends StagedTable {
+  readonly table: BatchTable;
+  readonly deltas: number;
+}
+
+export class Applier {
+  readonly #session: Session;
+  readonly #origin: string;
+  readonly #onApplied: (batch: AppliedBatch) => void;
+  readonly #stages = new Map<number, Stage>();
+  readonly #facts = new Map<string, TargetFacts>();
+  #foreignKeys: { readonly tables: string; readonly keys: ForeignKey[] } | undefined;
+
+  /** `origin` names the source node; capture on the target notes it with every row we write. */
+  constructor(options: { session: Session; origin: string; onApplied: (batch: AppliedBatch) => void }) {
+    this.#session = options.session;
+    this.#origin = options.origin;
+    this.#onApplied = options.onApplied;
+  }
+
+  /** Forgets what it knows of the target's tables, after a change of their foreign keys, triggers or columns. */
+  forgetCatalog(): void {
+    this.#facts.clear();
+    this.#foreignKeys = undefined;
+  }
+
+  async apply(batch: IncomingBatch): Promise<BatchOutcome> {
+    const { header } = batch;
+    let accounts: TableAccount[] = [];
+    const position = await this.#session.transaction('', async () => {
+      await this.#session.run(sql.markOrigin(this.#origin));
+      const checkpoint = await lockCheckpoint(this.#session, header.sync);
+      const verdict = judge(checkpoint, header);
+      if (verdict === 'skip') return checkpoint.position;
+      if (verdict !== 'apply') throw this.#refusal(verdict, header, checkpoint.epoch);
+      await this.#requireSource(header);
+      const staged = await this.#stage(batch);
+      const current = await this.#inStep(header, staged);
+      const foreignKeys = await this.#foreignKeysOf(current.map(({ plan }) => plan));
+      await merge({ session: this.#session, foreignKeys }, current);
+      accounts = current.map(account);
+      await bookBatch(this.#session, header.sync, accounts);
+      await moveCheckpoint(this.#session, header.sync, header.to);
+      for (const { plan, present, gone } of staged) await this.#clear(plan, present + gone);
+      return header.to;
+    });
+    if (position === header.to) this.#onApplied({ header, accounts });
+    return { id: header.id, position };
+  }
+
+  #refusal(verdict: 'gap' | 'fenced', header: BatchHeader, epoch: number): IbexError {
+    return verdict === 'fenced'
+      ? new IbexError('taken', `sync ${header.sync} was taken over by another daemon (epoch ${epoch})`)
+      : new IbexError(
+          'gap',
+          `batch ${header.id} does not start where the checkpoint of ${header.sync} stands`,
+        );
+  }
+
+  async #requireSource(header: BatchHeader): Promise<void> {
+    const record = await readRecord(this.#session, header.sync);
+    const difference = record && identityDifference(record.source, header.source);
+    if (difference)
+      throw new IbexError('identity', `batch ${header.id} comes from another source: ${difference}`);
+  }
+
+  /** Loads the parts into staging tables as they come; tables without parts are staged empty. */
+  async #stage(batch: IncomingBatch): Promise<Staged[]> {
+    const { tables } = batch.header;
+    let copy: { readonly table: number; readonly into: CopyIn } | undefined;
+    const prepared = new Set<number>();
+    try {
+      for await (const { table, bytes } of batch.parts()) {
+        if (copy?.table !== table) {
+          await copy?.into.end();
+          const { plan } = tables[table] as BatchTable;
+          await this.#prepare(plan);
+          prepared.add(plan.relid);
+          copy = { table, into: this.#session.copyIn(sql.loadStage(plan)) };
+        }
+        await copy.into.write(bytes);
+      }
+      await copy?.into.end();
+    } catch (error) {
+      await copy?.into.fail(error as Error).catch(() => undefined);
+      throw error;
+    }
+    const staged: Staged[] = [];
+    for (const table of tables) staged.push(await this.#count(table, prepared.has(table.plan.relid)));
+    return staged;
+  }
+
+  async #count(table: BatchTable, loaded: boolean): Promise<Staged> {
+    const { plan } = table;
+    if (!loaded) await this.#prepare(plan);
+    const facts = await this.#factsOf(plan);
+    const counted = loaded
+      ? await this.#session.row<{ present: string; gone: string; deltas: string }>(sql.countStage(plan))
+      : { present: '0', gone: '0', deltas: '0' };
+    return {
+      table,
+      plan,
+      facts,
+      emptied: table.truncated,
+      present: Number(counted.present),
+      gone: Number(counted.gone),
+      deltas: Number(counted.deltas),
+    };
+  }
+
+  /**
+   * The tables that still stand where the batch took them from. One that was sent back to be copied, or held,
+   * after the batch was read has a later state to come; what the batch knows of it is out of date.
+   */
+  async #inStep(header: BatchHeader, staged: readonly Staged[]): Promise<Staged[]> {
+    const relids = staged.map(({ plan }) => plan.relid);
+    const states = await lockSyncTables(this.#session, header.sync, relids);
+    const byRelid = new Map(states.map((state) => [state.relid, state]));
+    return staged.filter(({ table }) => standsAt(byRelid.get(table.plan.relid), table));
+  }
+
+  async #prepare(plan: TablePlan): Promise<void> {
+    const definition = sql.createStage(plan);
+    if (this.#stages.get(plan.relid)?.definition === definition) return;
+    // An applier does not outlive a failed transaction (its lane starts anew), so what it remembers is there.
+    await this.#session.run(`drop table if exists ${sql.stageName(plan)}`);
+    await this.#session.run(definition);
+    this.#stages.set(plan.relid, { definition, dead: 0 });
+  }
+
+  async #clear(plan: TablePlan, rows: number): Promise<void> {
+    const stage = this.#stages.get(plan.relid);
+    if (stage === undefined || rows === 0) return;
+    const how = rows <= DELETE_UP_TO && stage.dead + rows <= DEAD_ROWS ? 'delete' : 'truncate';
+    stage.dead = how === 'delete' ? stage.dead + rows : 0;
+    await this.#session.run(sql.clearStage(plan, how));
+  }
+
+  async #factsOf(plan: TablePlan): Promise<TargetFacts> {
+    const label = tableLabel(plan);
+    const known = this.#facts.get(label);
+    if (known !== undefined) return known;
+    const facts = await readFacts(this.#session, plan, tableIdent(plan));
+    if (facts === undefined) {
+      throw new IbexError('schema_mismatch', `table ${label} does not exist on the target`, { table: label });
+    }
+    this.#facts.set(label, facts);
+    return facts;
+  }
+
+  async #foreignKeysOf(plans: readonly TablePlan[]): Promise<ForeignKey[]> {
+    const tables = plans.map(tableLabel).sort().join(' ');
+    if (this.#foreignKeys?.tables !== tables) {
+      this.#foreignKeys = { tables, keys: await foreignKeysAtWork(this.#session, plans) };
+    }
+    return this.#foreignKeys.keys;
+  }
+}
+
+function standsAt(state: SyncTable | undefined, table: BatchTable): boolean {
+  if (state === undefined) return false;
+  if (table.floor === undefined) return state.state === 'streaming';
+  return (state.state === 'joining' || state.state === 'held') && state.floor === table.floor;
+}
+
+function account({ table, present, gone, deltas }: Staged): TableAccount {
+  const { captured, truncated, plan } = table;
+  const carried = present + gone;
+  // A table without key that was truncated is sent whole; its deltas are then what the batch counted.
+  const counted = plan.mode === 'row' && truncated.length > 0 ? captured : deltas;
+  const truncates = captured - counted;
+  if (truncates < 0) {
+    throw new IbexError(
+      'internal',
+      `${tableLabel(plan)}: ${deltas} deltas arrived, ${captured} were captured`,
+    );
+  }
+  const applied = Math.min(captured, carried + truncates);
+  return { relid: plan.relid, captured, applied, coalesced: captured - applied };
+}

@@ -1,0 +1,207 @@
+/**
+ * Merges the staged tables of one batch into the target, inside the applier's transaction.
+ *
+ * Two ways. The plain one keeps every foreign key true after each statement by order: rows go in parents first,
+ * gone rows go out children first. Where that cannot work (unique values that swap owners, cycles of foreign
+ * keys) the careful way sets the foreign keys aside for the transaction and writes changed rows anew. What fails
+ * even then is a real disagreement, and is raised with the table's name.
+ */
+import { IbexError } from '../core/errors.ts';
+import { parentsFirst } from '../core/order.ts';
+import { type TablePlan, tableLabel } from '../core/plan.ts';
+import { serverError } from '../postgres/errors.ts';
+import { ident, tableIdent } from '../postgres/quote.ts';
+import type { Session } from '../postgres/session.ts';
+import * as sql from './statements.ts';
+import { type ForeignKey, readForeignKeys, type TargetFacts } from './target-table.ts';
+
+/** One table of a batch as it lies in its staging table. */
+export interface StagedTable {
+  readonly plan: TablePlan;
+  readonly facts: TargetFacts;
+  readonly present: number;
+  readonly gone: number;
+  readonly emptied: readonly { readonly schema: string; readonly name: string; readonly whole: boolean }[];
+}
+
+export interface MergeContext {
+  readonly session: Session;
+  /** Foreign keys at work on the tables: none when the role may set session_replication_role. */
+  readonly foreignKeys: readonly ForeignKey[];
+}
+
+/** The unique and foreign key violations that the careful way can solve. */
+const ORDER_STATES = new Set(['23503', '23505', '23P01', '23001', '21000']);
+
+export async function merge(context: MergeContext, tables: readonly StagedTable[]): Promise<void> {
+  const { session } = context;
+  await session.run('savepoint staged');
+  try {
+    await mergeInOrder(context, tables);
+  } catch (error) {
+    if (!ORDER_STATES.has(serverError(error)?.state ?? '')) throw error;
+    await session.run('rollback to savepoint staged');
+    await mergeCarefully(context, tables);
+  }
+}
+
+async function mergeInOrder(context: MergeContext, tables: readonly StagedTable[]): Promise<void> {
+  const ordered = parentsFirst(
+    tables.map((table) => ({ ...table.plan, table })),
+    context.foreignKeys,
+  ).map(({ table }) => table);
+  const childrenFirst = ordered.toReversed();
+  const referenced = new Set(context.foreignKeys.map((key) => tableLabel(key.parent)));
+  const isReferenced = (table: StagedTable) => referenced.has(tableLabel(table.plan));
+  for (const table of childrenFirst) await emptyTruncated(context, table, isReferenced(table));
+  // A gone row may hand its unique values to a new one; where nothing refers to the table it can go first.
+  for (const table of childrenFirst) if (!isReferenced(table)) await removeGone(context, table);
+  for (const table of ordered) await writePresent(context, table);
+  for (const table of childrenFirst) if (isReferenced(table)) await removeGone(context, table);
+  for (const table of tables) await verifyIfDisturbed(context, table);
+}
+
+async function mergeCarefully(context: MergeContext, tables: readonly StagedTable[]): Promise<void> {
+  const { session } = context;
+  // Taking part in the transaction, the constraints are back, and checked, before anybody else sees the rows.
+  for (const key of context.foreignKeys) {
+    await session.run(`alter table ${tableIdent(key.child)} drop constraint ${ident(key.name)}`);
+  }
+  for (const table of tables) {
+    await emptyTruncated(context, table, false);
+    if (table.plan.mode === 'row') await mergeRows(context, table);
+    else await rewriteChanged(context, table);
+    await verifyIfDisturbed(context, table);
+  }
+  for (const key of context.foreignKeys) {
+    await onTable(key.child, () => session.run(key.restore));
+  }
+}
+
+async function emptyTruncated(
+  { session }: MergeContext,
+  table: StagedTable,
+  referenced: boolean,
+): Promise<void> {
+  const { plan, facts } = table;
+  const whole = table.emptied.some((relation) => relation.whole);
+  const relations = whole ? [plan] : table.emptied;
+  for (const relation of relations) {
+    if (!whole) await requireSamePartition(session, plan, relation);
+    await onTable(plan, () =>
+      session.run(sql.emptyRelation(relation, facts.partitioned || !whole, referenced)),
+    );
+  }
+}
+
+/** A TRUNCATE of one partition is carried where the target has the same partition; elsewhere nobody knows its rows. */
+async function requireSamePartition(
+  session: Session,
+  plan: TablePlan,
+  relation: { schema: string; name: string },
+): Promise<void> {
+  const { same } = await session.row<{ same: boolean }>(
+    `select exists (select from pg_partition_tree(to_regclass($1)) p where p.relid = to_regclass($2)) as same`,
+    [tableIdent(plan), tableIdent(relation)],
+  );
+  if (same) return;
+  throw new IbexError(
+    'schema_mismatch',
+    `partition ${tableLabel(relation)} of ${tableLabel(plan)} was truncated, and the target has no such partition`,
+    {
+      table: tableLabel(plan),
+      hint: `Copy the table again: ibex backfill --restart --tables '${tableLabel(plan)}'.`,
+    },
+  );
+}
+
+async function removeGone({ session }: MergeContext, { plan, gone }: StagedTable): Promise<void> {
+  if (plan.mode === 'row' || gone === 0) return;
+  await onTable(plan, () => session.run(sql.deleteGone(plan)));
+}
+
+async function writePresent(context: MergeContext, table: StagedTable): Promise<void> {
+  const { session } = context;
+  const { plan, facts } = table;
+  if (plan.mode === 'row') return mergeRows(context, table);
+  if (table.present === 0) return;
+  if (changesIdentity(table)) return rewriteChanged(context, table);
+  await onTable(plan, async () => {
+    if (facts.arbiter) {
+      await session.run(sql.upsert(plan, facts));
+    } else {
+      const update = sql.updatePresent(plan, facts);
+      if (update !== null) await session.run(update);
+      await session.run(sql.insertMissing(plan, facts));
+    }
+  });
+}
+
+async function mergeRows(
+  { session }: MergeContext,
+  { plan, facts, present, gone }: StagedTable,
+): Promise<void> {
+  await onTable(plan, async () => {
+    const added = present === 0 ? 0 : await session.run(sql.insertAdded(plan, facts));
+    const removed = gone === 0 ? 0 : await session.run(sql.deleteRemoved(plan));
+    if (added === present && removed === gone) return;
+    throw new IbexError(
+      'swallowed',
+      `${tableLabel(plan)}: of ${present} rows to add ${added} arrived, of ${gone} to remove ${removed} were there`,
+      {
+        table: tableLabel(plan),
+        hint: 'The target was written by somebody else, or a trigger or rule interferes.',
+      },
+    );
+  });
+}
+
+/** UPDATE cannot set a GENERATED ALWAYS identity; INSERT .. OVERRIDING SYSTEM VALUE can. */
+function changesIdentity({ plan, facts }: StagedTable): boolean {
+  return plan.columns.slice(plan.keyLength).some((column) => facts.identityAlways.includes(column.name));
+}
+
+async function rewriteChanged({ session }: MergeContext, { plan, facts }: StagedTable): Promise<void> {
+  await onTable(plan, async () => {
+    await session.run(sql.deleteChanged(plan));
+    await session.run(sql.insertMissing(plan, facts));
+  });
+}
+
+/** No error is no proof: a trigger that returns NULL, or a rule, swallows rows in silence. */
+async function verifyIfDisturbed({ session }: MergeContext, { plan, facts }: StagedTable): Promise<void> {
+  if (!facts.interferes || plan.mode === 'row') return;
+  const { unmerged } = await session.row<{ unmerged: string }>(sql.countUnmerged(plan));
+  if (unmerged === '0') return;
+  throw new IbexError('swallowed', `${tableLabel(plan)}: ${unmerged} rows did not arrive as they were sent`, {
+    table: tableLabel(plan),
+    hint: 'Disable the triggers and rules of this table on the target while it is written by ibex.',
+  });
+}
+
+/** Names the table in whatever concerns its rows or its shape, so that it alone is held. */
+async function onTable<T>(table: { schema: string; name: string }, action: () => Promise<T>): Promise<T> {
+  try {
+    return await action();
+  } catch (error) {
+    if (!(error instanceof IbexError) || error.table !== undefined) throw error;
+    if (!['constraint', 'schema_mismatch', 'privilege'].includes(error.kind)) throw error;
+    const label = tableLabel(table);
+    throw new IbexError(error.kind, `${label}: ${error.message}`, {
+      hint: error.hint,
+      cause: error.cause,
+      table: label,
+    });
+  }
+}
+
+/** The foreign keys that the merge of these tables has to respect. */
+export async function foreignKeysAtWork(
+  session: Session,
+  plans: readonly TablePlan[],
+): Promise<ForeignKey[]> {
+  const { role } = await session.row<{ role: string }>(
+    `select current_setting('session_replication_role') as role`,
+  );
+  return role === 'replica' ? [] : readForeignKeys(session, plans);
+}

@@ -1,0 +1,231 @@
+/**
+ * The target's own record of a sync: checkpoint, tables and their states. All reading and writing of the tables
+ * `ibex.checkpoint`, `ibex.sync_table` and `ibex.holder` is here.
+ */
+import type { Checkpoint } from '../core/checkpoint.ts';
+import { IbexError } from '../core/errors.ts';
+import type { TableName } from '../core/plan.ts';
+import type { Snapshot, SourceIdentity } from '../core/position.ts';
+import type { Session } from '../postgres/session.ts';
+
+/** Who may move a table from each state is said in triggers/target/tables/0001_apply.sql. */
+export type TableState = 'pending' | 'copying' | 'joining' | 'streaming' | 'held';
+
+export interface SyncTable extends TableName {
+  readonly relid: number;
+  readonly state: TableState;
+  readonly replace: boolean;
+  readonly floor: Snapshot | null;
+  readonly reason: string | null;
+  readonly copied: number;
+  readonly captured: number;
+  readonly applied: number;
+  readonly coalesced: number;
+}
+
+export interface SyncRecord extends Checkpoint {
+  /** Null until the first lane starts. */
+  readonly started: Snapshot | null;
+  readonly source: SourceIdentity;
+}
+
+/** Registers a sync on the target; repeatable. */
+export async function registerSync(session: Session, sync: string, source: SourceIdentity): Promise<void> {
+  await session.run(
+    `insert into ibex.checkpoint (sync, system, database, timeline) values ($1, $2, $3, $4)
+     on conflict (sync) do nothing`,
+    [sync, source.system, source.database, source.timeline],
+  );
+}
+
+export async function readRecord(session: Session, sync: string): Promise<SyncRecord | undefined> {
+  const [row] = await session.rows<{
+    epoch: string;
+    position: string | null;
+    system: string;
+    database: string;
+    timeline: number;
+  }>('select epoch::text, position, system, database, timeline from ibex.checkpoint where sync = $1', [sync]);
+  if (row === undefined) return undefined;
+  const { system, database, timeline } = row;
+  return {
+    epoch: Number(row.epoch),
+    position: row.position ?? '',
+    started: row.position,
+    source: { system, database, timeline },
+  };
+}
+
+/** Sets the first position of a lane; one that is there stays. */
+export async function startLane(
+  session: Session,
+  sync: string,
+  epoch: number,
+  position: Snapshot,
+): Promise<void> {
+  await session.run(
+    'update ibex.checkpoint set position = $3, moved_at = clock_timestamp() where sync = $1 and epoch = $2 and position is null',
+    [sync, epoch, position],
+  );
+}
+
+/** Reads the checkpoint and locks its row until the transaction ends: the fence of the exactly-once rule. */
+export async function lockCheckpoint(session: Session, sync: string): Promise<Checkpoint> {
+  const [row] = await session.rows<{ epoch: string; position: string }>(
+    'select epoch::text, position from ibex.checkpoint where sync = $1 for no key update',
+    [sync],
+  );
+  if (row === undefined) throw new IbexError('not_set_up', `sync ${sync} is not set up on ${session.server}`);
+  return { epoch: Number(row.epoch), position: row.position };
+}
+
+export async function moveCheckpoint(session: Session, sync: string, position: Snapshot): Promise<void> {
+  await session.run(
+    'update ibex.checkpoint set position = $2, moved_at = clock_timestamp() where sync = $1',
+    [sync, position],
+  );
+}
+
+/** Adds a table to a sync as pending; one that is there keeps its state but takes a new name. */
+export async function registerTable(
+  session: Session,
+  sync: string,
+  table: TableName & { relid: number },
+): Promise<void> {
+  await session.run(
+    `insert into ibex.sync_table (sync, relid, schema_name, table_name, state) values ($1, $2, $3, $4, 'pending')
+     on conflict (sync, relid) do update set schema_name = excluded.schema_name, table_name = excluded.table_name`,
+    [sync, table.relid, table.schema, table.name],
+  );
+}
+
+const READ_TABLES = `
+  select relid::text, schema_name as schema, table_name as name, state, replace, floor, reason,
+         copied::text, captured::text, applied::text, coalesced::text
+    from ibex.sync_table where sync = $1`;
+
+export async function readSyncTables(session: Session, sync: string): Promise<SyncTable[]> {
+  return toTables(await session.rows<TableRow>(`${READ_TABLES} order by 2, 3`, [sync]));
+}
+
+/** The tables of a batch, locked until the transaction ends, so that nobody moves them to another state. */
+export async function lockSyncTables(
+  session: Session,
+  sync: string,
+  relids: readonly number[],
+): Promise<SyncTable[]> {
+  if (relids.length === 0) return [];
+  return toTables(
+    await session.rows<TableRow>(`${READ_TABLES} and relid = any ($2) order by relid for update`, [
+      sync,
+      relids,
+    ]),
+  );
+}
+
+type TableRow = Record<'relid' | 'copied' | 'captured' | 'applied' | 'coalesced', string> &
+  Omit<SyncTable, 'relid' | 'copied' | 'captured' | 'applied' | 'coalesced'>;
+
+function toTables(rows: readonly TableRow[]): SyncTable[] {
+  return rows.map((row) => ({
+    ...row,
+    relid: Number(row.relid),
+    copied: Number(row.copied),
+    captured: Number(row.captured),
+    applied: Number(row.applied),
+    coalesced: Number(row.coalesced),
+  }));
+}
+
+export interface TableAccount {
+  readonly relid: number;
+  readonly captured: number;
+  readonly applied: number;
+  readonly coalesced: number;
+}
+
+/** Books a batch: its tables are in step with the lane now. Part of the batch's transaction. */
+export async function bookBatch(
+  session: Session,
+  sync: string,
+  accounts: readonly TableAccount[],
+): Promise<void> {
+  if (accounts.length === 0) return;
+  await session.run(
+    `update ibex.sync_table t
+        set captured = t.captured + a.captured, applied = t.applied + a.applied, coalesced = t.coalesced + a.coalesced,
+            state = 'streaming', floor = null, reason = null,
+            changed_at = case when t.state = 'streaming' then t.changed_at else clock_timestamp() end
+       from json_to_recordset($2) a(relid int8, captured int8, applied int8, coalesced int8)
+      where t.sync = $1 and t.relid = a.relid`,
+    [sync, JSON.stringify(accounts)],
+  );
+}
+
+/**
+ * Holds a table: the lane goes on without it, and reads it again from `floor` on once it can.
+ * `floor` is where it stopped; a table that already has a lower bound keeps it.
+ */
+export async function holdTable(
+  session: Session,
+  sync: string,
+  label: string,
+  floor: Snapshot | null,
+  reason: string,
+): Promise<void> {
+  const held = await session.run(
+    `update ibex.sync_table
+        set floor = coalesce(floor, $3),
+            reason = $4, changed_at = clock_timestamp(),
+            state = case when state in ('pending', 'copying') then state else 'held' end
+      where sync = $1 and schema_name || '.' || table_name = $2`,
+    [sync, label, floor, reason],
+  );
+  if (held !== 1) throw new IbexError('internal', `no table ${label} to hold in sync ${sync}`);
+}
+
+/** Notes why a table cannot be copied yet, or that nothing stands in its way any more. */
+export async function setReason(
+  session: Session,
+  sync: string,
+  relid: number,
+  reason: string | null,
+): Promise<void> {
+  await session.run(
+    `update ibex.sync_table set reason = $3, changed_at = clock_timestamp()
+      where sync = $1 and relid = $2 and reason is distinct from $3`,
+    [sync, relid, reason],
+  );
+}
+
+/** Sends a table back to the start: it is copied again; `replace` empties the target's table first. */
+export async function requestCopy(
+  session: Session,
+  sync: string,
+  relid: number,
+  replace: boolean,
+  reason: string | null,
+) {
+  await session.transaction('', async () => {
+    await session.run('delete from ibex.chunk where sync = $1 and relid = $2', [sync, relid]);
+    await session.run(
+      `update ibex.sync_table
+          set state = 'pending', replace = $3, floor = null, reason = $4, copied = 0, changed_at = clock_timestamp()
+        where sync = $1 and relid = $2`,
+      [sync, relid, replace, reason],
+    );
+  });
+}
+
+/** Throws `taken` unless the epoch is still the lane's. Locks the checkpoint's row against a take-over until the transaction ends. */
+export async function requireEpoch(session: Session, sync: string, epoch: number): Promise<void> {
+  const [row] = await session.rows<{ epoch: string }>(
+    'select epoch::text from ibex.checkpoint where sync = $1 for key share',
+    [sync],
+  );
+  if (row !== undefined && Number(row.epoch) === epoch) return;
+  throw new IbexError(
+    'taken',
+    `sync ${sync} was taken over by another daemon (epoch ${row?.epoch ?? 'none'})`,
+  );
+}

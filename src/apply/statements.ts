@@ -1,0 +1,185 @@
+/**
+ * The SQL that stages and merges a batch on the target; everything that depends on a table's plan is built here.
+ *
+ * A batch carries states, not operations, so the merge is set-wise: remove what is gone, write what is there
+ * where it differs. "Differs" is byte-wise (`*<>` compares images): 1.0 and 1.00 are equal numbers and still
+ * different data.
+ */
+import type { ColumnPlan, TablePlan } from '../core/plan.ts';
+import { ident, literal, tableIdent } from '../postgres/quote.ts';
+import type { TargetFacts } from './target-table.ts';
+
+/** Types whose equal values are the same bytes: a key of these never needs to be rewritten. */
+const IMAGE_EQUAL = new Set([
+  'int2',
+  'int4',
+  'int8',
+  'uuid',
+  'bool',
+  'date',
+  'bytea',
+  'text',
+  'varchar',
+  'oid',
+]);
+
+/** Name of the temporary table that takes a table's part of a batch. */
+export function stageName(plan: TablePlan): string {
+  return `pg_temp.ibex_stage_${plan.relid}`;
+}
+
+/** Columns are nullable and of base types: the part of a key that is gone has nothing but the key. */
+export function createStage(plan: TablePlan): string {
+  const columns = plan.columns.map((column, i) => `c${i + 1} ${column.wire}`).join(', ');
+  return `create temporary table ibex_stage_${plan.relid} (n int8, present bool, ${columns})`;
+}
+
+export function loadStage(plan: TablePlan): string {
+  return `copy ${stageName(plan)} from stdin (format binary)`;
+}
+
+/** What is staged: rows that are present, keys that are gone, deltas that named them. */
+export function countStage(plan: TablePlan): string {
+  return `
+    select count(*) filter (where present)::int8::text as present,
+           count(*) filter (where not present)::int8::text as gone, coalesce(sum(n), 0)::text as deltas
+      from ${stageName(plan)}`;
+}
+
+/** Small leftovers are deleted, large ones truncated: TRUNCATE costs catalog writes, DELETE costs by the row. */
+export function clearStage(plan: TablePlan, how: 'delete' | 'truncate'): string {
+  return how === 'delete' ? `delete from ${stageName(plan)}` : `truncate ${stageName(plan)}`;
+}
+
+/** Removes the keys that are gone. */
+export function deleteGone(plan: TablePlan): string {
+  return `delete from ${fromTable(plan)} t using ${stageName(plan)} s where not s.present and ${keyMatch(plan)}`;
+}
+
+/** Writes the rows that are present, through the unique index of the key. */
+export function upsert(plan: TablePlan, facts: TargetFacts): string {
+  const key = plan.columns.slice(0, plan.keyLength).map((column) => ident(column.name));
+  const set = plan.columns.filter((column, i) => i >= plan.keyLength || keyNeedsRewrite(column, facts));
+  const action =
+    set.length === 0
+      ? 'nothing'
+      : `update set ${set.map((column) => `${ident(column.name)} = excluded.${ident(column.name)}`).join(', ')}
+          where ${image(set, 't')} *<> ${image(set, 'excluded')}`;
+  return `${insertPresent(plan, facts)} where s.present on conflict (${key.join(', ')}) do ${action}`;
+}
+
+/** Writes the rows that are present where no unique index can be inferred: update what differs .. */
+export function updatePresent(plan: TablePlan, facts: TargetFacts): string | null {
+  const set = plan.columns.filter((column, i) => i >= plan.keyLength || keyNeedsRewrite(column, facts));
+  if (set.length === 0) return null;
+  const assign = set.map((column) => `${ident(column.name)} = ${staged(plan, column)}`).join(', ');
+  return `update ${fromTable(plan)} t set ${assign} from ${stageName(plan)} s
+           where s.present and ${keyMatch(plan)} and ${differs(plan)}`;
+}
+
+/** .. and insert what is missing. */
+export function insertMissing(plan: TablePlan, facts: TargetFacts): string {
+  return `${insertPresent(plan, facts)}
+           where s.present and not exists (select from ${fromTable(plan)} t where ${keyMatch(plan)})`;
+}
+
+/** Removes every staged key that is gone or differs, so that `insertMissing` can write it anew. */
+export function deleteChanged(plan: TablePlan): string {
+  return `delete from ${fromTable(plan)} t using ${stageName(plan)} s
+           where ${keyMatch(plan)} and (not s.present or ${differs(plan)})`;
+}
+
+/** A chunk's rows, where other rows may be in the way already: what is missing .. */
+export function insertUnlessThere(plan: TablePlan, facts: TargetFacts): string {
+  return `${insertPresent(plan, facts)} where s.present on conflict do nothing`;
+}
+
+/** Mode `row`: adds rows. */
+export function insertAdded(plan: TablePlan, facts: TargetFacts): string {
+  return `${insertPresent(plan, facts)} where s.present`;
+}
+
+/**
+ * Mode `row`: removes as many equal rows as were removed on the source. Rows are compared by their text, which
+ * every type has; without an index to help, the table is read once a batch that removes anything.
+ */
+export function deleteRemoved(plan: TablePlan): string {
+  const rowOfStage = `row(${plan.columns.map((column) => staged(plan, column)).join(', ')})::text`;
+  const rowOfTable = `row(${plan.columns.map((column) => `t.${ident(column.name)}`).join(', ')})::text`;
+  return `
+    with gone as (
+      select ${rowOfStage} as r, count(*) as n from ${stageName(plan)} s where not s.present group by 1
+    ), have as (
+      select t.tableoid as relation, t.ctid as place, ${rowOfTable} as r,
+             row_number() over (partition by ${rowOfTable}) as i
+        from ${fromTable(plan)} t where ${rowOfTable} in (select g.r from gone g)
+    )
+    delete from ${fromTable(plan)} t using have h, gone g
+     where h.r = g.r and h.i <= g.n and t.ctid = h.place and t.tableoid = h.relation`;
+}
+
+/** How many staged keys are not on the target as they were staged; 0 after a merge that nobody disturbed. */
+export function countUnmerged(plan: TablePlan): string {
+  return `
+    select count(*)::int8::text as unmerged from ${stageName(plan)} s
+     where s.present = not exists (
+             select from ${fromTable(plan)} t
+              where ${keyMatch(plan)} and (not s.present or not (${differs(plan)})))`;
+}
+
+/** Empties a table or one partition of it. TRUNCATE is refused for a table that foreign keys refer to. */
+export function emptyRelation(
+  relation: { schema: string; name: string },
+  partitioned: boolean,
+  referenced: boolean,
+): string {
+  const name = `${partitioned ? '' : 'only '}${tableIdent(relation)}`;
+  return referenced ? `delete from ${name}` : `truncate ${name}`;
+}
+
+/** `only` spares inheritance children, which are tables of their own; partitions belong to their table. */
+function fromTable(plan: TablePlan): string {
+  return `${plan.only ? 'only ' : ''}${tableIdent(plan)}`;
+}
+
+function insertPresent(plan: TablePlan, facts: TargetFacts): string {
+  const names = plan.columns.map((column) => ident(column.name)).join(', ');
+  const values = plan.columns.map((column) => staged(plan, column)).join(', ');
+  const overriding = facts.identityAlways.length > 0 ? ' overriding system value' : '';
+  return `insert into ${tableIdent(plan)} as t (${names})${overriding} select ${values} from ${stageName(plan)} s`;
+}
+
+/** A staged value in the type of the target's column. */
+function staged(plan: TablePlan, column: ColumnPlan): string {
+  return `s.c${plan.columns.indexOf(column) + 1}::${column.targetType}`;
+}
+
+function keyMatch(plan: TablePlan): string {
+  return plan.columns
+    .slice(0, plan.keyLength)
+    .map((column, i) => {
+      const value = column.wire === 'pg_catalog.text' ? staged(plan, column) : `s.c${i + 1}`;
+      return `t.${ident(column.name)} = ${value}`;
+    })
+    .join(' and ');
+}
+
+function differs(plan: TablePlan): string {
+  const values = plan.columns.map((column) => staged(plan, column)).join(', ');
+  return `${image(plan.columns, 't')} *<> row(${values})::record`;
+}
+
+function image(columns: readonly ColumnPlan[], alias: string): string {
+  return `row(${columns.map((column) => `${alias}.${ident(column.name)}`).join(', ')})::record`;
+}
+
+/** A GENERATED ALWAYS identity cannot be set by UPDATE, even to the value it has. */
+function keyNeedsRewrite(column: ColumnPlan, facts: TargetFacts): boolean {
+  const builtin = /^pg_catalog\.(\w+)$/.exec(column.targetType)?.[1] ?? '';
+  return !IMAGE_EQUAL.has(builtin) && !facts.identityAlways.includes(column.name);
+}
+
+/** Marks the transaction as a sync's own, so that capture on this side notes where the change came from. */
+export function markOrigin(node: string): string {
+  return `select set_config('ibex.origin', ${literal(node)}, true)`;
+}

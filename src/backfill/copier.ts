@@ -1,0 +1,194 @@
+/**
+ * Copies the existing rows of one table, chunk by chunk.
+ *
+ * The argument for its exactness: the lower bound (floor) is noted after the table was armed and before the first
+ * chunk is read. Whatever a chunk's own snapshot misses or has out of date was changed after the floor, so it is
+ * in the deltas, and the batch that takes the table into step carries every key changed since the floor once
+ * more. Each chunk commits together with its progress row: killed anywhere, only chunks in flight are redone.
+ */
+import { parkForeignKeys } from '../apply/parking.ts';
+import type { SyncTable } from '../apply/state.ts';
+import * as merge from '../apply/statements.ts';
+import { readFacts } from '../apply/target-table.ts';
+import { setFloor } from '../capture/trigger/registry.ts';
+import { IbexError } from '../core/errors.ts';
+import { type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
+import { serverError } from '../postgres/errors.ts';
+import { tableIdent } from '../postgres/quote.ts';
+import type { Session } from '../postgres/session.ts';
+import { planChunks } from './chunks.ts';
+import {
+  type Chunk,
+  type CopyKey,
+  finishChunk,
+  finishCopy,
+  lockChunk,
+  readChunks,
+  setCopyFloor,
+  startCopy,
+} from './progress.ts';
+import * as sql from './statements.ts';
+
+const UNIQUE_VIOLATION = '23505';
+
+export interface CopyOptions {
+  readonly source: Session;
+  readonly target: Session;
+  readonly key: CopyKey;
+  /** The source node's name, noted by capture on the target. */
+  readonly origin: string;
+  /** The target session is a replica: foreign keys do not fire, nothing is parked. */
+  readonly replica: boolean;
+  readonly signal: AbortSignal;
+  readonly onRows: (rows: number) => void;
+}
+
+/** Copies a table from where an earlier attempt stopped. Errors carry the table's name. */
+export async function copyTable(options: CopyOptions, plan: TablePlan, state: SyncTable): Promise<void> {
+  const { key, target, signal } = options;
+  if (!options.replica) await parkForeignKeys(target, key.sync, [plan]);
+  if (state.state === 'pending') await start(options, plan, state.replace);
+  let chunks = await readChunks(target, key);
+  let direct = true;
+  while (chunks.some((chunk) => chunk.rows === null)) {
+    const chunk = chunks.find((candidate) => candidate.rows === null) as Chunk;
+    signal.throwIfAborted();
+    const outcome = await copyChunk(options, plan, chunk, direct);
+    if (outcome === 'in the way') direct = false;
+    if (outcome === 'moved') await start(options, plan, false);
+    chunks = await readChunks(target, key);
+  }
+  await target.run(`analyze ${tableIdent(plan)}`);
+  await finishCopy(target, key);
+}
+
+async function start(options: CopyOptions, plan: TablePlan, replace: boolean): Promise<void> {
+  const { source, target, key } = options;
+  const floor = await setFloor(source, key.sync, plan.relid);
+  const heaps = await source.rows<Record<'relation' | 'filenode' | 'blocks', string>>(sql.READ_HEAPS, [
+    plan.relid,
+  ]);
+  const chunks = planChunks(
+    heaps.map(({ relation, filenode, blocks }) => ({
+      relation: Number(relation),
+      filenode: Number(filenode),
+      blocks: Number(blocks),
+    })),
+    plan.mode === 'key' && source.version >= 140_000,
+  );
+  await startCopy(target, key, floor, chunks, async () => {
+    if (replace) await target.run(`delete from ${plan.only ? 'only ' : ''}${tableIdent(plan)}`);
+    else if (plan.mode === 'row') await requireEmpty(target, plan);
+  });
+}
+
+async function requireEmpty(target: Session, plan: TablePlan): Promise<void> {
+  const { empty } = await target.row<{ empty: boolean }>(
+    `select not exists (select from ${tableIdent(plan)}) as empty`,
+  );
+  if (empty) return;
+  const label = tableLabel(plan);
+  throw new IbexError('schema_mismatch', `${label} has rows on the target and no key to merge them by`, {
+    table: label,
+    hint: `Empty it there first: truncate ${label};`,
+  });
+}
+
+/**
+ * - `copied`: it is in.
+ * - `gone`: somebody else copied it, or the copy was called off.
+ * - `in the way`: other rows of the target share a key with it; it must be merged instead.
+ * - `moved`: the relation has another file than planned, rows may have moved between chunks: plan again.
+ */
+type Outcome = 'copied' | 'gone' | 'in the way' | 'moved';
+
+async function copyChunk(
+  options: CopyOptions,
+  plan: TablePlan,
+  chunk: Chunk,
+  direct: boolean,
+): Promise<Outcome> {
+  const { source } = options;
+  const [relation] = await source.rows<TableName>(sql.RELATION_NAME, [chunk.relation]);
+  if (relation === undefined) return 'moved';
+  try {
+    return await source.transaction('isolation level repeatable read read only', async () => {
+      // The lock comes before the snapshot: to an older snapshot a rewritten table reads empty.
+      await source.run(sql.lockRelation(relation));
+      const [now] = await source.rows<{ filenode: string; snapshot: string }>(sql.READ_RELATION, [
+        chunk.relation,
+      ]);
+      if (now === undefined || Number(now.filenode) !== chunk.filenode) return 'moved';
+      return writeChunk(options, plan, chunk, { ...relation, snapshot: now.snapshot }, direct);
+    });
+  } catch (error) {
+    if (direct && serverError(error)?.state === UNIQUE_VIOLATION && plan.mode === 'key') return 'in the way';
+    throw ofTable(error, tableLabel(plan));
+  }
+}
+
+function ofTable(error: unknown, label: string): unknown {
+  if (!(error instanceof IbexError) || error.table !== undefined) return error;
+  if (!['constraint', 'schema_mismatch', 'privilege'].includes(error.kind)) return error;
+  return new IbexError(error.kind, `${label}: ${error.message}`, {
+    table: label,
+    hint: error.hint,
+    cause: error.cause,
+  });
+}
+
+async function writeChunk(
+  options: CopyOptions,
+  plan: TablePlan,
+  chunk: Chunk,
+  relation: TableName & { readonly snapshot: string },
+  direct: boolean,
+): Promise<Outcome> {
+  const { target, key } = options;
+  return target.transaction('', async () => {
+    await target.run(merge.markOrigin(options.origin));
+    if (!(await lockChunk(target, key, chunk.n))) return 'gone';
+    const rows = direct
+      ? await pipe(options, sql.readDirect(plan, relation, chunk), sql.writeDirect(plan))
+      : await mergeChunk(options, plan, sql.readStaged(plan, relation, chunk));
+    if (plan.mode === 'row') await setCopyFloor(target, key, relation.snapshot);
+    await finishChunk(target, key, chunk.n, rows);
+    options.onRows(rows);
+    return 'copied';
+  });
+}
+
+async function pipe({ source, target, signal }: CopyOptions, read: string, write: string): Promise<number> {
+  const into = target.copyIn(write);
+  let failure: Error | undefined;
+  for await (const bytes of source.copyOut(read)) {
+    // The rest of a chunk that cannot be written is read and dropped: a COPY cannot be left half-way.
+    if (failure !== undefined) continue;
+    if (signal.aborted) failure = signal.reason as Error;
+    else
+      await into.write(bytes).catch((error) => {
+        failure = error as Error;
+      });
+  }
+  if (failure !== undefined) {
+    await into.fail(failure).catch(() => undefined);
+    throw failure;
+  }
+  return into.end();
+}
+
+/** The chunk beside rows that are there already: what is missing is inserted, what differs is brought in line. */
+async function mergeChunk(options: CopyOptions, plan: TablePlan, read: string): Promise<number> {
+  const { target } = options;
+  const facts = await readFacts(target, plan, tableIdent(plan));
+  if (facts === undefined)
+    throw new IbexError('schema_mismatch', `table ${tableLabel(plan)} does not exist on the target`);
+  await target.run(`drop table if exists ${merge.stageName(plan)}`);
+  await target.run(merge.createStage(plan));
+  const rows = await pipe(options, read, merge.loadStage(plan));
+  const update = merge.updatePresent(plan, facts);
+  if (update !== null) await target.run(update);
+  await target.run(merge.insertUnlessThere(plan, facts));
+  await target.run(`drop table ${merge.stageName(plan)}`);
+  return rows;
+}

@@ -1,0 +1,53 @@
+/** The SQL of the backfill: what a chunk reads on the source and how it arrives on the target. */
+import { sent } from '../capture/trigger/statements.ts';
+import type { TableName, TablePlan } from '../core/plan.ts';
+import { ident, tableIdent } from '../postgres/quote.ts';
+import type { ChunkPlan } from './chunks.ts';
+
+/** The relations of a table that hold rows, with their files and sizes now. */
+export const READ_HEAPS = `
+  select c.oid::int8::text as relation, pg_relation_filenode(c.oid)::int8::text as filenode,
+         (pg_relation_size(c.oid) / current_setting('block_size')::int8)::text as blocks
+    from ibex.members($1) m join pg_class c on c.oid = m where c.relkind = 'r' order by c.oid`;
+
+export const RELATION_NAME = `
+  select n.nspname as schema, c.relname as name
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1`;
+
+export function lockRelation(relation: TableName): string {
+  return `lock table only ${tableIdent(relation)} in access share mode`;
+}
+
+/** The file that a relation has now, and the snapshot in which its rows are read. */
+export const READ_RELATION = `
+  select pg_relation_filenode(c.oid)::int8::text as filenode, txid_current_snapshot()::text as snapshot
+    from pg_class c where c.oid = $1`;
+
+/** Binary where every column is the same built-in type on both sides, otherwise text, which always fits. */
+export function copyFormat(plan: TablePlan): string {
+  return plan.columns.every((column) => column.same) ? '(format binary)' : '';
+}
+
+export function readDirect(plan: TablePlan, relation: TableName, chunk: ChunkPlan): string {
+  const columns = plan.columns.map((column) => `t.${ident(column.name)}`).join(', ');
+  return `copy (select ${columns} ${fromChunk(relation, chunk)}) to stdout ${copyFormat(plan)}`;
+}
+
+export function writeDirect(plan: TablePlan): string {
+  const columns = plan.columns.map((column) => ident(column.name)).join(', ');
+  return `copy ${tableIdent(plan)} (${columns}) from stdin ${copyFormat(plan)}`;
+}
+
+/** In the shape of a batch's staging table, see `apply/statements.ts`. */
+export function readStaged(plan: TablePlan, relation: TableName, chunk: ChunkPlan): string {
+  const columns = plan.columns.map(sent).join(', ');
+  return `copy (select 1::int8, true, ${columns} ${fromChunk(relation, chunk)}) to stdout (format binary)`;
+}
+
+function fromChunk(relation: TableName, chunk: ChunkPlan): string {
+  const bounds = [
+    chunk.firstBlock === 0 ? '' : `t.ctid >= '(${chunk.firstBlock},0)'::tid`,
+    chunk.lastBlock === null ? '' : `t.ctid < '(${chunk.lastBlock},0)'::tid`,
+  ].filter((bound) => bound !== '');
+  return `from only ${tableIdent(relation)} t${bounds.length === 0 ? '' : ` where ${bounds.join(' and ')}`}`;
+}

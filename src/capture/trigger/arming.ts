@@ -1,0 +1,107 @@
+/**
+ * Puts the capture triggers on tables, and takes them off again, as a guest: one relation a transaction, a lock
+ * time-out well below `deadlock_timeout`, and the blocker's name for whoever asks. Waiting between tries is the
+ * caller's, who has other tables to go on with.
+ */
+import { IbexError, isKind } from '../../core/errors.ts';
+import type { Session } from '../../postgres/session.ts';
+
+/** A relation that could not be locked in time, and who stands in the way. */
+export interface Waiting {
+  readonly relation: string;
+  /** Such as `pid 4711 (app, idle in transaction for 63 s)`. */
+  readonly blockers: readonly string[];
+}
+
+/** Prepares a table's capture; null, or the reason why it cannot be captured exactly. */
+export async function prepareCapture(session: Session, relid: number): Promise<string | null> {
+  const { refusal } = await session.row<{ refusal: string | null }>(
+    'select ibex.capture($1::oid::regclass) as refusal',
+    [relid],
+  );
+  return refusal;
+}
+
+/**
+ * Tries once to arm every relation of a table. `lockTimeoutMs` bounds how long a try may wait for a lock; the
+ * application waits behind it.
+ * Resolves to the relations that could not be locked: empty means that the table is armed. The others stay
+ * armed meanwhile; calling again goes on where this left off.
+ */
+export async function tryArm(session: Session, relid: number, lockTimeoutMs: number): Promise<Waiting[]> {
+  const waiting = await onEach(session, 'ibex.unarmed', relid, lockTimeoutMs, 'ibex.arm');
+  if (waiting.length > 0) return waiting;
+  const { finished } = await session.row<{ finished: boolean }>('select ibex.finish_arming($1) as finished', [
+    relid,
+  ]);
+  // A partition that came in between is there on the second look.
+  return finished ? [] : tryArm(session, relid, lockTimeoutMs);
+}
+
+/** Tries once to disarm every relation of a table; when none is left, its delta tables and functions go too. */
+export async function tryDisarm(session: Session, relid: number, lockTimeoutMs: number): Promise<Waiting[]> {
+  for (const step of ['ibex.disable', 'ibex.disarm']) {
+    const waiting = await onEach(session, 'ibex.armed_relations', relid, lockTimeoutMs, step);
+    if (waiting.length > 0) return waiting;
+  }
+  await session.run('select ibex.uncapture($1)', [relid]);
+  return [];
+}
+
+/** Calls `work(relation, root)` for each relation that `list(root)` gives, each in a short transaction of its own. */
+async function onEach(
+  session: Session,
+  list: string,
+  relid: number,
+  lockTimeoutMs: number,
+  work: string,
+): Promise<Waiting[]> {
+  const relations = await session.rows<{ oid: string; name: string }>(
+    `select r::oid::text as oid, r::text as name from ${list}($1) r`,
+    [relid],
+  );
+  const waiting: Waiting[] = [];
+  for (const { oid, name } of relations) {
+    try {
+      await session.transaction('', async () => {
+        await session.run(`set local lock_timeout = ${Math.max(1, Math.floor(lockTimeoutMs))}`);
+        await session.run(`select ${work}($1::oid::regclass, $2)`, [oid, relid]);
+      });
+    } catch (error) {
+      if (!isKind(error, 'lock') && !isKind(error, 'transient')) throw needsOwner(error, name);
+      waiting.push({ relation: name, blockers: await blockersOf(session, oid) });
+    }
+  }
+  return waiting;
+}
+
+/** How long to wait, in milliseconds, before the given try (1, 2, ..): with jitter, at most about 3 s. */
+export function pauseBeforeTry(attempt: number): number {
+  return Math.min(2_000, 100 * 2 ** Math.min(attempt, 5)) * (0.5 + Math.random());
+}
+
+function needsOwner(error: unknown, table: string): unknown {
+  if (!isKind(error, 'privilege')) return error;
+  return new IbexError(
+    'privilege',
+    `${error.message}: triggers of ${table} can be managed by its owner only`,
+    {
+      hint: `Connect as the owner of ${table}, or grant that role to yours.`,
+      cause: error,
+    },
+  );
+}
+
+async function blockersOf(session: Session, relation: string): Promise<string[]> {
+  const rows = await session.rows<{ blocker: string }>(
+    `select format('pid %s (%s, %s for %s s)', a.pid, coalesce(a.usename, '?'), coalesce(a.state, 'working'),
+                   coalesce(round(extract(epoch from clock_timestamp() - coalesce(a.xact_start, a.query_start)))::text, '?')) as blocker
+       from pg_locks l join pg_stat_activity a on a.pid = l.pid
+      where l.locktype = 'relation' and l.relation = $1::oid and l.granted and l.pid <> pg_backend_pid()
+        and l.database = (select d.oid from pg_database d where d.datname = current_database())
+        and l.mode not in ('AccessShareLock', 'RowShareLock')
+      order by a.xact_start limit 5`,
+    [relation],
+  );
+  return rows.map((row) => row.blocker);
+}

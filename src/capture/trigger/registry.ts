@@ -1,0 +1,194 @@
+/**
+ * The source's own record of what is captured and who still needs it: the tables `ibex.captured`, `ibex.sync`
+ * and `ibex.sync_table`, and the functions below `triggers/source/functions` that work on them.
+ */
+import { IbexError } from '../../core/errors.ts';
+import type { CaptureMode } from '../../core/plan.ts';
+import { identityDifference, type Snapshot, type SourceIdentity } from '../../core/position.ts';
+import type { CapturedTable } from '../../core/table.ts';
+import { readTables } from '../../postgres/catalog.ts';
+import type { Session } from '../../postgres/session.ts';
+
+/** Records which database this is, or finds that the schema `ibex` was restored from another one. */
+export async function claimIdentity(session: Session, identity: SourceIdentity): Promise<void> {
+  await session.run(
+    'insert into ibex.identity (system, database, timeline) values ($1, $2, $3) on conflict do nothing',
+    [identity.system, identity.database, identity.timeline],
+  );
+  const recorded = await session.row<SourceIdentity>('select system, database, timeline from ibex.identity');
+  // A promotion keeps the data and its triggers: the lane judges it by its own position.
+  const difference = identityDifference({ ...recorded, timeline: identity.timeline }, identity);
+  if (difference === null) return;
+  throw new IbexError(
+    'identity',
+    `${session.server}: the schema ibex here belongs to another database: ${difference}`,
+    {
+      hint: 'This database is a restored copy. Remove what came with it: ibex teardown --source URL, then ibex setup.',
+    },
+  );
+}
+
+export async function registerSync(session: Session, sync: string): Promise<void> {
+  await session.run(
+    'insert into ibex.sync (name, position) values ($1, txid_current_snapshot()) on conflict do nothing',
+    [sync],
+  );
+}
+
+export async function registerTable(session: Session, sync: string, relid: number): Promise<void> {
+  await session.run(
+    `insert into ibex.sync_table (sync, relid, floor) values ($1, $2, txid_current_snapshot()) on conflict do nothing`,
+    [sync, relid],
+  );
+}
+
+/**
+ * Notes, before the first row is copied, the position from which a table's deltas will be needed, and returns it.
+ * Taken after the table was armed: every change is in a delta, in a chunk, or in both.
+ */
+export async function setFloor(session: Session, sync: string, relid: number): Promise<Snapshot> {
+  const [row] = await session.rows<{ floor: Snapshot }>(
+    `update ibex.sync_table set floor = txid_current_snapshot() where sync = $1 and relid = $2 returning floor::text`,
+    [sync, relid],
+  );
+  if (row === undefined)
+    throw new IbexError('not_set_up', `table ${relid} is not part of sync ${sync} on the source`);
+  return row.floor;
+}
+
+/** Lower bounds of the tables that are not in step; the others are needed from the sync's position on. */
+export type Floors = ReadonlyMap<number, Snapshot>;
+
+/** Tells the source that deltas visible in `position` are on the target, but for tables with a floor of their own. */
+export async function acknowledge(
+  session: Session,
+  sync: string,
+  position: Snapshot,
+  floors: Floors,
+): Promise<void> {
+  await session.transaction('', async () => {
+    await session.run('update ibex.sync set position = $2, updated_at = clock_timestamp() where name = $1', [
+      sync,
+      position,
+    ]);
+    const listed = [...floors].map(([relid, floor]) => ({ relid, floor }));
+    await session.run(
+      `update ibex.sync_table t set floor = f.floor::txid_snapshot
+         from ibex.sync_table s left join json_to_recordset($2) f(relid int8, floor text) on f.relid = s.relid
+        where t.sync = $1 and s.sync = t.sync and s.relid = t.relid and t.floor::text is distinct from f.floor`,
+      [sync, JSON.stringify(listed)],
+    );
+  });
+}
+
+interface CapturedRow {
+  relid: string;
+  schema: string;
+  name: string;
+  mode: CaptureMode;
+  noted: string[];
+  notedTypes: string[];
+  armed: boolean;
+  forgotten: Snapshot | null;
+}
+
+export interface CapturedRecord extends CapturedTable {
+  readonly armed: boolean;
+  /** Deltas visible in it are gone: a position below it cannot be read from. */
+  readonly forgotten: Snapshot | null;
+}
+
+/** The captured tables of a sync, with their columns as the catalogs have them now. Dropped tables are left out. */
+export async function readCaptured(session: Session, sync: string): Promise<CapturedRecord[]> {
+  const rows = await session.rows<CapturedRow>(
+    `select c.relid::text, n.nspname as schema, t.relname as name, c.mode, c.columns as noted, c.types as "notedTypes",
+            c.armed_at is not null as armed, c.forgotten::text
+       from ibex.sync_table s join ibex.captured c on c.relid = s.relid
+       join pg_class t on t.oid = c.relid join pg_namespace n on n.oid = t.relnamespace
+      where s.sync = $1 order by 2, 3`,
+    [sync],
+  );
+  const tables = await readTables(session, rows);
+  const byRelid = new Map(tables.map((table) => [table.relid, table]));
+  return rows.flatMap((row) => {
+    const table = byRelid.get(Number(row.relid));
+    if (table === undefined) return [];
+    const { mode, noted, notedTypes, armed, forgotten } = row;
+    return [{ ...table, mode, noted, notedTypes, armed, forgotten }];
+  });
+}
+
+/** What the catalogs say of a table that was armed, against what they said then. */
+export interface Drift {
+  readonly relid: number;
+  readonly schema: string;
+  readonly name: string;
+  readonly dropped: boolean;
+  readonly shape: boolean;
+  readonly storage: boolean;
+  readonly armour: boolean;
+  /** Partitions came or went. */
+  readonly partitions: boolean;
+}
+
+/** The armed tables whose catalog rows changed since; nothing is changed by asking. */
+export async function readDrift(session: Session, sync: string): Promise<Drift[]> {
+  return session.rows<Drift>(
+    `with armed as (
+       select c.* from ibex.sync_table t join ibex.captured c on c.relid = t.relid
+        where t.sync = $1 and c.armed_at is not null
+     )
+     select * from (
+       select c.relid::int8::float8 as relid, c.schema_name as schema, c.table_name as name,
+              s.relid is null as dropped, s.shape is distinct from c.shape as shape,
+              s.storage is distinct from c.storage as storage, s.armour is distinct from c.armour as armour,
+              regexp_replace(s.storage, ':\\d+', '', 'g') is distinct from regexp_replace(c.storage, ':\\d+', '', 'g')
+                as partitions
+         from armed c
+         left join ibex.signatures((select array_agg(a.relid) from armed a)) s on s.relid = c.relid) d
+      where dropped or shape or storage or armour`,
+    [sync],
+  );
+}
+
+/** Accepts what the catalogs say now as the state to compare with. */
+export async function acceptSignature(session: Session, relid: number): Promise<void> {
+  await session.run(
+    `update ibex.captured c set shape = s.shape, storage = s.storage, armour = s.armour
+       from ibex.signatures(array[$1::oid]) s where c.relid = s.relid`,
+    [relid],
+  );
+}
+
+export interface GenerationInfo {
+  readonly relid: number;
+  readonly n: number;
+  readonly bytes: number;
+  /** Whether the triggers write it now. */
+  readonly current: boolean;
+}
+
+/** The delta tables of a sync that have something in them. */
+export async function readGenerations(session: Session, sync: string): Promise<GenerationInfo[]> {
+  const rows = await session.rows<{ relid: string; n: number; bytes: string; current: boolean }>(
+    `select g.relid::text, g.n, g.n = c.generation as current,
+            pg_relation_size(format('ibex.delta_%s_%s', g.relid, g.n)::regclass)::text as bytes
+       from ibex.sync_table t join ibex.captured c on c.relid = t.relid join ibex.generation g on g.relid = c.relid
+      where t.sync = $1 and pg_relation_size(format('ibex.delta_%s_%s', g.relid, g.n)::regclass) > 0`,
+    [sync],
+  );
+  return rows.map((row) => ({ ...row, relid: Number(row.relid), bytes: Number(row.bytes) }));
+}
+
+export async function rotate(session: Session, relid: number): Promise<void> {
+  await session.run('select ibex.rotate($1)', [relid]);
+}
+
+/** True when the generation was emptied. */
+export async function forget(session: Session, relid: number, generation: number): Promise<boolean> {
+  const { forgotten } = await session.row<{ forgotten: boolean }>('select ibex.forget($1, $2) as forgotten', [
+    relid,
+    generation,
+  ]);
+  return forgotten;
+}

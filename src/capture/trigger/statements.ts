@@ -1,0 +1,128 @@
+/**
+ * The SQL that reads deltas and rows on the source; everything that depends on a table's plan is built here.
+ */
+import type { ColumnPlan, TablePlan } from '../../core/plan.ts';
+import { parseSnapshot, type Snapshot } from '../../core/position.ts';
+import { ident, literal, tableIdent } from '../../postgres/quote.ts';
+
+/** The delta tables of a table that have something in them, by generation. */
+export type Generations = readonly number[];
+
+/**
+ * The unread deltas of one table: not visible in `from`. That they are visible in the reading transaction's own
+ * snapshot is what MVCC means. The bound on xid only spares looking into the snapshot.
+ */
+function unread(plan: TablePlan, generations: Generations, from: Snapshot, columns: string): string {
+  const xmin = parseSnapshot(from).xmin;
+  return generations
+    .map(
+      (n) =>
+        `select ${columns} from ibex.delta_${plan.relid}_${n} ` +
+        `where xid >= ${xmin} and not txid_visible_in_snapshot(xid, ${literal(from)})`,
+    )
+    .join(' union all ');
+}
+
+/** One row: how many unread deltas, how many of them truncates, when the oldest was captured (ms). */
+export function summaryStatement(plan: TablePlan, generations: Generations, from: Snapshot): string {
+  return `
+    select ${plan.relid}::int8::text as relid, count(*)::text as captured,
+           count(*) filter (where op = 'T')::text as truncates,
+           extract(epoch from min(at))::float8 * 1000 as oldest
+      from (${unread(plan, generations, from, 'op, at')}) d`;
+}
+
+/** The relations that unread truncates emptied, as far as they still exist. */
+export function truncatedStatement(plan: TablePlan, generations: Generations, from: Snapshot): string {
+  return `
+    select distinct n.nspname as schema, c.relname as name, c.oid = ${plan.relid} as whole
+      from (${unread(plan, generations, from, 'op, relation')}) d
+      join pg_class c on c.oid = d.relation join pg_namespace n on n.oid = c.relnamespace
+     where d.op = 'T'`;
+}
+
+/**
+ * COPY of one table's part of a batch, in the shape that `apply` stages: `n` deltas that named this key,
+ * whether the row is present, then the plan's columns.
+ */
+export function readStatement(
+  plan: TablePlan,
+  generations: Generations,
+  from: Snapshot,
+  truncated: boolean,
+): string {
+  const query =
+    plan.mode === 'key' ? readKeys(plan, generations, from) : readRows(plan, generations, from, truncated);
+  return `copy (${query}) to stdout (format binary)`;
+}
+
+function readKeys(plan: TablePlan, generations: Generations, from: Snapshot): string {
+  const key = plan.columns.slice(0, plan.keyLength);
+  const noted = key.map((_, i) => `k${i + 1}`).join(', ');
+  const join = key
+    .map((column, i) => `t.${ident(column.name)} = k.k${i + 1}${keyCast(column)}`)
+    .join(' and ');
+  const values = plan.columns.map((column, i) =>
+    i < plan.keyLength ? `coalesce(${sent(column)}, k.k${i + 1})` : sent(column),
+  );
+  return `
+    select k.n, t.tableoid is not null, ${values.join(', ')}
+      from (select ${noted}, count(*) as n
+              from (${unread(plan, generations, from, `${noted}, op`)}) d
+             where op <> 'T' group by ${noted}) k
+      left join ${plan.only ? 'only ' : ''}${tableIdent(plan)} t on ${join}`;
+}
+
+/**
+ * Rows of a table without a key are carried as they were noted: present means added, otherwise removed. Once
+ * the table was truncated what it holds now is exactly what was added since.
+ */
+function readRows(plan: TablePlan, generations: Generations, from: Snapshot, truncated: boolean): string {
+  if (truncated) {
+    const values = plan.columns.map((column) => sent(column)).join(', ');
+    return `select 1::int8, true, ${values} from ${plan.only ? 'only ' : ''}${tableIdent(plan)} t`;
+  }
+  const noted = plan.columns.map((column) => `k${column.noted}`).join(', ');
+  return `
+    select 1::int8, op = 'I', ${noted}
+      from (${unread(plan, generations, from, `${noted}, op`)}) d where op <> 'T'`;
+}
+
+/** A column of the table in the form in which it travels. */
+export function sent(column: ColumnPlan): string {
+  return `t.${ident(column.name)}::${column.wire}`;
+}
+
+/** Keys noted as text go back to the column's own type, so that its index serves. */
+function keyCast(column: ColumnPlan): string {
+  return column.wire === 'pg_catalog.text' ? `::${column.sourceType}` : '';
+}
+
+/** The snapshot of the reading transaction, where the log stands, and the delta tables that hold anything. */
+export const BEGIN_BATCH = `
+  select txid_current_snapshot()::text as snapshot, pg_current_wal_insert_lsn()::text as lsn,
+         coalesce((
+           select json_agg(json_build_array(g.relid::int8, g.n) order by g.relid, g.n)
+             from ibex.generation g
+            where g.relid = any ($1)
+              and pg_relation_size(format('ibex.delta_%s_%s', g.relid, g.n)::regclass) > 0), '[]') as generations`;
+
+/**
+ * Relations of the given tables that are no longer what the reading transaction's snapshot says: another file
+ * (TRUNCATE and rewriting ALTER TABLE are not MVCC-safe: to an older snapshot the table reads empty), other
+ * partitions, or dropped. Asked after the rows were read, when our lock keeps it from changing any more.
+ * pg_class and pg_inherits are read at the snapshot; pg_relation_filenode and pg_partition_tree tell today's.
+ */
+export const MOVED_RELATIONS = `
+  with recursive then_member as (
+    select r as root, r as relid from unnest($1::oid[]) r
+    union all
+    select m.root, i.inhrelid from then_member m join pg_inherits i on i.inhparent = m.relid
+     where (select c.relkind from pg_class c where c.oid = m.relid) = 'p'
+  ), now_member as (
+    select r as root, m as relid from unnest($1::oid[]) r cross join lateral ibex.members(r) m
+  )
+  select coalesce(c.oid::regclass::text, t.relid::text, n.relid::text) as relation
+    from then_member t full join now_member n using (root, relid) left join pg_class c on c.oid = t.relid
+   where t.relid is null or n.relid is null or c.oid is null
+      or (c.relkind = 'r' and c.relfilenode is distinct from pg_relation_filenode(c.oid))`;

@@ -1,0 +1,226 @@
+/**
+ * The one schema of options: type, default, description and environment name of each.
+ *
+ * Flags, environment and ibex.yaml are all checked against it (load.ts, file.ts), and docs/configuration.md
+ * is printed from it (docs.ts). Error texts complete the sentence "<where it stands>: ..." and never repeat
+ * the value: it may be a password in the wrong place.
+ */
+
+import * as z from 'zod';
+import { IbexError } from '../core/errors.ts';
+import { parsePatterns } from '../core/patterns.ts';
+
+export interface OptionInfo {
+  readonly description: string;
+  /** What stands after the flag in help texts; none for a switch. */
+  readonly argument?: string;
+  readonly env: string;
+  /** True when the flag may be given several times. */
+  readonly repeatable?: true;
+}
+
+const optionInfo = z.registry<OptionInfo>();
+
+const text = z.string({ error: 'must be a text' }).min(1, { error: 'must not be empty' });
+
+/** Where a node's URL comes from. */
+export type NodeSource = { url: string } | { url_file: string } | { url_command: string };
+
+/** A URL, or a mapping with one of three keys. */
+export const nodeSource = z.union(
+  [
+    text.transform((url) => ({ url })),
+    z.strictObject({ url: text }),
+    z.strictObject({ url_file: text }),
+    z.strictObject({ url_command: text }),
+  ],
+  { error: 'must be a URL, or have exactly one of the keys url, url_file, url_command' },
+);
+
+const AT_LEAST_ONE = 'must be one pattern schema.table or more';
+
+/** A comma-separated text or a list of such texts. */
+export const patterns = z
+  .union([text, z.array(text).min(1, { error: AT_LEAST_ONE })], { error: AT_LEAST_ONE })
+  .transform((lists, context) => {
+    try {
+      return [lists].flat().flatMap(parsePatterns);
+    } catch (error) {
+      if (!(error instanceof IbexError)) throw error;
+      context.addIssue(`${error.message}. ${error.hint}`);
+      return z.NEVER;
+    }
+  });
+
+const redisUrl = text.refine((url) => /^rediss?:\/\//.test(url) && URL.canParse(url), {
+  error: 'must be a URL that begins with redis:// or rediss://',
+});
+
+const listenAddress = z
+  .union([z.int(), z.string()], { error: 'must be HOST:PORT' })
+  .transform((address, context) => {
+    const match = /^(?:(?:\[([0-9a-f:.]+)\]|([^\s:[\]]+)):)?(\d{1,5})$/i.exec(String(address));
+    const port = Number(match?.[3]);
+    if (match && port <= 65535) return { host: match[1] ?? match[2] ?? '127.0.0.1', port };
+    context.addIssue('must be HOST:PORT, such as 127.0.0.1:8642 or [::1]:8642, or a port alone');
+    return z.NEVER;
+  });
+
+const UNITS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 } as const;
+/** The longest wait that Node's timers can do, rounded down to days. */
+const MAX_DURATION_MS = 24 * 24 * 3_600_000;
+
+/** Milliseconds from `500ms`, `60s`, `5m`, `1h`; a bare number counts seconds. */
+const duration = z
+  .union([z.number(), z.string()], { error: 'must be a duration' })
+  .transform((given, context) => {
+    const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(String(given));
+    const ms = Math.round(Number(match?.[1]) * UNITS[(match?.[2] ?? 's') as keyof typeof UNITS]);
+    if (match && ms <= MAX_DURATION_MS) return ms;
+    context.addIssue('must be a duration such as 500ms, 60s, 5m or 1h, of 24 days at most');
+    return z.NEVER;
+  });
+
+const MILLISECONDS = 'must be a number of milliseconds from 1 to 60000';
+
+const milliseconds = z
+  .union([z.number(), z.string()], { error: MILLISECONDS })
+  .transform((given, context) => {
+    const ms = /^\d+$/.test(String(given)) ? Number(given) : 0;
+    if (ms >= 1 && ms <= 60_000) return ms;
+    context.addIssue(MILLISECONDS);
+    return z.NEVER;
+  });
+
+const flag = z.union([z.boolean(), z.stringbool()], { error: 'must be true or false' });
+
+function oneOf<const T extends readonly [string, ...string[]]>(values: T) {
+  return z.enum(values, { error: `must be one of ${values.join(', ')}` });
+}
+
+/** Every option by its name in ibex.yaml; as a flag `log_level` is `--log-level`. */
+export const optionSchema = z.object({
+  source: nodeSource.optional().register(optionInfo, {
+    description: 'The database to copy from.',
+    argument: 'URL',
+    env: 'IBEX_SOURCE_URL',
+  }),
+  target: nodeSource.optional().register(optionInfo, {
+    description: 'The database to copy to.',
+    argument: 'URL',
+    env: 'IBEX_TARGET_URL',
+  }),
+  redis: redisUrl.optional().register(optionInfo, {
+    description:
+      'The Redis or Valkey server that carries the queue. Without it the queue is inside the process.',
+    argument: 'URL',
+    env: 'IBEX_REDIS_URL',
+  }),
+  config: text.prefault('ibex.yaml').register(optionInfo, {
+    description: 'The file of settings. The default one may be missing; a named one may not.',
+    argument: 'FILE',
+    env: 'IBEX_CONFIG',
+  }),
+  sync: text.optional().register(optionInfo, {
+    description: 'The sync of ibex.yaml to work on, instead of all of them.',
+    argument: 'NAME',
+    env: 'IBEX_SYNC',
+  }),
+  tables: patterns.optional().register(optionInfo, {
+    description:
+      'The tables to work on. Without it: every ordinary and partitioned table outside the schemas of the ' +
+      'system, of extensions and of the provider. With one sync of ibex.yaml it stands in for its `tables`.',
+    argument: 'PATTERN',
+    env: 'IBEX_TABLES',
+    repeatable: true,
+  }),
+  exclude: patterns.optional().register(optionInfo, {
+    description: 'The tables to leave out of `tables`.',
+    argument: 'PATTERN',
+    env: 'IBEX_EXCLUDE',
+    repeatable: true,
+  }),
+  listen: listenAddress.optional().register(optionInfo, {
+    description:
+      'Where `run` serves dashboard, status and metrics, such as 127.0.0.1:8642; a port alone means ' +
+      '127.0.0.1. Without it nothing is served.',
+    argument: 'HOST:PORT',
+    env: 'IBEX_LISTEN',
+  }),
+  http_token: text.optional().register(optionInfo, {
+    description: 'The token that HTTP requests must carry. Required when `listen` goes beyond this machine.',
+    argument: 'TOKEN',
+    env: 'IBEX_HTTP_TOKEN',
+  }),
+  log_level: oneOf(['debug', 'info', 'warn', 'error']).prefault('info').register(optionInfo, {
+    description: 'The least important log line to write: debug, info, warn or error.',
+    argument: 'LEVEL',
+    env: 'IBEX_LOG_LEVEL',
+  }),
+  log_format: oneOf(['auto', 'json', 'pretty']).prefault('auto').register(optionInfo, {
+    description:
+      'How log lines look: json, pretty, or auto, which is pretty on a terminal and json elsewhere.',
+    argument: 'FORMAT',
+    env: 'IBEX_LOG_FORMAT',
+  }),
+  json: flag.prefault(false).register(optionInfo, {
+    description: 'Print the result as one JSON document on stdout.',
+    env: 'IBEX_JSON',
+  }),
+  spool_dir: text.optional().register(optionInfo, {
+    description:
+      'The directory for rows that wait for the queue. Without it: the temporary directory of the system.',
+    argument: 'DIR',
+    env: 'IBEX_SPOOL_DIR',
+  }),
+  lock_timeout_ms: milliseconds.prefault(100).register(optionInfo, {
+    description:
+      'How many milliseconds one try to arm a table may wait for its lock. The application waits behind it; ' +
+      "keep it well below the source's deadlock_timeout.",
+    argument: 'MS',
+    env: 'IBEX_LOCK_TIMEOUT_MS',
+  }),
+  arm_timeout: duration.prefault('30s').register(optionInfo, {
+    description: 'How long `setup` keeps trying to arm a table that others have locked.',
+    argument: 'DURATION',
+    env: 'IBEX_ARM_TIMEOUT',
+  }),
+  timeout: duration.prefault('60s').register(optionInfo, {
+    description: 'How long `wait` waits.',
+    argument: 'DURATION',
+    env: 'IBEX_TIMEOUT',
+  }),
+});
+
+/** The options that ibex.yaml may set: all but those that belong to one call. */
+export const fileOptionSchema = optionSchema
+  .omit({ config: true, sync: true, json: true, timeout: true })
+  .partial();
+
+/** All options, read. Durations are in milliseconds. */
+export type Options = z.output<typeof optionSchema>;
+export type OptionName = keyof Options;
+
+/** Every option with its description, in the order of the documentation. */
+export function listOptions(): { name: OptionName; schema: z.ZodType; info: OptionInfo }[] {
+  return (Object.keys(optionSchema.shape) as OptionName[]).map((name) => {
+    const schema = optionSchema.shape[name];
+    return { name, schema, info: infoOf(name) };
+  });
+}
+
+/** The flag of an option, such as `--log-level`. */
+export function flagOf(name: OptionName): string {
+  return `--${name.replaceAll('_', '-')}`;
+}
+
+/** The environment variable of an option, such as `IBEX_LOG_LEVEL`. */
+export function envOf(name: OptionName): string {
+  return infoOf(name).env;
+}
+
+function infoOf(name: OptionName): OptionInfo {
+  const info = optionInfo.get(optionSchema.shape[name]);
+  if (info === undefined) throw new IbexError('internal', `option ${name} has no description`);
+  return info;
+}

@@ -1,0 +1,140 @@
+/**
+ * Who copies what to whom: the syncs of ibex.yaml, or the one sync `main` that two URLs make.
+ *
+ * Syncs go one way and form no cycle: what is changed in two places needs conflict handling, not this.
+ */
+
+import { IbexError } from '../core/errors.ts';
+import type { TablePattern } from '../core/patterns.ts';
+import type { ConfigFile, FileSync } from './file.ts';
+import type { Settings } from './layers.ts';
+import { envOf, flagOf, type Options } from './options.ts';
+import { type NodeConfig, nodeConfig } from './urls.ts';
+
+/** One flow from one node to another. */
+export interface SyncConfig {
+  name: string;
+  source: NodeConfig;
+  target: NodeConfig;
+  /** Empty when the user named none: every eligible table, or the set that was set up. */
+  tables: TablePattern[];
+  exclude: TablePattern[];
+}
+
+/** The sync `main` from node `source` to node `target`. */
+export function mainSync(settings: Settings, options: Options, env: NodeJS.ProcessEnv): SyncConfig {
+  if (options.sync !== undefined && options.sync !== 'main') {
+    throw new IbexError('config', `${settings.sync?.place}: two URLs make one sync, and its name is main`);
+  }
+  const node = (name: 'source' | 'target') => {
+    const source = options[name];
+    const setting = settings[name];
+    if (source && setting) return nodeConfig(name, source, setting.place, { cwd: setting.base, env });
+    const variable = envOf(name);
+    throw new IbexError('config', `the ${name} is not given: set ${flagOf(name)} or ${variable} to its URL`, {
+      hint: `For example export ${variable}=postgres://user@host:5432/database.`,
+    });
+  };
+  return {
+    name: 'main',
+    source: node('source'),
+    target: node('target'),
+    tables: options.tables ?? [],
+    exclude: options.exclude ?? [],
+  };
+}
+
+/**
+ * The syncs of the file, or the one that `sync` picks. `tables` and `exclude` given by flag or environment
+ * stand in for those of the file, provided that one sync only is meant.
+ */
+export function syncsOfFile(
+  file: ConfigFile,
+  settings: Settings,
+  options: Options,
+  around: { directory: string; env: NodeJS.ProcessEnv },
+): SyncConfig[] {
+  checkSyncs(file);
+  for (const name of ['source', 'target'] as const) {
+    const place = settings[name]?.place;
+    if (place) {
+      throw new IbexError(
+        'config',
+        `${place} and ${file.locate(['syncs'])} both say what to copy; leave one out`,
+        {
+          hint: 'Pick a sync of the file with --sync, or name another file with --config.',
+        },
+      );
+    }
+  }
+  const chosen = file.syncs.filter((sync) => sync.name === (options.sync ?? sync.name));
+  if (chosen.length === 0) {
+    const names = file.syncs.map((sync) => sync.name).join(', ');
+    throw new IbexError('config', `${settings.sync?.place}: no such sync; the syncs are ${names}`);
+  }
+  for (const list of ['tables', 'exclude'] as const) {
+    if (Object.hasOwn(file.options, list)) {
+      throw new IbexError('config', `${file.locate([list])}: belongs into each of the syncs`);
+    }
+    if (options[list] && chosen.length > 1) {
+      throw new IbexError(
+        'config',
+        `${settings[list]?.place}: the file has several syncs; pick one with --sync`,
+      );
+    }
+  }
+  const node = (name: string): NodeConfig => {
+    const source = file.nodes[name];
+    if (source === undefined) throw new IbexError('internal', `node ${name} was not checked`);
+    return nodeConfig(name, source, file.locate(['nodes', name]), { cwd: around.directory, env: around.env });
+  };
+  return chosen.map((sync) => ({
+    name: sync.name,
+    source: node(sync.from),
+    target: node(sync.to),
+    tables: options.tables ?? sync.tables ?? [],
+    exclude: options.exclude ?? sync.exclude ?? [],
+  }));
+}
+
+/** Names are unique, nodes exist, and nothing flows in a circle. */
+function checkSyncs({ nodes, syncs, locate }: ConfigFile): void {
+  for (const [index, sync] of syncs.entries()) {
+    if (syncs.findIndex((other) => other.name === sync.name) < index) {
+      throw new IbexError('config', `${locate(['syncs', index, 'name'])}: the name ${sync.name} is taken`);
+    }
+    for (const side of ['from', 'to'] as const) {
+      if (Object.hasOwn(nodes, sync[side])) continue;
+      const known = Object.keys(nodes).join(', ');
+      throw new IbexError(
+        'config',
+        `${locate(['syncs', index, side])}: no such node; the nodes are ${known}`,
+      );
+    }
+  }
+  const cycle = findCycle(syncs);
+  if (cycle) {
+    throw new IbexError('config', `${locate(['syncs'])}: they form a cycle, ${cycle.join(' -> ')}`, {
+      hint: 'Syncs go one way; remove one of the cycle.',
+    });
+  }
+}
+
+/** The nodes of a cycle, the first one repeated at the end; undefined when there is none. */
+function findCycle(syncs: readonly FileSync[]): string[] | undefined {
+  const deadEnds = new Set<string>();
+  const walk = (here: string, path: readonly string[]): string[] | undefined => {
+    if (path.includes(here)) return [...path.slice(path.indexOf(here)), here];
+    for (const { from, to } of syncs) {
+      const cycle = from === here && !deadEnds.has(to) ? walk(to, [...path, here]) : undefined;
+      if (cycle) return cycle;
+    }
+    deadEnds.add(here);
+    return undefined;
+  };
+  for (const { from } of syncs) {
+    const cycle = walk(from, []);
+    if (cycle) return cycle;
+  }
+  return undefined;
+}

@@ -1,0 +1,49 @@
+/**
+ * A batch: every key changed between two positions, with its row as of the second, or the fact that it is
+ * gone. The header says what it is; its rows follow as parts, raw COPY bytes in the order of `tables`.
+ */
+import type { TablePlan } from './plan.ts';
+import type { Snapshot, SourceIdentity } from './position.ts';
+
+export interface BatchTable {
+  readonly plan: TablePlan;
+  /**
+   * Lower bound of this table when it is not the lane's: a table that joins after its backfill, or that was
+   * held, is read from where it stopped. The exactly-once rule looks at the lane's positions only.
+   */
+  readonly floor?: Snapshot;
+  /** Relations (the table itself, or leaves of it) that a TRUNCATE emptied in this batch. */
+  readonly truncated: readonly TruncatedRelation[];
+  /** How many deltas the batch takes in for this table, truncates included. */
+  readonly captured: number;
+}
+
+export interface TruncatedRelation {
+  readonly schema: string;
+  readonly name: string;
+  /** The table of the sync itself, as opposed to one of its partitions. */
+  readonly whole: boolean;
+}
+
+export interface BatchHeader {
+  readonly sync: string;
+  /** Unique among all batches of the sync: `<epoch>-<counter>`. */
+  readonly id: string;
+  readonly epoch: number;
+  readonly from: Snapshot;
+  readonly to: Snapshot;
+  readonly source: SourceIdentity;
+  readonly tables: readonly BatchTable[];
+  /** When the oldest change of the batch was captured, in milliseconds of the source's clock since 1970. */
+  readonly oldestAt: number | null;
+}
+
+/**
+ * A piece of one table's COPY stream. Pieces of a table are contiguous and in order; cuts fall anywhere in the
+ * bytes, since nobody on the way reads them.
+ */
+export interface BatchPart {
+  /** Index into `BatchHeader.tables`. Never falls within a batch. */
+  readonly table: number;
+  readonly bytes: Buffer;
+}

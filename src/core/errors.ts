@@ -1,0 +1,116 @@
+/**
+ * The one error class and the closed list of what can go wrong.
+ *
+ * Each kind says whether trying again helps, which exit code a command ends with, and what the person in
+ * front of it can do. `postgres/errors.ts` is the only place that reads SQLSTATEs, `cli/` the only one that
+ * turns an error into text. The idea of one kind -> policy table is taken from supabase/etl.
+ */
+
+/** How a failed action may be tried again: by itself after a pause, after a person acted, or never. */
+export type Retry = 'timed' | 'manual' | 'never';
+
+interface Policy {
+  readonly retry: Retry;
+  /** Exit code of a one-shot command: 1 the answer is no, 2 wrong usage, 3 could not do it. */
+  readonly exit: 1 | 2 | 3;
+  /** What to do, when the place that raised the error has nothing more precise to say. */
+  readonly hint: string;
+}
+
+/** Every kind of error, with its policy. */
+export const ERROR_KINDS = {
+  /** An option, a setting or a combination of them is wrong. */
+  config: { retry: 'never', exit: 2, hint: 'Correct the setting; `ibex --help` lists them all.' },
+  /** A table named by the user does not exist, or no table is left to work on. */
+  unknown_table: { retry: 'never', exit: 2, hint: 'Check the name; patterns are case-sensitive.' },
+  /** The server cannot be reached, or the connection broke. */
+  connection: { retry: 'timed', exit: 3, hint: 'Check host, port, network and that the server is running.' },
+  /** The server refuses the credentials. */
+  authentication: { retry: 'never', exit: 3, hint: 'Check user and password of the connection URL.' },
+  /** The database named in the URL does not exist. */
+  unknown_database: { retry: 'never', exit: 3, hint: 'Check the database name at the end of the URL.' },
+  /** The role lacks a right. */
+  privilege: { retry: 'never', exit: 3, hint: 'Grant the right, or connect as the owner of the tables.' },
+  /** The server is of a kind that cannot be used: a standby, too old, behind a transaction pooler. */
+  unsupported: { retry: 'never', exit: 3, hint: 'Connect to a primary server of PostgreSQL 12 or later.' },
+  /** Source and target tables do not fit together. */
+  schema_mismatch: {
+    retry: 'manual',
+    exit: 3,
+    hint: 'Bring the target table in line with the source, then run again.',
+  },
+  /** A row breaks a constraint of the target that the source does not have, or has otherwise. */
+  constraint: {
+    retry: 'manual',
+    exit: 3,
+    hint: 'Compare the named row on both sides and remove what is in the way.',
+  },
+  /** The target took fewer rows than it was given and raised no error: a trigger or rule swallowed them. */
+  swallowed: { retry: 'manual', exit: 3, hint: 'Look for triggers and rules on the target table.' },
+  /** A lock could not be had in time. */
+  lock: { retry: 'timed', exit: 3, hint: 'End or wait for the blocking session, then run again.' },
+  /** Serialisation failure, deadlock, cancelled statement, server restarting: the next try may pass. */
+  transient: { retry: 'timed', exit: 3, hint: 'Try again.' },
+  /** The server is out of disk, memory or connections. */
+  resources: { retry: 'timed', exit: 3, hint: 'Free disk space, memory or connections on the named server.' },
+  /** The lane is held by another live daemon, or was taken over by one. */
+  taken: { retry: 'never', exit: 3, hint: 'Stop the other daemon, or run this one for another sync.' },
+  /** The batch does not start where the checkpoint stands; the reader must rewind to the checkpoint. */
+  gap: { retry: 'timed', exit: 3, hint: 'Nothing to do: reading starts again at the checkpoint.' },
+  /** The source moved under a batch that was being read (TRUNCATE, rewrite, DDL); the batch is thrown away. */
+  source_moved: { retry: 'timed', exit: 3, hint: 'Nothing to do: the batch is read again.' },
+  /** The queue lost what it was given (restart without persistence, FLUSHALL, eviction). */
+  queue_lost: { retry: 'timed', exit: 3, hint: 'Nothing to do: reading starts again at the checkpoint.' },
+  /** The queue's server refuses more data, or is set up so that it may drop it. */
+  queue: { retry: 'timed', exit: 3, hint: 'Check that Redis is up and set to maxmemory-policy noeviction.' },
+  /** The source is not the database, or not the history, that the checkpoint belongs to. */
+  identity: {
+    retry: 'never',
+    exit: 3,
+    hint: 'Point the sync at its own source, or start anew with `ibex teardown`, `ibex setup`, `ibex run`.',
+  },
+  /** Not set up yet, or only half. */
+  not_set_up: { retry: 'manual', exit: 3, hint: 'Run `ibex setup` first.' },
+  /** A program that Ibex starts itself (demo, tests, benchmarks) is missing or failed. */
+  tool: { retry: 'never', exit: 3, hint: 'Install the named program and put it on the PATH.' },
+  /** A state that the code holds impossible. */
+  internal: { retry: 'never', exit: 3, hint: 'This is a fault in Ibex; please report it with the log.' },
+} as const satisfies Record<string, Policy>;
+
+export type ErrorKind = keyof typeof ERROR_KINDS;
+
+export interface ErrorDetails {
+  /** What to do about it, if more precise than the kind's own hint. */
+  readonly hint?: string;
+  readonly cause?: unknown;
+  /** The table concerned, as `schema.name`: such an error holds that table and lets the others go on. */
+  readonly table?: string;
+}
+
+/** Every error that Ibex raises itself. Messages never contain passwords or row values. */
+export class IbexError extends Error {
+  readonly kind: ErrorKind;
+  readonly hint: string;
+  readonly table: string | undefined;
+
+  constructor(kind: ErrorKind, message: string, details: ErrorDetails = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    this.name = 'IbexError';
+    this.kind = kind;
+    this.hint = details.hint ?? ERROR_KINDS[kind].hint;
+    this.table = details.table;
+  }
+
+  get retry(): Retry {
+    return ERROR_KINDS[this.kind].retry;
+  }
+
+  get exitCode(): 1 | 2 | 3 {
+    return ERROR_KINDS[this.kind].exit;
+  }
+}
+
+/** True for an error of the given kind. */
+export function isKind(error: unknown, kind: ErrorKind): error is IbexError {
+  return error instanceof IbexError && error.kind === kind;
+}

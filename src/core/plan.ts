@@ -1,0 +1,49 @@
+/**
+ * How one table is carried: which columns travel, in which form, and what identifies a row.
+ *
+ * A plan is made once from both catalogs (`postgres/catalog.ts` reads them) and travels with every batch, so
+ * that reader and applier agree. Node never looks at a value: the plan only names columns and types.
+ */
+
+/** A table's name as the catalogs spell it. */
+export interface TableName {
+  readonly schema: string;
+  readonly name: string;
+}
+
+/** One column that travels. */
+export interface ColumnPlan {
+  readonly name: string;
+  /** SQL name of the type in which the value travels and is staged, e.g. `pg_catalog.int8`. */
+  readonly wire: string;
+  /** SQL name of the column's type on the source and on the target, typmod left out. */
+  readonly sourceType: string;
+  readonly targetType: string;
+  /** Source and target have the same built-in type: its binary COPY goes straight into the table. */
+  readonly same: boolean;
+  /** Number of the column `k<n>` in which the delta tables note it; null when they do not. */
+  readonly noted: number | null;
+}
+
+/**
+ * - `key`: the delta table notes keys; a batch carries each key once, with its row or the fact that it is gone.
+ * - `row`: the table has no usable key; the delta table notes whole rows, added or removed, and each is carried.
+ */
+export type CaptureMode = 'key' | 'row';
+
+export interface TablePlan extends TableName {
+  /** The oid of the (root) table on the source: names its delta tables. */
+  readonly relid: number;
+  readonly mode: CaptureMode;
+  /** Travelling columns; those of the key first, in key order. */
+  readonly columns: readonly ColumnPlan[];
+  /** How many of `columns` form the key; 0 in mode `row`. */
+  readonly keyLength: number;
+  /** Read with ONLY: a plain table, which may have inheritance children that are tables of their own. */
+  readonly only: boolean;
+}
+
+/** `schema.name`, the form in which tables appear in messages, logs and metrics. */
+export function tableLabel(table: TableName): string {
+  return `${table.schema}.${table.name}`;
+}

@@ -1,0 +1,38 @@
+/** A table as a server's catalogs describe it; `postgres/catalog.ts` reads it, `planner.ts` decides by it. */
+import type { CaptureMode, TableName } from './plan.ts';
+
+/** A type behind any domains. */
+export interface TypeInfo {
+  /** `"schema"."name"` without typmod, usable as a cast. */
+  readonly name: string;
+  /** As `name`, of the type that the column itself declares. */
+  readonly declared: string;
+  /** The base type's oid when it is built in, the same on every server; null otherwise. */
+  readonly builtin: number | null;
+  /** Whether its binary form means the same on every server: built in, and no oid of anything inside. */
+  readonly portable: boolean;
+}
+
+export interface ColumnInfo {
+  readonly name: string;
+  readonly type: TypeInfo;
+  readonly generated: boolean;
+  readonly identityAlways: boolean;
+  readonly notNull: boolean;
+}
+
+export interface TableInfo extends TableName {
+  readonly relid: number;
+  /** r ordinary, p partitioned, f foreign. */
+  readonly kind: string;
+  readonly isPartition: boolean;
+  readonly columns: readonly ColumnInfo[];
+}
+
+/** A table of the source with what its delta tables note. */
+export interface CapturedTable extends TableInfo {
+  readonly mode: CaptureMode;
+  /** Names of the noted columns, and the types in which they are noted. */
+  readonly noted: readonly string[];
+  readonly notedTypes: readonly string[];
+}

@@ -1,0 +1,141 @@
+/**
+ * The ordered flow of one sync: cut a batch, hand it to the queue, let it be applied, move on. Reads ahead of the
+ * applier by at most one batch. Owns no truth: when anything fails it is thrown away and a new lane starts at the
+ * checkpoint.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { DeltaReader, ReadTable } from '../capture/trigger/reader.ts';
+import type { BatchOutcome } from '../core/ports.ts';
+import type { Snapshot } from '../core/position.ts';
+import type { RosterTable } from './roster.ts';
+
+/** Batches read and not yet applied. Two overlap reading with applying; more would only age in the queue. */
+const AHEAD = 2;
+/** Pauses between looks at the source, in milliseconds: at once after a batch, then ever longer up to the last. */
+const PAUSE_MIN = 4;
+const PAUSE_MAX = 50;
+/** A checkpoint that has nothing to carry still moves this often, so that reading stays short and deltas go. */
+const EMPTY_BATCH_EVERY_MS = 10_000;
+
+export interface LaneOptions {
+  readonly sync: string;
+  readonly epoch: number;
+  readonly start: Snapshot;
+  readonly reader: DeltaReader;
+  /** The tables as they stand; asked before each batch. */
+  readonly roster: () => readonly RosterTable[];
+  /** Held tables are tried again when this is true, at the lane's start. */
+  readonly onApplied: (position: Snapshot) => void;
+}
+
+export class Lane {
+  readonly #options: LaneOptions;
+  /** Tables that this lane reads, each with the floor from which it took it; `taken` once a batch has it. */
+  readonly #tables = new Map<number, { readonly floor: Snapshot | null; taken: boolean }>();
+  readonly #pending: Promise<BatchOutcome>[] = [];
+  #position: Snapshot;
+  #seen: Snapshot | null = null;
+  #batches = 0;
+  #lastPublished = Date.now();
+  #flush = false;
+
+  constructor(options: LaneOptions) {
+    this.#options = options;
+    this.#position = options.start;
+  }
+
+  /** Where reading has come to; the applier may be up to two batches behind. */
+  get position(): Snapshot {
+    return this.#position;
+  }
+
+  /** Moves the checkpoint to the source's present even when there is nothing to carry. */
+  flush(): void {
+    this.#flush = true;
+  }
+
+  /** Runs until the signal; throws what reading or applying threw. */
+  async run(signal: AbortSignal): Promise<void> {
+    let pause = PAUSE_MIN;
+    let failure: unknown;
+    const failed = (error: unknown) => {
+      failure ??= error;
+    };
+    while (!signal.aborted) {
+      if (failure !== undefined) throw failure;
+      const carried = await this.#step(failed);
+      pause = carried ? PAUSE_MIN : Math.min(PAUSE_MAX, pause * 1.5);
+      await sleep(pause, undefined, { signal }).catch(() => undefined);
+    }
+    // A clean stop lets what is in the queue arrive.
+    await Promise.all(this.#pending);
+  }
+
+  /** One look at the source; true when a batch was published. */
+  async #step(failed: (error: unknown) => void): Promise<boolean> {
+    const { reader, sync, epoch } = this.#options;
+    const tables = this.#tablesToRead();
+    const joins = tables.some((table) => table.floor !== null);
+    const evenIfEmpty = joins || this.#flush || Date.now() - this.#lastPublished > EMPTY_BATCH_EVERY_MS;
+    if (!evenIfEmpty && (await reader.peek()) === this.#seen) return false;
+    while (this.#pending.length >= AHEAD) await this.#pending[0];
+    const id = `${epoch}-${++this.#batches}`;
+    const result = await reader.read({ sync, epoch, id, from: this.#position, tables, evenIfEmpty });
+    this.#seen = result.to;
+    if (result.published === null) return false;
+    this.#flush = false;
+    this.#lastPublished = Date.now();
+    this.#position = result.to;
+    for (const { plan } of tables) this.#markTaken(plan.relid);
+    this.#await(result.published.applied, failed);
+    return result.published.header.tables.length > 0;
+  }
+
+  #await(applied: Promise<BatchOutcome>, failed: (error: unknown) => void): void {
+    const settled = applied.then((outcome) => {
+      this.#pending.splice(this.#pending.indexOf(settled), 1);
+      this.#options.onApplied(outcome.position);
+      return outcome;
+    });
+    this.#pending.push(settled);
+    settled.catch(failed);
+  }
+
+  /**
+   * What the next batch reads. A table keeps the lower bound with which it came until a batch has taken it; from
+   * then on it goes with the lane, although the target's record still says otherwise until that batch is applied.
+   */
+  #tablesToRead(): ReadTable[] {
+    const roster = this.#options.roster();
+    const present = new Set(roster.map((table) => table.relid));
+    for (const relid of [...this.#tables.keys()]) if (!present.has(relid)) this.#tables.delete(relid);
+    const tables: ReadTable[] = [];
+    for (const table of roster) {
+      const entry = this.#enter(table);
+      if (entry === undefined || table.plan === null) continue;
+      tables.push({ plan: table.plan, floor: entry.taken ? null : entry.floor });
+    }
+    return tables;
+  }
+
+  #enter(table: RosterTable) {
+    if (
+      !['streaming', 'joining', 'held'].includes(table.state) ||
+      (table.state === 'held' && table.floor === null)
+    ) {
+      this.#tables.delete(table.relid);
+      return undefined;
+    }
+    const known = this.#tables.get(table.relid);
+    const sameCopy = known !== undefined && (table.state === 'streaming' || table.floor === known.floor);
+    if (sameCopy) return known;
+    const entry = { floor: table.state === 'streaming' ? null : table.floor, taken: false };
+    this.#tables.set(table.relid, entry);
+    return entry;
+  }
+
+  #markTaken(relid: number): void {
+    const entry = this.#tables.get(relid);
+    if (entry !== undefined) entry.taken = true;
+  }
+}

@@ -1,0 +1,131 @@
+/**
+ * Who holds the lane of a sync. One daemon at a time: a session lock on the target, which goes with the
+ * connection when the process dies, and a heartbeat for the case that process or network only froze. Taking the
+ * lane raises its epoch, by which the checkpoint fences whatever an earlier holder still sends.
+ */
+import { hostname } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { IbexError } from '../core/errors.ts';
+import type { Session } from '../postgres/session.ts';
+
+/** How often a holder says that it lives, and after how much silence it counts as gone. */
+const BEAT_MS = 1_000;
+const SILENT_MS = 10_000;
+/** How long a daemon waits for another one to let go (or to fall silent) before it is refused. */
+export const TAKEOVER_WAIT_MS = 30_000;
+
+interface Holder {
+  readonly host: string;
+  readonly pid: number;
+  readonly silentMs: number;
+}
+
+export class Lease {
+  readonly epoch: number;
+  readonly #session: Session;
+  readonly #sync: string;
+
+  private constructor(session: Session, sync: string, epoch: number) {
+    this.#session = session;
+    this.#sync = sync;
+    this.epoch = epoch;
+  }
+
+  /**
+   * Takes the lane. `session` becomes the lease's own. `onWaiting` is told once whom it waits for.
+   * Errors: `taken` when a live holder keeps it for 30 s.
+   */
+  static async acquire(
+    session: Session,
+    sync: string,
+    signal: AbortSignal,
+    onWaiting: (holder: string) => void,
+  ): Promise<Lease> {
+    const deadline = Date.now() + TAKEOVER_WAIT_MS;
+    let told = false;
+    while (!(await tryLock(session, sync))) {
+      const holder = await readHolder(session, sync);
+      const name = holder ? `${holder.host}, process ${holder.pid}` : 'another session';
+      if (!told) onWaiting(name);
+      told = true;
+      if (holder !== undefined && holder.silentMs > SILENT_MS) await endSessions(session, sync);
+      else if (Date.now() > deadline) {
+        throw new IbexError('taken', `sync ${sync} is being run by another daemon (${name})`);
+      }
+      await sleep(250, undefined, { signal });
+    }
+    return new Lease(session, sync, await raiseEpoch(session, sync));
+  }
+
+  /** Beats until the signal; rejects when the lane is lost. */
+  async keep(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      const beats = await this.#session.run(
+        'update ibex.holder set beat_at = clock_timestamp() where sync = $1 and epoch = $2',
+        [this.#sync, this.epoch],
+      );
+      if (beats !== 1) throw new IbexError('taken', `sync ${this.#sync} was taken over by another daemon`);
+      await sleep(BEAT_MS, undefined, { signal }).catch(() => undefined);
+    }
+  }
+
+  /** Lets go of the lane. */
+  async release(): Promise<void> {
+    await this.#session
+      .run('delete from ibex.holder where sync = $1 and epoch = $2', [this.#sync, this.epoch])
+      .catch(() => undefined);
+    await this.#session.close();
+  }
+}
+
+async function tryLock(session: Session, sync: string): Promise<boolean> {
+  const { locked } = await session.row<{ locked: boolean }>(
+    `select pg_try_advisory_lock(hashtext('ibex'), hashtext('lane ' || $1)) as locked`,
+    [sync],
+  );
+  return locked;
+}
+
+/** The daemon that holds a lane and for how long it has been silent; undefined when nobody does. */
+export async function readHolder(session: Session, sync: string): Promise<Holder | undefined> {
+  const [holder] = await session.rows<Holder>(
+    `select host, pid, (extract(epoch from clock_timestamp() - beat_at) * 1000)::float8 as "silentMs"
+       from ibex.holder where sync = $1`,
+    [sync],
+  );
+  return holder;
+}
+
+/** True when a daemon runs the sync now: it beats, and has not been silent for long. */
+export async function isHeld(session: Session, sync: string): Promise<boolean> {
+  const holder = await readHolder(session, sync);
+  return holder !== undefined && holder.silentMs <= SILENT_MS && !(await lockIsFree(session, sync));
+}
+
+async function lockIsFree(session: Session, sync: string): Promise<boolean> {
+  if (!(await tryLock(session, sync))) return false;
+  await session.row(`select pg_advisory_unlock(hashtext('ibex'), hashtext('lane ' || $1))`, [sync]);
+  return true;
+}
+
+/** Ends what is left of a daemon that fell silent: its sessions here, which are the same role's as ours. */
+async function endSessions(session: Session, sync: string): Promise<void> {
+  await session.rows(
+    `select pg_terminate_backend(a.pid) from pg_stat_activity a
+      where a.pid <> pg_backend_pid() and a.usename = current_user and a.datname = current_database()
+        and a.application_name in ('ibex:' || $1 || ':lease', 'ibex:' || $1 || ':apply', 'ibex:' || $1 || ':copy')`,
+    [sync],
+  );
+}
+
+async function raiseEpoch(session: Session, sync: string): Promise<number> {
+  const { epoch } = await session.row<{ epoch: string }>(
+    `with raised as (update ibex.checkpoint set epoch = epoch + 1 where sync = $1 returning epoch)
+     insert into ibex.holder (sync, epoch, host, pid) select $1, epoch, $2, $3 from raised
+     on conflict (sync) do update
+        set epoch = excluded.epoch, host = excluded.host, pid = excluded.pid, beat_at = clock_timestamp()
+     returning epoch::text`,
+    [sync, hostname(), process.pid],
+  );
+  return Number(epoch);
+}

@@ -1,0 +1,57 @@
+/**
+ * The tables of a running sync as this process knows them: plans, states and lower bounds. The truth is in the
+ * target (`ibex.sync_table`) and in both catalogs; this is a copy that is read again whenever something moves.
+ */
+import { readSyncTables, type SyncTable } from '../apply/state.ts';
+import { type CapturedRecord, readCaptured } from '../capture/trigger/registry.ts';
+import { IbexError } from '../core/errors.ts';
+import { type TablePlan, tableLabel } from '../core/plan.ts';
+import { planTable } from '../core/planner.ts';
+import type { Snapshot } from '../core/position.ts';
+import { readTables } from '../postgres/catalog.ts';
+import type { Session } from '../postgres/session.ts';
+
+export interface RosterTable extends SyncTable {
+  /** Null while it cannot be planned or is not armed; `obstacle` says why in the first case. */
+  readonly plan: TablePlan | null;
+  readonly obstacle: IbexError | null;
+  readonly armed: boolean;
+  /** Deltas visible in it are gone; null when none were forgotten yet. */
+  readonly forgotten: Snapshot | null;
+}
+
+/** Reads the roster from both sides. */
+export async function readRoster(source: Session, target: Session, sync: string): Promise<RosterTable[]> {
+  const states = await readSyncTables(target, sync);
+  const captured = new Map((await readCaptured(source, sync)).map((table) => [table.relid, table]));
+  const counterparts = new Map((await readTables(target, states)).map((table) => [tableLabel(table), table]));
+  return states.map((state) => {
+    const record = captured.get(state.relid);
+    const planned =
+      record === undefined ? notCaptured(state) : tryPlan(record, counterparts.get(tableLabel(record)));
+    return { ...state, ...planned, armed: record?.armed ?? false, forgotten: record?.forgotten ?? null };
+  });
+}
+
+function notCaptured(state: SyncTable): { plan: null; obstacle: IbexError } {
+  const label = tableLabel(state);
+  const message = state.reason ?? `table ${label} does not exist on the source any more`;
+  return { plan: null, obstacle: new IbexError('schema_mismatch', message, { table: label }) };
+}
+
+function tryPlan(
+  record: CapturedRecord,
+  counterpart: Parameters<typeof planTable>[1],
+): { plan: TablePlan | null; obstacle: IbexError | null } {
+  try {
+    return { plan: planTable(record, counterpart), obstacle: null };
+  } catch (error) {
+    if (error instanceof IbexError && error.table !== undefined) return { plan: null, obstacle: error };
+    throw error;
+  }
+}
+
+/** Whether a table waits for a person or a condition, with a reason that `status` shows. */
+export function isHeld(table: SyncTable): boolean {
+  return table.state === 'held' || table.reason !== null;
+}

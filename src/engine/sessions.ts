@@ -1,0 +1,34 @@
+/** The sessions of one incarnation of a sync: opened by name, closed together. */
+import type { SyncConfig } from '../config/syncs.ts';
+import { Session } from '../postgres/session.ts';
+
+export class Sessions {
+  readonly #sync: SyncConfig;
+  readonly #open: Session[] = [];
+
+  constructor(sync: SyncConfig) {
+    this.#sync = sync;
+  }
+
+  /** Opens a session whose `application_name` is `ibex:<sync>:<part>`. */
+  async open(side: 'source' | 'target', part: string): Promise<Session> {
+    const url = await this.#sync[side].resolveUrl();
+    const session = await Session.open({ url, name: `ibex:${this.#sync.name}:${part}` });
+    this.#open.push(session);
+    return session;
+  }
+
+  /** The error of the first session that broke. */
+  get broken(): Error | null {
+    return this.#open.find((session) => session.broken !== null)?.broken ?? null;
+  }
+
+  /** Ends them all, whatever they are doing: what they had not committed is undone. */
+  abandon(): void {
+    for (const session of this.#open) session.abandon();
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#open.map((session) => session.close()));
+  }
+}

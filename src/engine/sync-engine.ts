@@ -1,0 +1,117 @@
+/**
+ * Keeps one sync running. What it starts is an incarnation: lease, sessions, lane, backfill. When that fails, all
+ * of it is thrown away and a new one starts at the checkpoint, after a pause, unless the kind of error says that
+ * trying again cannot help. What concerns one table holds that table, and the others go on.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Logger } from 'pino';
+import { holdTable, readRecord } from '../apply/state.ts';
+import type { SyncConfig } from '../config/syncs.ts';
+import { IbexError } from '../core/errors.ts';
+import type { BatchQueue } from '../core/ports.ts';
+import type { Metrics } from '../observe/metrics.ts';
+import { Incarnation, type RunOutcome, type Until } from './incarnation.ts';
+import { Sessions } from './sessions.ts';
+
+export interface SyncEngineOptions {
+  readonly sync: SyncConfig;
+  readonly createQueue: () => Promise<BatchQueue>;
+  readonly spoolDirectory: string;
+  readonly lockTimeoutMs: number;
+  readonly until: Until;
+  /** Keep trying from the start. Otherwise the first failure before anything ran ends it. */
+  readonly patient: boolean;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+}
+
+/** Kinds after which a new start at the checkpoint is all that is needed, and needs no pause to speak of. */
+const AT_ONCE = new Set(['gap', 'source_moved', 'queue_lost']);
+const PAUSE_MIN_MS = 500;
+const PAUSE_MAX_MS = 30_000;
+
+export class SyncEngine {
+  readonly #options: SyncEngineOptions;
+  #current: Incarnation | null = null;
+  /** The table that failed last: one that fails again at once is held. */
+  #suspect: string | null = null;
+
+  constructor(options: SyncEngineOptions) {
+    this.#options = options;
+  }
+
+  get name(): string {
+    return this.#options.sync.name;
+  }
+
+  /** Whether the lane streams: alive, nothing left to copy, nothing held. */
+  get streaming(): boolean {
+    return this.#current?.streaming ?? false;
+  }
+
+  /** Runs until `until` holds or the signal comes. */
+  async run(signal: AbortSignal): Promise<RunOutcome> {
+    const { log } = this.#options;
+    let attempt = 0;
+    for (;;) {
+      const incarnation = new Incarnation(this.#options);
+      this.#current = incarnation;
+      try {
+        return await incarnation.run(signal);
+      } catch (error) {
+        if (signal.aborted) return { held: [] };
+        if (incarnation.ranForMs > PAUSE_MAX_MS) attempt = 0;
+        await this.#answer(error, incarnation);
+        const pause = AT_ONCE.has(kindOf(error)) ? 50 : pauseMs(attempt++);
+        if (pause >= PAUSE_MIN_MS) log.info(`trying again in ${(pause / 1000).toFixed(1)} s`);
+        await sleep(pause, undefined, { signal }).catch(() => undefined);
+      } finally {
+        this.#current = null;
+      }
+      if (signal.aborted) return { held: [] };
+    }
+  }
+
+  /** Decides what an error of an incarnation means; throws when it ends the sync. */
+  async #answer(error: unknown, incarnation: Incarnation): Promise<void> {
+    const { log, metrics } = this.#options;
+    const kind = kindOf(error);
+    metrics.restarts.inc({ sync: this.name, kind });
+    if (!(error instanceof IbexError)) throw error;
+    if (!this.#options.patient && !incarnation.started) throw error;
+    log.debug({ err: error }, 'incarnation failed');
+    if (error.table !== undefined && incarnation.started) {
+      const again = this.#suspect === error.table;
+      this.#suspect = error.table;
+      log[again ? 'error' : 'warn']({ kind, table: error.table }, `${error.message} (${error.hint})`);
+      if (again) await this.#hold(error.table, error);
+      return;
+    }
+    if (error.retry === 'never') throw error;
+    log.warn({ kind }, `${error.message} (${error.hint})`);
+  }
+
+  /** Writes down that a table waits, so that the next incarnation goes on without it. */
+  async #hold(table: string, error: IbexError): Promise<void> {
+    const { sync, log } = this.#options;
+    const sessions = new Sessions(sync);
+    try {
+      const target = await sessions.open('target', 'hold');
+      const record = await readRecord(target, sync.name);
+      await holdTable(target, sync.name, table, record?.started ?? null, error.message);
+      this.#suspect = null;
+    } catch (failure) {
+      log.warn({ err: failure, table }, 'could not hold the table');
+    } finally {
+      await sessions.close();
+    }
+  }
+}
+
+function kindOf(error: unknown): string {
+  return error instanceof IbexError ? error.kind : 'internal';
+}
+
+function pauseMs(attempt: number): number {
+  return Math.min(PAUSE_MAX_MS, PAUSE_MIN_MS * 2 ** attempt) * (0.75 + Math.random() / 2);
+}

@@ -1,0 +1,61 @@
+/** Every metric, with its name, unit and labels, in one place. Values of rows never appear in a label. */
+import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+
+export class Metrics {
+  readonly registry = new Registry();
+  readonly batches = new Counter({
+    name: 'ibex_batches_applied_total',
+    help: 'Batches applied to the target.',
+    labelNames: ['sync'] as const,
+    registers: [this.registry],
+  });
+  readonly captured = new Counter({
+    name: 'ibex_deltas_captured_total',
+    help: 'Deltas (changed keys noted on the source) taken in by batches.',
+    labelNames: ['sync', 'table'] as const,
+    registers: [this.registry],
+  });
+  readonly applied = new Counter({
+    name: 'ibex_keys_applied_total',
+    help: 'Keys (or, for tables without a key, rows) carried to the target.',
+    labelNames: ['sync', 'table'] as const,
+    registers: [this.registry],
+  });
+  readonly coalesced = new Counter({
+    name: 'ibex_deltas_coalesced_total',
+    help: 'Deltas made needless by another delta of the same key in the same batch.',
+    labelNames: ['sync', 'table'] as const,
+    registers: [this.registry],
+  });
+  readonly copied = new Counter({
+    name: 'ibex_rows_copied_total',
+    help: 'Rows copied by the backfill.',
+    labelNames: ['sync', 'table'] as const,
+    registers: [this.registry],
+  });
+  readonly lag = new Histogram({
+    name: 'ibex_lag_seconds',
+    help: 'From the capture of the oldest change of a batch (clock of the source) to its commit on the target (clock of the daemon).',
+    labelNames: ['sync'] as const,
+    buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800],
+    registers: [this.registry],
+  });
+  readonly queueBytes = new Gauge({
+    name: 'ibex_queue_bytes',
+    help: 'Bytes of rows in the queue between reader and applier.',
+    labelNames: ['sync'] as const,
+    registers: [this.registry],
+  });
+  readonly tables = new Gauge({
+    name: 'ibex_tables',
+    help: 'Tables by state.',
+    labelNames: ['sync', 'state'] as const,
+    registers: [this.registry],
+  });
+  readonly restarts = new Counter({
+    name: 'ibex_lane_restarts_total',
+    help: 'Times a lane started again at its checkpoint, by the kind of error.',
+    labelNames: ['sync', 'kind'] as const,
+    registers: [this.registry],
+  });
+}

@@ -1,0 +1,117 @@
+/**
+ * What the catalogs say about servers and tables, the same questions on either side.
+ */
+import { IbexError } from '../core/errors.ts';
+import type { TableName } from '../core/plan.ts';
+import type { SourceIdentity } from '../core/position.ts';
+import type { ColumnInfo, TableInfo } from '../core/table.ts';
+import type { Session } from './session.ts';
+
+/** Schemas that belong to PostgreSQL, to Ibex or to a provider, never to the application. */
+const FOREIGN_SCHEMAS =
+  '^(pg_.*|information_schema|ibex|bullmq|bucardo|_heroku|heroku_ext|rds_tools|rdsadmin|aiven_extras|cron|partman' +
+  '|auth|storage|realtime|supabase_functions|supabase_migrations|graphql|graphql_public|vault|pgsodium|pgsodium_masks' +
+  '|extensions|net|pgbouncer|neon|neon_control_plane|azure|google_vacuum_mgmt)$';
+
+const LIST_TABLES = `
+  select c.oid::int8::text as relid, n.nspname as schema, c.relname as name, c.relkind::text as kind,
+         c.relispartition as "isPartition"
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+   where c.relkind in ('r', 'p') and c.relpersistence <> 't' and not c.relispartition
+     and n.nspname !~ $1
+     and not exists (select from pg_depend d
+                      where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+   order by 2, 3`;
+
+const READ_TABLES = `
+  select c.oid::int8::text as relid, n.nspname as schema, c.relname as name, c.relkind::text as kind,
+         c.relispartition as "isPartition",
+         coalesce((
+           select json_agg(json_build_object(
+                    'name', a.attname,
+                    'generated', a.attgenerated <> '',
+                    'identityAlways', a.attidentity = 'a',
+                    'notNull', a.attnotnull,
+                    'type', json_build_object(
+                      'name', format('%I.%I', bn.nspname, b.typname),
+                      'declared', format('%I.%I', tn.nspname, t.typname),
+                      'builtin', case when b.oid < 16384 then b.oid::int8 end,
+                      'portable', b.oid < 16384 and b.typtype in ('b', 'r', 'm') and b.typname !~ '^_?reg')
+                  ) order by a.attnum)
+             from pg_attribute a
+             join pg_type t on t.oid = a.atttypid join pg_namespace tn on tn.oid = t.typnamespace
+             join lateral (
+               with recursive d as (
+                 select x.oid, x.typtype, x.typbasetype from pg_type x where x.oid = a.atttypid
+                 union all
+                 select x.oid, x.typtype, x.typbasetype from d join pg_type x on x.oid = d.typbasetype where d.typtype = 'd'
+               ) select oid from d where typtype <> 'd'
+             ) base on true
+             join pg_type b on b.oid = base.oid join pg_namespace bn on bn.oid = b.typnamespace
+            where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped), '[]') as columns
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    join json_to_recordset($1) w(schema text, name text) on w.schema = n.nspname and w.name = c.relname
+   where c.relkind in ('r', 'p', 'v', 'm', 'f')`;
+
+interface TableRow {
+  relid: string;
+  schema: string;
+  name: string;
+  kind: string;
+  isPartition: boolean;
+  columns: ColumnInfo[];
+}
+
+/** All ordinary and partitioned tables of the application; partitions are part of their table. */
+export async function listTables(session: Session): Promise<TableName[]> {
+  return session.rows<TableName>(LIST_TABLES, [FOREIGN_SCHEMAS]);
+}
+
+/** The named relations, in the order asked for; missing ones are left out. */
+export async function readTables(session: Session, names: readonly TableName[]): Promise<TableInfo[]> {
+  const wanted = names.map(({ schema, name }) => ({ schema, name }));
+  const rows = await session.rows<TableRow>(READ_TABLES, [JSON.stringify(wanted)]);
+  const found = new Map(rows.map((row) => [key(row), { ...row, relid: Number(row.relid) }]));
+  return names.map((name) => found.get(key(name))).filter((table) => table !== undefined);
+}
+
+function key(table: TableName): string {
+  return JSON.stringify([table.schema, table.name]);
+}
+
+/** Checks that a server can take part at all. `source` must be a primary: a standby's snapshots lie. */
+export async function checkServer(session: Session): Promise<void> {
+  if (session.version < 120_000) {
+    throw new IbexError(
+      'unsupported',
+      `${session.server}: PostgreSQL ${session.version / 10_000} is too old`,
+    );
+  }
+  const { standby } = await session.row<{ standby: boolean }>('select pg_is_in_recovery() as standby');
+  if (standby) {
+    throw new IbexError('unsupported', `${session.server}: the server is a standby (in recovery)`, {
+      hint: 'Give the URL of the primary server.',
+    });
+  }
+}
+
+/**
+ * Which history of which database this is. A provider may hide the control file: then the parts it hides read
+ * `hidden` and 0, and the row in `ibex.identity` and the transaction counter stand in.
+ */
+export async function readIdentity(session: Session): Promise<SourceIdentity> {
+  const { database } = await session.row<{ database: string }>(
+    `select oid::text as database from pg_database where datname = current_database()`,
+  );
+  try {
+    const { system, timeline } = await session.row<{ system: string; timeline: number }>(
+      `select (select system_identifier::text from pg_control_system()) as system,
+              (select timeline_id from pg_control_checkpoint()) as timeline`,
+    );
+    return { system, database, timeline };
+  } catch (error) {
+    if (error instanceof IbexError && error.kind === 'privilege')
+      return { system: 'hidden', database, timeline: 0 };
+    throw error;
+  }
+}

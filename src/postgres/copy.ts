@@ -1,0 +1,51 @@
+/**
+ * COPY streams: bytes out of one server, bytes into another. Nobody here looks into them.
+ */
+import { finished } from 'node:stream/promises';
+import type pg from 'pg';
+import { from as copyFrom, to as copyTo } from 'pg-copy-streams';
+
+/** Streams what `COPY .. TO STDOUT` gives, in the pieces in which it arrives. */
+export async function* copyOut(client: pg.Client, statement: string): AsyncGenerator<Buffer> {
+  const stream = client.query(copyTo(statement));
+  let complete = false;
+  try {
+    for await (const chunk of stream) yield chunk as Buffer;
+    complete = true;
+  } finally {
+    // A reader that stops half-way leaves the connection in the middle of a COPY: only its end helps.
+    if (!complete) stream.destroy();
+  }
+}
+
+/** The receiving end of `COPY .. FROM STDIN`. */
+export interface CopyIn {
+  write(bytes: Buffer): Promise<void>;
+  /** Ends the stream; resolves to the number of rows the server took. */
+  end(): Promise<number>;
+  /** Makes the server throw away what it got. */
+  fail(reason: Error): Promise<void>;
+}
+
+export function copyIn(client: pg.Client, statement: string): CopyIn {
+  const stream = client.query(copyFrom(statement));
+  const done = finished(stream);
+  done.catch(() => undefined);
+  return {
+    async write(bytes) {
+      if (stream.destroyed || stream.errored) return done;
+      if (!stream.write(bytes)) {
+        await Promise.race([new Promise<void>((resolve) => stream.once('drain', resolve)), done]);
+      }
+    },
+    async end() {
+      stream.end();
+      await done;
+      return stream.rowCount;
+    },
+    async fail(reason) {
+      stream.destroy(reason);
+      await done.catch(() => undefined);
+    },
+  };
+}

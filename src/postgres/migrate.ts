@@ -1,0 +1,109 @@
+/**
+ * Brings the schema `ibex` of one side to this version: numbered tables once each, functions whenever their
+ * text changed. The files are plain SQL below `triggers/` and can be run with psql as they are.
+ */
+import { createHash } from 'node:crypto';
+import { readdirSync, readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { IbexError } from '../core/errors.ts';
+import type { Session } from './session.ts';
+
+export type Side = 'source' | 'target';
+
+interface SqlFile {
+  readonly name: string;
+  readonly text: string;
+  readonly checksum: string;
+}
+
+const ROOT = fileURLToPath(new URL('../../triggers/', import.meta.url));
+
+function sqlFiles(side: Side, kind: 'tables' | 'functions'): SqlFile[] {
+  const directory = `${ROOT}${side}/${kind}/`;
+  return readdirSync(directory)
+    .filter((name) => name.endsWith('.sql'))
+    .sort()
+    .map((file) => {
+      const text = readFileSync(directory + file, 'utf8');
+      const checksum = createHash('sha256').update(text).digest('hex');
+      return { name: `${side}/${kind}/${file}`, text, checksum };
+    });
+}
+
+const CREATE_LEDGER = `
+  create table if not exists ibex.migration (
+    name text primary key, checksum text not null, applied_at timestamptz not null default clock_timestamp())`;
+
+/**
+ * Creates or updates the schema in one transaction. Repeatable, safe against a second caller.
+ * Errors: `privilege` when the role may not create a schema; `unsupported` when the schema was made by a later
+ * version, whose tables this one does not know.
+ */
+export async function migrate(session: Session, side: Side): Promise<void> {
+  await session.transaction('', async () => {
+    await session.run(`select pg_advisory_xact_lock(hashtext('ibex'), hashtext('migrate'))`);
+    await createSchema(session);
+    await session.run(CREATE_LEDGER);
+    await session.run(`set local check_function_bodies = off`);
+    const ledger = await session.rows<{ name: string; checksum: string }>(
+      'select name, checksum from ibex.migration',
+    );
+    const applied = new Map(ledger.map((row) => [row.name, row.checksum]));
+    refuseLaterVersion(session, side, applied);
+    for (const file of sqlFiles(side, 'tables')) {
+      if (!applied.has(file.name)) await apply(session, file);
+    }
+    for (const file of sqlFiles(side, 'functions')) {
+      if (applied.get(file.name) !== file.checksum) await apply(session, file);
+    }
+  });
+}
+
+/** True when this side has a schema `ibex` with a ledger in it. */
+export async function isInstalled(session: Session): Promise<boolean> {
+  const { installed } = await session.row<{ installed: boolean }>(
+    `select to_regclass('ibex.migration') is not null as installed`,
+  );
+  return installed;
+}
+
+async function createSchema(session: Session): Promise<void> {
+  const { present } = await session.row<{ present: boolean }>(
+    `select to_regnamespace('ibex') is not null as present`,
+  );
+  if (present) return;
+  try {
+    await session.run('create schema ibex');
+  } catch (error) {
+    if (!(error instanceof IbexError) || error.kind !== 'privilege') throw error;
+    const { role, database } = await session.row<{ role: string; database: string }>(
+      'select current_user as role, current_database() as database',
+    );
+    throw new IbexError('privilege', `${session.server}: role ${role} may not create the schema ibex`, {
+      hint: `As the owner of the database: grant create on database "${database}" to "${role}";`,
+      cause: error,
+    });
+  }
+}
+
+function refuseLaterVersion(session: Session, side: Side, applied: ReadonlyMap<string, string>): void {
+  const known = new Set(sqlFiles(side, 'tables').map((file) => file.name));
+  const unknown = [...applied.keys()].find((name) => name.startsWith(`${side}/tables/`) && !known.has(name));
+  if (unknown === undefined) return;
+  throw new IbexError(
+    'unsupported',
+    `${session.server}: the schema ibex was made by a later version (${unknown})`,
+    {
+      hint: 'Run that version of ibex, or a later one.',
+    },
+  );
+}
+
+async function apply(session: Session, file: SqlFile): Promise<void> {
+  await session.run(file.text);
+  await session.run(
+    `insert into ibex.migration (name, checksum) values ($1, $2)
+     on conflict (name) do update set checksum = excluded.checksum, applied_at = clock_timestamp()`,
+    [file.name, file.checksum],
+  );
+}

@@ -1,0 +1,114 @@
+/**
+ * Prepares both sides of a sync: the schema `ibex`, the capture of every table, its place in the sync. Arming,
+ * which may have to wait for locks, is the last step and can be gone on with at any time. Safe to repeat.
+ */
+import { parkTriggersAndRules } from '../apply/parking.ts';
+import {
+  readSyncTables,
+  registerSync as registerOnTarget,
+  registerTable as registerTableOnTarget,
+  setReason,
+} from '../apply/state.ts';
+import { prepareCapture, tryArm, type Waiting } from '../capture/trigger/arming.ts';
+import { claimIdentity, registerSync, registerTable } from '../capture/trigger/registry.ts';
+import { IbexError } from '../core/errors.ts';
+import { tableLabel } from '../core/plan.ts';
+import { identityDifference } from '../core/position.ts';
+import type { TableInfo } from '../core/table.ts';
+import { checkServer, readIdentity } from '../postgres/catalog.ts';
+import { migrate } from '../postgres/migrate.ts';
+import type { Session } from '../postgres/session.ts';
+import { chooseTables, findObstacles, type Obstacle, type TableChoice } from './tables.ts';
+
+export interface SetupOptions extends TableChoice {
+  readonly sync: string;
+  readonly source: Session;
+  readonly target: Session;
+  /** The target's role may set session_replication_role: nothing has to be parked. */
+  readonly replica: boolean;
+}
+
+export interface SetupResult {
+  /** Tables that are part of the sync, armed or not. */
+  readonly tables: readonly TableInfo[];
+  /** Tables that cannot be carried as things are; `run` holds them, `setup` refuses to go on without them. */
+  readonly obstacles: readonly Obstacle[];
+}
+
+/** Looks at everything first, without changing anything. Errors end it; what concerns single tables is in `obstacles`. */
+export async function inspect(options: SetupOptions): Promise<SetupResult> {
+  const { source, target } = options;
+  await checkServer(source);
+  await checkServer(target);
+  const [here, there] = [await readIdentity(source), await readIdentity(target)];
+  if (here.system !== 'hidden' && identityDifference(here, there) === null) {
+    throw new IbexError(
+      'config',
+      `source and target are the same database (${source.server}, ${target.server})`,
+      {
+        hint: 'Give two different URLs.',
+      },
+    );
+  }
+  const tables = await chooseTables(source, options);
+  return { tables, obstacles: await findObstacles(source, target, tables) };
+}
+
+/**
+ * Installs the schemas and registers the tables. Those with obstacles are registered with the reason, so that
+ * `status` shows them, and looked at again at the next call. Resolves to all obstacles.
+ */
+export async function install(
+  options: SetupOptions,
+  { tables, obstacles }: SetupResult,
+): Promise<Obstacle[]> {
+  const { source, target, sync } = options;
+  await migrate(source, 'source');
+  await migrate(target, 'target');
+  const identity = await readIdentity(source);
+  await claimIdentity(source, identity);
+  await registerSync(source, sync);
+  await registerOnTarget(target, sync, identity);
+  const known = new Map((await readSyncTables(target, sync)).map((table) => [table.relid, table]));
+  const all = [...obstacles];
+  for (const table of tables) {
+    const record = known.get(table.relid);
+    if (record !== undefined && record.reason === null && !obstacles.some((one) => one.table === table))
+      continue;
+    if (record === undefined) await registerTableOnTarget(target, sync, table);
+    const seen = obstacles.find((obstacle) => obstacle.table === table);
+    const obstacle = seen ?? (await capture(source, sync, table));
+    if (obstacle !== undefined && seen === undefined) all.push(obstacle);
+    if (record?.state !== 'held') await setReason(target, sync, table.relid, obstacle?.error.message ?? null);
+  }
+  if (!options.replica) await parkTriggersAndRules(target, sync, tables);
+  return all;
+}
+
+async function capture(source: Session, sync: string, table: TableInfo): Promise<Obstacle | undefined> {
+  const refusal = await prepareCapture(source, table.relid);
+  if (refusal === null) {
+    await registerTable(source, sync, table.relid);
+    return undefined;
+  }
+  const label = tableLabel(table);
+  const error = new IbexError('unsupported', `table ${label} cannot be carried: ${refusal}`, {
+    table: label,
+    hint: `Leave it out: --exclude '${label}'.`,
+  });
+  return { table, error };
+}
+
+/** One pass over the tables that are not armed yet. Resolves to what is still waited for, by table. */
+export async function armAll(
+  source: Session,
+  relids: readonly number[],
+  lockTimeoutMs: number,
+): Promise<Map<number, Waiting[]>> {
+  const waiting = new Map<number, Waiting[]>();
+  for (const relid of relids) {
+    const blocked = await tryArm(source, relid, lockTimeoutMs);
+    if (blocked.length > 0) waiting.set(relid, blocked);
+  }
+  return waiting;
+}

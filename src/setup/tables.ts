@@ -1,0 +1,135 @@
+/**
+ * Which tables a sync takes, and what speaks against each before anything is installed.
+ */
+import { IbexError } from '../core/errors.ts';
+import { isExact, matches, type TablePattern } from '../core/patterns.ts';
+import { type TableName, tableLabel } from '../core/plan.ts';
+import type { TableInfo } from '../core/table.ts';
+import { listTables, readTables } from '../postgres/catalog.ts';
+import type { Session } from '../postgres/session.ts';
+
+export interface TableChoice {
+  readonly tables: readonly TablePattern[];
+  readonly exclude: readonly TablePattern[];
+}
+
+/**
+ * The tables of the source that the patterns name, by default all of the application's.
+ * Errors: `unknown_table` for a pattern that names nothing, or when nothing is left.
+ */
+export async function chooseTables(source: Session, choice: TableChoice): Promise<TableInfo[]> {
+  const all = await listTables(source);
+  const matching = (pattern: TablePattern) =>
+    all.filter((table) => matches(pattern, table.schema, table.name));
+  // A wildcard may well exclude nothing yet; a name that excludes nothing is a misspelling.
+  for (const pattern of [...choice.tables, ...choice.exclude.filter(isExact)]) {
+    if (matching(pattern).length === 0) throw await nothingMatches(source, pattern);
+  }
+  const wanted = choice.tables.length === 0 ? all : all.filter((table) => isIn(choice.tables, table));
+  const left = wanted.filter((table) => !isIn(choice.exclude, table));
+  if (left.length === 0) throw new IbexError('unknown_table', `${source.server}: no table is left to carry`);
+  return readTables(source, left);
+}
+
+function isIn(patterns: readonly TablePattern[], table: TableName): boolean {
+  return patterns.some((pattern) => matches(pattern, table.schema, table.name));
+}
+
+async function nothingMatches(source: Session, pattern: TablePattern): Promise<IbexError> {
+  const { text } = pattern;
+  const [partition] = await source.rows<{ root: string }>(
+    `select pg_partition_root(c.oid)::regclass::text as root
+       from pg_class c join pg_namespace n on n.oid = c.relnamespace
+      where c.relispartition and n.nspname || '.' || c.relname = $1`,
+    [text],
+  );
+  return new IbexError('unknown_table', `${source.server}: no table matches ${text}`, {
+    hint: partition
+      ? `It is a partition; name its partitioned table, ${partition.root}.`
+      : 'Patterns are schema.table, matched case-sensitively; * and ? stand for any characters.',
+  });
+}
+
+/** What stands in the way of carrying a table, with the table's name in it. */
+export interface Obstacle {
+  readonly table: TableInfo;
+  readonly error: IbexError;
+}
+
+/** Looks, without changing anything, for tables and columns missing on the target and for missing rights on both sides. */
+export async function findObstacles(
+  source: Session,
+  target: Session,
+  tables: readonly TableInfo[],
+): Promise<Obstacle[]> {
+  const counterparts = new Map((await readTables(target, tables)).map((table) => [tableLabel(table), table]));
+  const notOwned = await withoutRight(source, tables, `pg_has_role(c.relowner, 'usage')`);
+  const notWritable = await withoutRight(
+    target,
+    tables,
+    `has_table_privilege(c.oid, 'select') and has_table_privilege(c.oid, 'insert')
+     and has_table_privilege(c.oid, 'update') and has_table_privilege(c.oid, 'delete')`,
+  );
+  return tables.flatMap((table) => {
+    const label = tableLabel(table);
+    const error =
+      missing(table, counterparts.get(label)) ??
+      (notOwned.has(label) ? ownerNeeded(source, label) : undefined) ??
+      (notWritable.has(label) ? writerNeeded(target, label) : undefined);
+    return error === undefined ? [] : [{ table, error }];
+  });
+}
+
+/** The `schema_mismatch` of a table whose target lacks it or one of its columns. */
+export function missing(source: TableInfo, target: TableInfo | undefined): IbexError | undefined {
+  const label = tableLabel(source);
+  if (target === undefined || !['r', 'p'].includes(target.kind)) {
+    return new IbexError('schema_mismatch', `table ${label} does not exist on the target`, {
+      table: label,
+      hint: `Create it there (pg_dump --schema-only --table '${label}' SOURCE | psql TARGET), or --exclude '${label}'.`,
+    });
+  }
+  const there = new Set(target.columns.map((column) => column.name));
+  const lost = source.columns.filter((column) => !there.has(column.name));
+  if (lost.length === 0) return undefined;
+  const names = lost.map((column) => column.name).join(', ');
+  const add = lost.map((column) => `add column "${column.name}" ${column.type.declared}`).join(', ');
+  return new IbexError('schema_mismatch', `${label} lacks on the target: column ${names}`, {
+    table: label,
+    hint: `On the target: alter table ${label} ${add};`,
+  });
+}
+
+async function withoutRight(
+  session: Session,
+  tables: readonly TableName[],
+  right: string,
+): Promise<Set<string>> {
+  const wanted = tables.map(({ schema, name }) => ({ schema, name }));
+  const rows = await session.rows<TableName>(
+    `select n.nspname as schema, c.relname as name
+       from json_to_recordset($1) w(schema text, name text)
+       join pg_namespace n on n.nspname = w.schema join pg_class c on c.relnamespace = n.oid and c.relname = w.name
+      where not (${right})`,
+    [JSON.stringify(wanted)],
+  );
+  return new Set(rows.map(tableLabel));
+}
+
+function ownerNeeded(source: Session, label: string): IbexError {
+  return new IbexError(
+    'privilege',
+    `${source.server}: the role does not own ${label}, and only an owner may manage triggers`,
+    {
+      table: label,
+      hint: `Connect as the owner of ${label}, or grant that role to yours.`,
+    },
+  );
+}
+
+function writerNeeded(target: Session, label: string): IbexError {
+  return new IbexError('privilege', `${target.server}: the role may not read and write ${label}`, {
+    table: label,
+    hint: `On the target: grant select, insert, update, delete, truncate on ${label} to the role of the target URL.`,
+  });
+}

@@ -1,0 +1,237 @@
+/** The spool's promises: order, bounded memory, a bounded file that leaves no trace, and no silent end. */
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { afterAll, afterEach, expect, it, vi } from 'vitest';
+import type { BatchPart } from '../../src/core/batch.ts';
+import { Spool, type SpoolOptions } from '../../src/queue/spool.ts';
+
+const MIB = 1024 * 1024;
+const spoolDir = await mkdtemp(join(tmpdir(), 'ibex-spool-test-'));
+afterAll(() => rm(spoolDir, { recursive: true }));
+
+const spools: Spool[] = [];
+afterEach(async () => {
+  for (const spool of spools.splice(0)) await spool.dispose();
+  expect(await readdir(spoolDir)).toEqual([]);
+});
+
+function makeSpool(options: Partial<SpoolOptions> = {}): Spool {
+  const spool = new Spool({ spoolDir, ...options });
+  spools.push(spool);
+  return spool;
+}
+
+/** A part that tells itself from every other of its size. */
+function makePart(n: number, size = 64 * 1024): BatchPart {
+  const bytes = Buffer.alloc(size, n);
+  if (size >= 4) bytes.writeUInt32LE(n);
+  return { table: n % 7, bytes };
+}
+
+/** The stream of bytes with the tables they belong to, pieces joined where only the spool has cut. */
+function rejoin(parts: BatchPart[]): { table: number; bytes: Buffer }[] {
+  const joined: { table: number; pieces: Buffer[] }[] = [];
+  for (const { table, bytes } of parts) {
+    if (joined.at(-1)?.table === table) joined.at(-1)?.pieces.push(bytes);
+    else joined.push({ table, pieces: [bytes] });
+  }
+  return joined.map(({ table, pieces }) => ({ table, bytes: Buffer.concat(pieces) }));
+}
+
+async function drain(spool: Spool): Promise<BatchPart[]> {
+  const parts: BatchPart[] = [];
+  for await (const part of spool) parts.push(part);
+  return parts;
+}
+
+/** True while the promise has not settled after everything that is ready has run. */
+async function isPending(promise: Promise<unknown>): Promise<boolean> {
+  let pending = true;
+  const settle = () => {
+    pending = false;
+  };
+  promise.then(settle, settle);
+  for (let n = 0; n < 20; n += 1) await nextTurn();
+  return pending;
+}
+
+it('gives back what was pushed, in order, from memory alone', async () => {
+  const spool = makeSpool();
+  const parts = Array.from({ length: 100 }, (_, n) => makePart(n, 1000));
+  for (const part of parts) await spool.push(part);
+  spool.end();
+  expect(await drain(spool)).toEqual(parts);
+});
+
+it('keeps the order across memory and disk, whoever is faster', async () => {
+  const spool = makeSpool({ memoryBytes: 256 * 1024 });
+  const sent: BatchPart[] = [];
+  const received: BatchPart[] = [];
+  const reading = (async () => {
+    for await (const part of spool) {
+      received.push(part);
+      // Now faster than the writer, now slower: memory, disk and empty take turns.
+      if (received.length % 50 < 25) await nextTurn();
+    }
+  })();
+  for (let n = 0; n < 2000; n += 1) {
+    const part = makePart(n, 1 + ((n * 7919) % 40_000));
+    sent.push(part);
+    await spool.push(part);
+    if (n % 300 > 200) await nextTurn();
+  }
+  spool.end();
+  await reading;
+  expect(rejoin(received)).toEqual(rejoin(sent));
+});
+
+it('never waits for the reader below the bound of the disk, and wraps around in the file', async () => {
+  const diskBytes = 3 * MIB + 12_345;
+  const spool = makeSpool({ memoryBytes: 0, diskBytes });
+  const sent: BatchPart[] = [];
+  const push = (n: number) => {
+    const part = makePart(n, 100_003);
+    sent.push(part);
+    return spool.push(part);
+  };
+  const received: BatchPart[] = [];
+  const parts = spool[Symbol.asyncIterator]();
+  let n = 0;
+  for (let round = 0; round < 10; round += 1) {
+    for (; n < (round + 1) * 20; n += 1) await push(n);
+    while (received.length < n - 5) received.push((await parts.next()).value);
+  }
+  spool.end();
+  for await (const part of parts) received.push(part);
+  expect(received).toEqual(sent);
+});
+
+it('waits when the disk is full, until something is read back', async () => {
+  const spool = makeSpool({ memoryBytes: 0, diskBytes: 2 * MIB });
+  for (let n = 0; n < 4; n += 1) await spool.push(makePart(n, MIB / 2 - 100));
+  const fifth = spool.push(makePart(4, MIB / 2 - 100));
+  expect(await isPending(fifth)).toBe(true);
+  const parts = spool[Symbol.asyncIterator]();
+  for (let n = 0; n < 4; n += 1) expect((await parts.next()).value).toEqual(makePart(n, MIB / 2 - 100));
+  await fifth;
+  spool.end();
+  expect((await parts.next()).value).toEqual(makePart(4, MIB / 2 - 100));
+  expect((await parts.next()).done).toBe(true);
+});
+
+it('carries a part larger than memory and block', async () => {
+  const spool = makeSpool({ memoryBytes: 0 });
+  const part = makePart(3, 20 * MIB + 1);
+  await spool.push(part);
+  spool.end();
+  expect(rejoin(await drain(spool))).toEqual([part]);
+});
+
+it('holds little in memory, however much is pushed and read back', async () => {
+  const spool = makeSpool();
+  const before = process.memoryUsage().arrayBuffers;
+  const held: number[] = [];
+  const measure = () => held.push(process.memoryUsage().arrayBuffers - before);
+  for (let n = 0; n < 300; n += 1) {
+    await spool.push(makePart(n, MIB));
+    measure();
+  }
+  spool.end();
+  let bytes = 0;
+  for await (const part of spool) {
+    bytes += part.bytes.length;
+    measure();
+  }
+  expect(bytes).toBe(300 * MIB);
+  // 16 MiB and what is not collected yet.
+  expect(Math.max(...held)).toBeLessThan(128 * MIB);
+});
+
+it('waits for parts, and ends only when told', async () => {
+  const spool = makeSpool();
+  const parts = spool[Symbol.asyncIterator]();
+  const first = parts.next();
+  expect(await isPending(first)).toBe(true);
+  await spool.push(makePart(1));
+  expect((await first).value).toEqual(makePart(1));
+  const end = parts.next();
+  expect(await isPending(end)).toBe(true);
+  spool.end();
+  expect((await end).done).toBe(true);
+});
+
+it('fails at both ends with the first error, rows or not', async () => {
+  const spool = makeSpool({ memoryBytes: 0, diskBytes: MIB });
+  await spool.push(makePart(1, MIB / 2 - 100));
+  await spool.push(makePart(2, MIB / 2 - 100));
+  const waiting = spool.push(makePart(3));
+  const error = new Error('the queue is gone');
+  spool.fail(error);
+  spool.fail(new Error('later'));
+  await expect(waiting).rejects.toBe(error);
+  await expect(spool.push(makePart(4))).rejects.toBe(error);
+  await expect(drain(spool)).rejects.toBe(error);
+});
+
+it('wakes a reader that waits when it fails', async () => {
+  const spool = makeSpool();
+  const reading = drain(spool);
+  const error = new Error('the source is gone');
+  spool.fail(error);
+  await expect(reading).rejects.toBe(error);
+});
+
+it.skipIf(process.platform === 'win32')('keeps no file that others can find', async () => {
+  const spool = makeSpool({ memoryBytes: 0 });
+  await spool.push(makePart(1));
+  expect(await readdir(spoolDir)).toEqual([]);
+});
+
+it('deletes the file when disposed, where it could not be unlinked while open', async () => {
+  vi.resetModules();
+  let refuse = true;
+  vi.doMock('node:fs/promises', async (original) => {
+    const fs = await original<typeof import('node:fs/promises')>();
+    const unlink = async (path: string) => {
+      if (refuse) throw new Error('EBUSY');
+      await fs.unlink(path);
+    };
+    return { ...fs, unlink };
+  });
+  const { Spool: WindowsSpool } = await import('../../src/queue/spool.ts');
+  vi.doUnmock('node:fs/promises');
+  const spool = new WindowsSpool({ spoolDir, memoryBytes: 0 });
+  await spool.push(makePart(1));
+  expect(await readdir(spoolDir)).toHaveLength(1);
+  refuse = false;
+  await spool.dispose();
+  expect(await readdir(spoolDir)).toEqual([]);
+});
+
+it('says where it could not write', async () => {
+  const file = join(tmpdir(), `ibex-no-directory-${process.pid}`);
+  await writeFile(file, '');
+  try {
+    const spool = makeSpool({ spoolDir: file, memoryBytes: 0 });
+    await expect(spool.push(makePart(1))).rejects.toMatchObject({
+      kind: 'resources',
+      message: expect.stringContaining(file),
+    });
+  } finally {
+    await rm(file);
+  }
+});
+
+it('can be disposed of twice, in the middle, and without having been used', async () => {
+  const spool = makeSpool({ memoryBytes: 0 });
+  await spool.dispose();
+  const used = makeSpool({ memoryBytes: 0 });
+  await used.push(makePart(1));
+  const writing = used.push(makePart(2));
+  await used.dispose();
+  await used.dispose();
+  await writing.catch(() => {});
+  await expect(used.push(makePart(3))).rejects.toMatchObject({ kind: 'internal' });
+});

@@ -1,0 +1,30 @@
+-- Function: ibex.add_generation(root oid) returns integer
+-- Purpose:  gives a captured table one more delta table, ibex.delta_<root>_<n>, and returns n.
+-- Writes:   ibex.generation, the delta table. Locks: none on the application's table.
+-- Why:      no index and no sequence (they double the cost of a write; lastval() belongs to the application),
+--           autovacuum off (a vacuum would make our NOWAIT lock fail; there is nothing to vacuum), never
+--           UNLOGGED (a crash would empty it), columns k1 .. kn so that no name of the application collides.
+create or replace function ibex.add_generation(root oid) returns integer
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  captured ibex.captured;
+  n integer;
+  noted text;
+begin
+  select * into strict captured from ibex.captured c where c.relid = root for update;
+  select coalesce(max(g.n), 0) + 1 into n from ibex.generation g where g.relid = root;
+  select string_agg(format('k%s %s', t.ord, t.type), ', ' order by t.ord) into noted
+    from unnest(captured.types) with ordinality t(type, ord);
+  execute format(
+    'create table ibex.%I (%s, '
+    'xid bigint not null default txid_current(), '
+    'at timestamptz not null default clock_timestamp(), '
+    'op "char" not null, '
+    'relation oid, '
+    'origin text default nullif(current_setting(''ibex.origin'', true), '''')) '
+    'with (autovacuum_enabled = off, toast.autovacuum_enabled = off)',
+    format('delta_%s_%s', root, n), noted);
+  insert into ibex.generation values (root, n);
+  return n;
+end
+$$;

@@ -1,0 +1,47 @@
+-- Function: ibex.arm(relation regclass, root oid) returns void
+-- Purpose:  puts the capture triggers of a table on one relation: the table itself or one of its partitions.
+--           Repeatable: what is there and enabled stays untouched.
+-- Locks:    SHARE ROW EXCLUSIVE on the relation, waited for at most `lock_timeout`, which the caller sets well
+--           below `deadlock_timeout`: a longer wait makes the application the victim of a deadlock, and
+--           everybody else queue behind us.
+-- Why:      ENABLE ALWAYS, so that session_replication_role = replica does not hide writes. Names carry the
+--           root's oid, so that ATTACH PARTITION meets no trigger of the same name. UPDATE declares both
+--           transition tables always: with only one, PostgreSQL 12 crashes when a row changes its partition.
+create or replace function ibex.arm(relation regclass, root oid) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  wanted record;
+  key_changes text;
+begin
+  execute format('lock table only %s in share row exclusive mode', relation);
+  for wanted in
+    select v.name || '_' || root as name, v.event,
+           (select t.tgenabled from pg_trigger t
+             where t.tgrelid = relation and t.tgname = 'ibex_' || v.name || '_' || root) as enabled
+      from (values ('insert', 'insert on %s referencing new table as n'),
+                   ('update', 'update on %s referencing old table as o new table as n'),
+                   ('delete', 'delete on %s referencing old table as o'),
+                   ('truncate', 'truncate on %s')) v(name, event)
+  loop
+    if wanted.enabled is null then
+      execute format('create trigger %I after ' || wanted.event || ' for each statement execute function ibex.%I()',
+                     'ibex_' || wanted.name, relation, wanted.name);
+    end if;
+    if wanted.enabled is distinct from 'A' then
+      execute format('alter table only %s enable always trigger %I', relation, 'ibex_' || wanted.name);
+    end if;
+  end loop;
+
+  if relation = root and (select c.relkind = 'p' from pg_class c where c.oid = root)
+     and current_setting('server_version_num')::int >= 150000
+     and not exists (select from pg_trigger t
+                      where t.tgrelid = root and t.tgname = '~ibex_move_' || root and t.tgenabled = 'A') then
+    select format('(%s) is distinct from (%s)', string_agg(format('old.%I', k), ', '),
+                  string_agg(format('new.%I', k), ', ')) into key_changes
+      from ibex.captured c cross join unnest(c.columns) k where c.relid = root;
+    execute format('create trigger %I before update on %s for each row when (%s) execute function ibex.%I()',
+                   '~ibex_move_' || root, relation, key_changes, 'move_' || root);
+    execute format('alter table %s enable always trigger %I', relation, '~ibex_move_' || root);
+  end if;
+end
+$$;

@@ -1,0 +1,79 @@
+-- Function: ibex.capture(root regclass) returns text
+-- Purpose:  prepares the capture of a table: its row in ibex.captured, the first delta table, the trigger
+--           functions. The triggers themselves come with ibex.arm, one relation a transaction. Repeatable; a
+--           table whose key is another one now is prepared anew, once it is disarmed.
+-- Returns:  null when it is prepared, otherwise why this table cannot be captured exactly.
+-- Writes:   ibex.captured, ibex.generation. Locks: none on the application's table.
+create or replace function ibex.capture(root regclass) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  refusal text := ibex.refusal(root);
+  chosen record;
+begin
+  if refusal is not null then
+    return refusal;
+  end if;
+  if exists (select from ibex.captured c where c.relid = root) then
+    if ibex.follow_shape(root) then
+      return null;
+    end if;
+    perform ibex.uncapture(root);
+  end if;
+  select * into strict chosen from ibex.choose_key(root);
+  insert into ibex.captured (relid, schema_name, table_name, mode, columns, types, attnums, generation)
+    select root, n.nspname, t.relname, chosen.mode, chosen.columns, chosen.types, chosen.attnums, 1
+      from pg_class t join pg_namespace n on n.oid = t.relnamespace where t.oid = root;
+  perform ibex.add_generation(root);
+  perform ibex.write_functions(root);
+  return null;
+end
+$$;
+
+-- Function: ibex.refusal(root regclass) returns text
+-- Purpose:  why a table cannot be carried exactly by this version; null when it can.
+create or replace function ibex.refusal(root regclass) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select case
+    when c.relkind not in ('r', 'p') then 'it is not an ordinary or partitioned table'
+    when c.relpersistence = 't' then 'it is a temporary table'
+    when c.relispartition then 'it is a partition; name its partitioned table instead'
+    when c.relkind = 'r' and exists (select from pg_inherits i where root in (i.inhparent, i.inhrelid))
+      then 'it takes part in table inheritance, which is not carried yet'
+    when exists (select from ibex.members(root) m join pg_class l on l.oid = m where l.relkind = 'f')
+      then 'one of its partitions is a foreign table, which is not carried yet'
+    when exists (select from pg_subscription_rel s join ibex.members(root) m on m = s.srrelid)
+      then 'a subscription writes it, whose changes fire no statement trigger'
+    when not exists (select from pg_attribute a where a.attrelid = root and a.attnum > 0
+                        and not a.attisdropped and a.attgenerated = '')
+      then 'it has no column of its own'
+    when c.relkind = 'p' and (select k.mode from ibex.choose_key(root) k) = 'row'
+      then 'it is partitioned and has no primary key or unique NOT NULL index, which is not carried yet'
+  end
+  from pg_class c where c.oid = root
+$$;
+
+-- Function: ibex.follow_shape(root oid) returns boolean
+-- Purpose:  after DDL: true when the table still has the key that its delta tables note. Renamed columns are
+--           followed at once, by new trigger functions: until then every write of the application fails.
+-- Writes:   ibex.captured, the trigger functions. Locks: none on the application's table.
+create or replace function ibex.follow_shape(root oid) returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  known ibex.captured;
+  chosen record;
+begin
+  select * into strict known from ibex.captured c where c.relid = root for update;
+  select * into strict chosen from ibex.choose_key(root);
+  if (known.mode, known.types, known.attnums) is distinct from (chosen.mode, chosen.types, chosen.attnums) then
+    return false;
+  end if;
+  if known.columns is distinct from chosen.columns then
+    update ibex.captured c set columns = chosen.columns where c.relid = root;
+    perform ibex.write_functions(root);
+  end if;
+  update ibex.captured c set schema_name = n.nspname, table_name = t.relname
+    from pg_class t join pg_namespace n on n.oid = t.relnamespace
+   where c.relid = root and t.oid = root;
+  return true;
+end
+$$;

@@ -1,0 +1,64 @@
+-- Function: ibex.disable(relation regclass, root oid) returns void
+-- Purpose:  first half of disarming one relation: its triggers stop firing.
+-- Locks:    SHARE ROW EXCLUSIVE on the relation, at most `lock_timeout`; dropping them at once would need
+--           ACCESS EXCLUSIVE, which also waits for readers and makes them wait.
+create or replace function ibex.disable(relation regclass, root oid) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  ours name;
+begin
+  for ours in
+    select t.tgname from pg_trigger t
+     where t.tgrelid = relation and t.tgenabled <> 'D' and t.tgname ~ ('^ibex_[a-z]+_' || root || '$')
+  loop
+    execute format('alter table only %s disable trigger %I', relation, ours);
+  end loop;
+end
+$$;
+
+-- Function: ibex.disarm(relation regclass, root oid) returns void
+-- Purpose:  second half: drops the triggers from one relation.
+-- Locks:    ACCESS EXCLUSIVE on the relation, at most `lock_timeout`.
+-- Why:      the row trigger of a partitioned root is dropped with its clones, from the root only.
+create or replace function ibex.disarm(relation regclass, root oid) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  ours name;
+begin
+  for ours in
+    select t.tgname from pg_trigger t
+     where t.tgrelid = relation
+       and (t.tgname ~ ('^ibex_[a-z]+_' || root || '$') or (relation = root and t.tgname = '~ibex_move_' || root))
+  loop
+    execute format('drop trigger %I on %s', ours, relation);
+  end loop;
+end
+$$;
+
+-- Function: ibex.armed_relations(root oid) returns setof regclass
+-- Purpose:  every relation that still carries a trigger of ours for this table, detached partitions included.
+create or replace function ibex.armed_relations(root oid) returns setof regclass
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select distinct t.tgrelid::regclass from pg_trigger t where t.tgname ~ ('^~?ibex_[a-z]+_' || root || '$')
+$$;
+
+-- Function: ibex.uncapture(root oid) returns void
+-- Purpose:  drops functions and delta tables of a table that no relation is armed for any more, and its row.
+-- Why:      never while armed: a write of the application would fail inside the trigger.
+create or replace function ibex.uncapture(root oid) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  ours text;
+begin
+  if exists (select from ibex.armed_relations(root)) then
+    raise exception 'table % is still armed', root using errcode = 'object_in_use';
+  end if;
+  for ours in select g.n from ibex.generation g where g.relid = root loop
+    execute format('drop table if exists ibex.%I', format('delta_%s_%s', root, ours));
+  end loop;
+  foreach ours in array array['insert', 'update', 'delete', 'truncate', 'move'] loop
+    execute format('drop function if exists ibex.%I()', format('%s_%s', ours, root));
+  end loop;
+  delete from ibex.captured c where c.relid = root;
+end
+$$;

@@ -1,0 +1,37 @@
+-- Function: ibex.forget(root oid, generation integer) returns boolean
+-- Purpose:  empties one delta table when no sync needs anything in it; true when it did.
+-- Locks:    ACCESS EXCLUSIVE on the delta table, NOWAIT: a writer that has it open makes this return false.
+-- Writes:   the delta table, ibex.captured.forgotten, in one transaction.
+-- Why:      whether a generation may be emptied is decided by its rows alone, read in a statement of its own
+--           after the lock (this function is volatile: under READ COMMITTED each statement has a new
+--           snapshot). By xid, by time or by "it was replaced" loses rows of statements that started before.
+--           TRUNCATE, never DELETE: a delta table has no dead rows and no vacuum.
+create or replace function ibex.forget(root oid, generation integer) returns boolean
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+  delta text := format('ibex.delta_%s_%s', root, generation);
+  needed txid_snapshot[];
+  wanted boolean;
+begin
+  begin
+    execute format('lock table %s in access exclusive mode nowait', delta);
+  exception when lock_not_available then
+    return false;
+  end;
+  select array_agg(distinct coalesce(st.floor, s.position)::text)::txid_snapshot[] into needed
+    from ibex.sync_table st join ibex.sync s on s.name = st.sync where st.relid = root;
+  execute format(
+    'select exists (select from %s d, unnest($1) n(position) where not txid_visible_in_snapshot(d.xid, n.position))',
+    delta) into wanted using needed;
+  if wanted then
+    return false;
+  end if;
+  execute format('truncate %s', delta);
+  update ibex.captured c
+     set forgotten = coalesce((select n.position from unnest(needed) n(position)
+                                order by txid_snapshot_xmax(n.position), txid_snapshot_xmin(n.position) limit 1),
+                              txid_current_snapshot())
+   where c.relid = root;
+  return true;
+end
+$$;

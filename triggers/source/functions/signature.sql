@@ -1,0 +1,42 @@
+-- Function: ibex.signatures(roots oid[]) returns table (relid oid, shape text, storage text, armour text)
+-- Purpose:  what the catalogs say about captured tables; compared with what they said when they were armed.
+-- Returns:  one row a table that still exists:
+--           shape    - name, columns with their types and the version of their catalog rows, unique indexes;
+--           storage  - the relations and their files: changes with TRUNCATE, rewrites, new and gone partitions;
+--           armour   - our triggers on every relation, whether enabled, and the version of their catalog rows.
+-- Why:      no trigger tells us of DISABLE TRIGGER, ALTER TABLE, ATTACH or DETACH. xmin of the catalog rows
+--           shows a trigger that was disabled and enabled again, and an ALTER TYPE to the same type. One
+--           statement for all tables: it is asked every second.
+create or replace function ibex.signatures(roots oid[])
+returns table (relid oid, shape text, storage text, armour text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  with root as (
+    select c.oid, c.relname, c.relnamespace, c.relkind from pg_class c where c.oid = any (roots)
+  ), member as (
+    select r.oid as root, r.oid from root r
+    union all
+    select r.oid, p.relid from root r cross join lateral pg_partition_tree(r.oid) p
+     where r.relkind = 'p' and p.relid <> r.oid
+  ), columns as (
+    select a.attrelid as root,
+           string_agg(concat_ws(',', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attnotnull, a.attgenerated, a.xmin),
+                      ' ' order by a.attnum) as text
+      from pg_attribute a where a.attrelid = any (roots) and a.attnum > 0 and not a.attisdropped group by 1
+  ), keys as (
+    select i.indrelid as root,
+           string_agg(concat_ws(',', i.indexrelid, i.indkey, i.indisprimary, i.indisreplident, i.indisvalid),
+                      ' ' order by i.indexrelid) as text
+      from pg_index i where i.indrelid = any (roots) and i.indisunique group by 1
+  ), files as (
+    select m.root, string_agg(c.oid || ':' || c.relfilenode, ' ' order by c.oid) as text
+      from member m join pg_class c on c.oid = m.oid group by 1
+  ), triggers as (
+    select m.root,
+           string_agg(concat_ws(':', t.tgrelid, t.tgname, t.tgenabled, t.xmin), ' ' order by t.tgrelid, t.tgname) as text
+      from member m join pg_trigger t on t.tgrelid = m.oid
+     where t.tgname ~ ('^~?ibex_[a-z]+_' || m.root || '$') group by 1
+  )
+  select r.oid, md5(concat_ws(' ', r.relnamespace, r.relname, c.text, k.text)), f.text, t.text
+    from root r left join columns c on c.root = r.oid left join keys k on k.root = r.oid
+    left join files f on f.root = r.oid left join triggers t on t.root = r.oid
+$$;

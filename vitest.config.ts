@@ -1,0 +1,15 @@
+/**
+ * Tests run against real servers, a pair of clusters for each file (`test/support/servers.ts`): hence files in
+ * processes of their own, two at a time, and patience for a machine that is busy.
+ */
+import { defineConfig } from 'vitest/config';
+
+export default defineConfig({
+  test: {
+    include: ['test/**/*.test.ts'],
+    pool: 'forks',
+    maxWorkers: 2,
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
+  },
+});
