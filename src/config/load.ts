@@ -46,13 +46,15 @@ export interface ConfigInput {
   env: NodeJS.ProcessEnv;
   /** Where ibex.yaml is looked for, and where relative paths of flags and environment start. */
   cwd: string;
+  /** The command works with one side too: of two URLs one may be missing, and fails when it is used. */
+  oneSided?: boolean;
 }
 
 /**
  * Reads all settings. URLs are only looked up when `resolveUrl` is called.
  * @throws IbexError `config` for anything unknown, wrong, missing or ambiguous
  */
-export function loadConfig({ flags, env, cwd }: ConfigInput): Config {
+export function loadConfig({ flags, env, cwd, oneSided = false }: ConfigInput): Config {
   const calls = { ...fromEnvironment(env, cwd), ...fromFlags(flags, cwd) };
   const { file, directory } = readFile(calls, cwd);
   const settings = { ...fromFile(file, directory), ...calls };
@@ -62,7 +64,7 @@ export function loadConfig({ flags, env, cwd }: ConfigInput): Config {
     syncs:
       file.syncs.length > 0
         ? syncsOfFile(file, settings, options, { directory, env })
-        : [mainSync(settings, options, env)],
+        : [mainSync(settings, options, env, oneSided)],
     redis: options.redis,
     listen: options.listen,
     httpToken: options.http_token,

@@ -21,8 +21,13 @@ export interface SyncConfig {
   exclude: TablePattern[];
 }
 
-/** The sync `main` from node `source` to node `target`. */
-export function mainSync(settings: Settings, options: Options, env: NodeJS.ProcessEnv): SyncConfig {
+/** The sync `main` from node `source` to node `target`, one of which may be missing when `oneSided`. */
+export function mainSync(
+  settings: Settings,
+  options: Options,
+  env: NodeJS.ProcessEnv,
+  oneSided: boolean,
+): SyncConfig {
   if (options.sync !== undefined && options.sync !== 'main') {
     throw new IbexError('config', `${settings.sync?.place}: two URLs make one sync, and its name is main`);
   }
@@ -31,9 +36,14 @@ export function mainSync(settings: Settings, options: Options, env: NodeJS.Proce
     const setting = settings[name];
     if (source && setting) return nodeConfig(name, source, setting.place, { cwd: setting.base, env });
     const variable = envOf(name);
-    throw new IbexError('config', `the ${name} is not given: set ${flagOf(name)} or ${variable} to its URL`, {
-      hint: `For example export ${variable}=postgres://user@host:5432/database.`,
-    });
+    const missing = new IbexError(
+      'config',
+      `the ${name} is not given: set ${flagOf(name)} or ${variable} to its URL`,
+      { hint: `For example export ${variable}=postgres://user@host:5432/database.` },
+    );
+    const other = name === 'source' ? options.target : options.source;
+    if (!oneSided || other === undefined) throw missing;
+    return { name, resolveUrl: () => Promise.reject(missing) };
   };
   return {
     name: 'main',

@@ -10,7 +10,7 @@ import { readRecord, readSyncTables, requestCopy, setReason, startLane } from '.
 import { copyTable } from '../backfill/copier.ts';
 import { DeltaReader } from '../capture/trigger/reader.ts';
 import { IbexError, isKind } from '../core/errors.ts';
-import { type TablePlan, tableLabel } from '../core/plan.ts';
+import { type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
 import type { BatchQueue } from '../core/ports.ts';
 import {
   covers,
@@ -34,12 +34,12 @@ import type { SyncEngineOptions } from './sync-engine.ts';
  * When a run ends by itself:
  * - `forever`: never;
  * - `caught-up`: everything committed on the source before the start is on the target;
- * - `copied`: every table (or those of `only`, by label) is copied and in step.
+ * - `copied`: every table that it covers is copied and in step.
  */
 export type Until =
   | { readonly kind: 'forever' }
   | { readonly kind: 'caught-up' }
-  | { readonly kind: 'copied'; readonly only: ReadonlySet<string> | null };
+  | { readonly kind: 'copied'; readonly covers: (table: TableName) => boolean };
 
 export interface RunOutcome {
   /** Tables that were left behind because they are held. */
@@ -251,9 +251,7 @@ export class Incarnation {
   #outcome(rooms: Rooms): RunOutcome | null {
     const { until } = this.#options;
     if (until.kind === 'forever') return null;
-    const chosen = this.#roster.filter(
-      (table) => until.kind === 'caught-up' || until.only === null || until.only.has(tableLabel(table)),
-    );
+    const chosen = this.#roster.filter((table) => until.kind === 'caught-up' || until.covers(table));
     const waiting = chosen.filter((table) => table.state !== 'streaming' && !isHeld(table));
     if (waiting.length > 0 || this.#restorable > 0) return null;
     if (until.kind === 'caught-up' && !covers(this.#applied ?? '0:0:', rooms.goal)) return null;
@@ -357,7 +355,7 @@ export class Incarnation {
     const until = this.#options.until;
     for (const table of this.#roster) {
       const due = (this.#retryAt.get(table.relid) ?? 0) <= Date.now();
-      const asked = until.kind !== 'copied' || until.only === null || until.only.has(tableLabel(table));
+      const asked = until.kind !== 'copied' || until.covers(table);
       const waits = table.state === 'pending' || table.state === 'copying';
       if (waits && due && asked && table.armed && table.plan !== null) return { table, plan: table.plan };
     }

@@ -9,7 +9,7 @@ import { IbexError } from '../core/errors.ts';
 import type { Session } from '../postgres/session.ts';
 
 /** How often a holder says that it lives, and after how much silence it counts as gone. */
-const BEAT_MS = 1_000;
+const BEAT_MS = 2_000;
 const SILENT_MS = 10_000;
 /** How long a daemon waits for another one to let go (or to fall silent) before it is refused. */
 export const TAKEOVER_WAIT_MS = 30_000;
@@ -86,26 +86,13 @@ async function tryLock(session: Session, sync: string): Promise<boolean> {
   return locked;
 }
 
-/** The daemon that holds a lane and for how long it has been silent; undefined when nobody does. */
-export async function readHolder(session: Session, sync: string): Promise<Holder | undefined> {
+async function readHolder(session: Session, sync: string): Promise<Holder | undefined> {
   const [holder] = await session.rows<Holder>(
     `select host, pid, (extract(epoch from clock_timestamp() - beat_at) * 1000)::float8 as "silentMs"
        from ibex.holder where sync = $1`,
     [sync],
   );
   return holder;
-}
-
-/** True when a daemon runs the sync now: it beats, and has not been silent for long. */
-export async function isHeld(session: Session, sync: string): Promise<boolean> {
-  const holder = await readHolder(session, sync);
-  return holder !== undefined && holder.silentMs <= SILENT_MS && !(await lockIsFree(session, sync));
-}
-
-async function lockIsFree(session: Session, sync: string): Promise<boolean> {
-  if (!(await tryLock(session, sync))) return false;
-  await session.row(`select pg_advisory_unlock(hashtext('ibex'), hashtext('lane ' || $1))`, [sync]);
-  return true;
 }
 
 /** Ends what is left of a daemon that fell silent: its sessions here, which are the same role's as ours. */

@@ -676,6 +676,8 @@ async function connect(client: Redis, log: Logger): Promise<void> {
   client.on('error', (error) => {
     cause = error;
     log.debug(`redis: ${error.message}`);
+    // The driver listens once only, and a refused certificate makes a TLS socket fail twice.
+    client.stream?.on('error', () => {});
   });
   await client.connect().catch((error) => {
     throw cause ?? error;

@@ -5,7 +5,8 @@
  *
  * Parts stay in memory up to `memoryBytes`, then go to one temporary file used as a ring of `diskBytes`. Only
  * when that is full too does `push` wait, and with it the source's transaction: the disk has a bound, and
- * losing rows is no choice. What is read back comes in blocks, so memory is bounded on both sides.
+ * losing rows is no choice. The file is written and read back in blocks, so memory is bounded on both sides
+ * and small parts cost little.
  */
 import { randomUUID } from 'node:crypto';
 import { EventEmitter, once } from 'node:events';
@@ -28,6 +29,8 @@ const BLOCK = MIB;
 /** A record on disk: u32 length, u16 table, bytes. At least one always fits into a block. */
 const RECORD_HEADER = 6;
 const RECORD_BYTES = BLOCK / 2;
+/** Gathered before it is written. */
+const WRITE_BYTES = BLOCK / 2;
 
 export class Spool {
   readonly #memoryBytes: number;
@@ -36,6 +39,9 @@ export class Spool {
   /** Older than anything on disk. */
   #memory: BatchPart[] = [];
   #inMemory = 0;
+  /** Newer than anything on disk, to be written together. */
+  #tail: BatchPart[] = [];
+  #inTail = 0;
   #ended = false;
   #failed: { readonly error: unknown } | undefined;
 
@@ -47,13 +53,9 @@ export class Spool {
   /** Takes a part, whose bytes belong to the spool from now on. One call at a time. */
   async push(part: BatchPart): Promise<void> {
     this.#check();
-    if (this.#ring.empty && this.#inMemory < this.#memoryBytes) {
-      this.#remember(part);
-    } else {
-      for (let at = 0; at < part.bytes.length; at += RECORD_BYTES) {
-        await this.#store(part.table, part.bytes.subarray(at, at + RECORD_BYTES));
-      }
-    }
+    const inOrder = this.#ring.empty && this.#tail.length === 0;
+    if (inOrder && this.#inMemory < this.#memoryBytes) this.#remember(part);
+    else await this.#store(part);
     this.#changed.emit('change');
   }
 
@@ -82,6 +84,7 @@ export class Spool {
       this.#check();
       if (this.#memory.length > 0) continue;
       if (!this.#ring.empty) await this.#load();
+      else if (this.#tail.length > 0) for (const part of this.#takeTail()) this.#remember(part);
       else if (this.#ended) return;
       else await once(this.#changed, 'change');
     }
@@ -91,16 +94,33 @@ export class Spool {
   async dispose(): Promise<void> {
     this.fail(new IbexError('internal', 'the spool was used after it was disposed of'));
     this.#memory = [];
+    this.#tail = [];
     await this.#ring.close();
   }
 
-  async #store(table: number, bytes: Buffer): Promise<void> {
-    while (!this.#ring.fits(bytes)) {
+  async #store({ table, bytes }: BatchPart): Promise<void> {
+    for (let at = 0; at < bytes.length; at += RECORD_BYTES) {
+      const piece = { table, bytes: bytes.subarray(at, at + RECORD_BYTES) };
+      this.#tail.push(piece);
+      this.#inTail += RECORD_HEADER + piece.bytes.length;
+      if (this.#inTail >= WRITE_BYTES) await this.#spill();
+    }
+  }
+
+  async #spill(): Promise<void> {
+    while (!this.#ring.fits(this.#inTail)) {
       await once(this.#changed, 'change');
       this.#check();
     }
-    await this.#ring.append(table, bytes);
-    this.#changed.emit('change');
+    // Nothing to do if meanwhile the reader came as far as to take it.
+    if (this.#tail.length > 0) await this.#ring.append(this.#takeTail());
+  }
+
+  #takeTail(): BatchPart[] {
+    const tail = this.#tail;
+    this.#tail = [];
+    this.#inTail = 0;
+    return tail;
   }
 
   async #load(): Promise<void> {
@@ -132,33 +152,31 @@ class Ring {
 
   constructor(directory: string, size: number) {
     this.#directory = directory;
-    this.#size = Math.max(size, BLOCK);
+    // What is written at once always fits into an empty ring.
+    this.#size = Math.max(size, WRITE_BYTES + RECORD_HEADER + RECORD_BYTES);
   }
 
   get empty(): boolean {
     return this.#readAt === this.#writeAt;
   }
 
-  fits(bytes: Buffer): boolean {
-    return this.#writeAt - this.#readAt + RECORD_HEADER + bytes.length <= this.#size;
+  fits(bytes: number): boolean {
+    return this.#writeAt - this.#readAt + bytes <= this.#size;
   }
 
-  async append(table: number, bytes: Buffer): Promise<void> {
-    const header = Buffer.allocUnsafe(RECORD_HEADER);
-    header.writeUInt32LE(bytes.length, 0);
-    header.writeUInt16LE(table, 4);
-    const record = Buffer.concat([header, bytes]);
+  async append(parts: readonly BatchPart[]): Promise<void> {
+    const records = Buffer.concat(parts.flatMap(({ table, bytes }) => [recordHeader(table, bytes), bytes]));
     await this.#io(async (file) => {
       if (this.empty) {
         // Gives the space back, and keeps the file as small as what it holds.
         await file.truncate(0);
         this.#readAt = this.#writeAt = 0;
       }
-      for (const [position, piece] of this.#pieces(this.#writeAt, record)) {
+      for (const [position, piece] of this.#pieces(this.#writeAt, records)) {
         await writeAll(file, piece, position);
       }
     });
-    this.#writeAt += record.length;
+    this.#writeAt += records.length;
   }
 
   /** The oldest records that fit into a block, and how many bytes to release once they are safe. */
@@ -222,6 +240,13 @@ class Ring {
     });
     return file;
   }
+}
+
+function recordHeader(table: number, bytes: Buffer): Buffer {
+  const header = Buffer.allocUnsafe(RECORD_HEADER);
+  header.writeUInt32LE(bytes.length, 0);
+  header.writeUInt16LE(table, 4);
+  return header;
 }
 
 async function writeAll(file: FileHandle, bytes: Buffer, position: number): Promise<void> {

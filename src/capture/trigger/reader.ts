@@ -85,7 +85,7 @@ export class DeltaReader {
    * Errors: `source_moved` when a table changed its file under the batch: read again.
    */
   async read(request: ReadRequest): Promise<ReadResult> {
-    const spool = new Spool({ directory: this.#spoolDirectory });
+    const spool = new Spool({ spoolDir: this.#spoolDirectory });
     let writer: BatchWriter | undefined;
     let pumping: Promise<void> | undefined;
     try {

@@ -12,7 +12,12 @@ export type Generations = readonly number[];
  * The unread deltas of one table: not visible in `from`. That they are visible in the reading transaction's own
  * snapshot is what MVCC means. The bound on xid only spares looking into the snapshot.
  */
-function unread(plan: TablePlan, generations: Generations, from: Snapshot, columns: string): string {
+function unread(
+  plan: Pick<TablePlan, 'relid'>,
+  generations: Generations,
+  from: Snapshot,
+  columns: string,
+): string {
   const xmin = parseSnapshot(from).xmin;
   return generations
     .map(
@@ -24,7 +29,11 @@ function unread(plan: TablePlan, generations: Generations, from: Snapshot, colum
 }
 
 /** One row: how many unread deltas, how many of them truncates, when the oldest was captured (ms). */
-export function summaryStatement(plan: TablePlan, generations: Generations, from: Snapshot): string {
+export function summaryStatement(
+  plan: Pick<TablePlan, 'relid'>,
+  generations: Generations,
+  from: Snapshot,
+): string {
   return `
     select ${plan.relid}::int8::text as relid, count(*)::text as captured,
            count(*) filter (where op = 'T')::text as truncates,
@@ -126,3 +135,16 @@ export const MOVED_RELATIONS = `
     from then_member t full join now_member n using (root, relid) left join pg_class c on c.oid = t.relid
    where t.relid is null or n.relid is null or c.oid is null
       or (c.relkind = 'r' and c.relfilenode is distinct from pg_relation_filenode(c.oid))`;
+
+/** One row: whether a delta is seen by `goal` that `position` does not see. */
+export function existsStatement(
+  plan: Pick<TablePlan, 'relid'>,
+  generations: Generations,
+  position: Snapshot,
+  goal: Snapshot,
+): string {
+  return `
+    select ${plan.relid}::int8::text as relid,
+           exists (select from (${unread(plan, generations, position, 'xid')}) d
+                    where txid_visible_in_snapshot(d.xid, ${literal(goal)})) as unapplied`;
+}

@@ -1,0 +1,87 @@
+/** `ibex backfill`: copies existing rows and brings them into step, by itself or through the running daemon. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Daemon } from '../engine/daemon.ts';
+import { readDaemon, readStatus, type SyncStatus, type TableStatus } from '../observe/status.ts';
+import { isInstalled } from '../postgres/migrate.ts';
+import {
+  type CommandSpec,
+  type Context,
+  type ExitCode,
+  onlySync,
+  print,
+  tableFilter,
+  withBothSides,
+} from './command.ts';
+import { ProgressLine } from './progress.ts';
+
+export const backfill: CommandSpec = {
+  name: 'backfill',
+  summary: 'copy existing rows, resuming where an earlier copy stopped',
+  description:
+    'Sets up what is not set up, copies the rows of every table that is not copied yet, and applies what changed meanwhile. With a running daemon it shows the progress of the copy that the daemon makes. Rows that are already on the target are merged by key.',
+  options: ['redis', 'tables', 'exclude', 'spool_dir', 'lock_timeout_ms', 'json'],
+  run: async (context) => {
+    const sync = onlySync(context.config);
+    const progress = new ProgressLine();
+    const done = new AbortController();
+    const watching = watch(context, progress, done.signal);
+    try {
+      if (!(await isRunning(context))) await runAlone(context);
+      else await watchUntilCopied(context);
+    } finally {
+      done.abort();
+      await watching;
+      progress.end();
+    }
+    const status = await readNow(context);
+    const left = status.tables.filter((table) => table.state !== 'streaming');
+    const rows = status.tables.reduce((sum, table) => sum + table.copied, 0);
+    const text =
+      left.length === 0
+        ? `${status.tables.length} tables are copied, ${rows} rows`
+        : left.map(describe).join('\n');
+    print(context.config.json, { sync: sync.name, tables: status.tables }, text);
+    return (left.length === 0 ? 0 : 1) as ExitCode;
+  },
+};
+
+function describe(table: TableStatus): string {
+  return `${table.table}: ${table.reason ?? table.state}`;
+}
+
+function isRunning({ config }: Context): Promise<boolean> {
+  const sync = onlySync(config);
+  return withBothSides(sync, 'backfill', async (_source, target) =>
+    (await isInstalled(target)) ? (await readDaemon(target, sync.name)) !== null : false,
+  );
+}
+
+function readNow({ config }: Context): Promise<SyncStatus> {
+  const sync = onlySync(config);
+  return withBothSides(sync, 'backfill', (source, target) =>
+    readStatus(source, target, sync.name, tableFilter(sync)),
+  );
+}
+
+async function runAlone({ config, log, signal }: Context): Promise<void> {
+  const filter = tableFilter(onlySync(config));
+  await new Daemon({ config, log, until: { kind: 'copied', covers: filter } }).run(signal);
+}
+
+/** The daemon copies whatever is pending; what is held or refused is not waited for. */
+async function watchUntilCopied(context: Context): Promise<void> {
+  while (!context.signal.aborted) {
+    const { tables } = await readNow(context);
+    if (tables.every((table) => table.state === 'streaming' || table.reason !== null)) return;
+    await sleep(500, undefined, { signal: context.signal }).catch(() => undefined);
+  }
+}
+
+async function watch(context: Context, progress: ProgressLine, done: AbortSignal): Promise<void> {
+  const started = Date.now();
+  while (!done.aborted) {
+    await sleep(1_000, undefined, { signal: done }).catch(() => undefined);
+    const status = done.aborted ? undefined : await readNow(context).catch(() => undefined);
+    if (status !== undefined) progress.show(status, (Date.now() - started) / 1000);
+  }
+}

@@ -1,0 +1,142 @@
+/**
+ * The frame around every command: options from the one schema, settings, log, signals, and errors turned into two
+ * lines and an exit code. A command itself is argv -> call -> exit code.
+ */
+import { type Command, Option } from 'commander';
+import { type Config, loadConfig } from '../config/load.ts';
+import { envOf, flagOf, listOptions, type OptionName } from '../config/options.ts';
+import type { SyncConfig } from '../config/syncs.ts';
+import { IbexError } from '../core/errors.ts';
+import { matches } from '../core/patterns.ts';
+import type { TableName } from '../core/plan.ts';
+import { createLog, type Logger } from '../observe/log.ts';
+import { Session } from '../postgres/session.ts';
+
+/** 0 yes or done, 1 the answer is no, 2 wrong usage or configuration, 3 could not do it. */
+export type ExitCode = 0 | 1 | 2 | 3;
+
+export interface Context {
+  readonly config: Config;
+  readonly log: Logger;
+  /** Ends with SIGINT and SIGTERM. */
+  readonly signal: AbortSignal;
+  /** The command's own flags. */
+  readonly flags: Record<string, unknown>;
+}
+
+export interface CommandSpec {
+  readonly name: string;
+  readonly summary: string;
+  /** What --help says beyond the summary. */
+  readonly description: string;
+  readonly options: readonly OptionName[];
+  readonly own?: readonly Option[];
+  /** Works with one of the two URLs. */
+  readonly oneSided?: boolean;
+  readonly run: (context: Context) => Promise<ExitCode>;
+}
+
+const EVERYWHERE: readonly OptionName[] = ['source', 'target', 'config', 'sync', 'log_level', 'log_format'];
+
+/** Adds a command to the program. */
+export function addCommand(program: Command, spec: CommandSpec): void {
+  const command = program.command(spec.name).summary(spec.summary).description(spec.description);
+  const wanted = new Set<OptionName>([...EVERYWHERE, ...spec.options]);
+  for (const { name, info } of listOptions().filter((option) => wanted.has(option.name))) {
+    const argument = info.argument === undefined ? '' : ` <${info.argument}>`;
+    const option = new Option(`${flagOf(name)}${argument}`, `${info.description} [${envOf(name)}]`);
+    if (info.repeatable)
+      option.argParser((value: string, before: string[] | undefined) => [...(before ?? []), value]);
+    command.addOption(option);
+  }
+  for (const option of spec.own ?? []) command.addOption(option);
+  command.action(async (flags: Record<string, unknown>) => {
+    process.exitCode = await runCommand(spec, flags);
+  });
+}
+
+async function runCommand(spec: CommandSpec, flags: Record<string, unknown>): Promise<ExitCode> {
+  let debug = false;
+  try {
+    const oneSided = spec.oneSided ?? false;
+    const config = loadConfig({ flags, env: process.env, cwd: process.cwd(), oneSided });
+    debug = config.logLevel === 'debug';
+    const log = createLog({ level: config.logLevel, format: config.logFormat });
+    for (const warning of config.warnings) log.warn(warning);
+    return await spec.run({ config, log, signal: stopSignal(), flags });
+  } catch (error) {
+    return report(error, debug);
+  }
+}
+
+/** Aborted by the first SIGINT or SIGTERM. A second one ends the process at once. */
+export function stopSignal(): AbortSignal {
+  const controller = new AbortController();
+  for (const name of ['SIGINT', 'SIGTERM'] as const) {
+    process.on(name, () => {
+      if (controller.signal.aborted) process.exit(3);
+      controller.abort(new Error(name));
+    });
+  }
+  return controller.signal;
+}
+
+/** Prints an error as two lines, what and what to do; the stack only at log level debug. */
+export function report(error: unknown, debug: boolean): ExitCode {
+  const known =
+    error instanceof IbexError
+      ? error
+      : new IbexError('internal', String((error as Error)?.message ?? error));
+  process.stderr.write(`error: ${known.message}\n  ${known.hint}\n`);
+  if (debug) process.stderr.write(`${(error as Error)?.stack}\n`);
+  return known.exitCode;
+}
+
+/** The one sync that a one-shot command works on. */
+export function onlySync(config: Config): SyncConfig {
+  const [sync, second] = config.syncs;
+  if (sync !== undefined && second === undefined) return sync;
+  const names = config.syncs.map(({ name }) => name).join(', ');
+  throw new IbexError('config', `the file has several syncs (${names}); pick one with --sync`);
+}
+
+/** Opens a session for a one-shot command. */
+export async function openSession(
+  sync: SyncConfig,
+  side: 'source' | 'target',
+  command: string,
+): Promise<Session> {
+  return Session.open({ url: await sync[side].resolveUrl(), name: `ibex:${sync.name}:${command}` });
+}
+
+/** Opens both sides, runs the body, closes both. */
+export async function withBothSides<T>(
+  sync: SyncConfig,
+  command: string,
+  body: (source: Session, target: Session) => Promise<T>,
+): Promise<T> {
+  const source = await openSession(sync, 'source', command);
+  try {
+    const target = await openSession(sync, 'target', command);
+    try {
+      return await body(source, target);
+    } finally {
+      await target.close();
+    }
+  } finally {
+    await source.close();
+  }
+}
+
+/** Whether a table of the set that was set up is meant; without patterns all of them are. */
+export function tableFilter(sync: SyncConfig): (table: TableName) => boolean {
+  const named = (table: TableName) => (pattern: Parameters<typeof matches>[0]) =>
+    matches(pattern, table.schema, table.name);
+  return (table) =>
+    (sync.tables.length === 0 || sync.tables.some(named(table))) && !sync.exclude.some(named(table));
+}
+
+/** Prints a result: one JSON document, or text. */
+export function print(json: boolean, document: unknown, text: string): void {
+  process.stdout.write(json ? `${JSON.stringify(document, null, 2)}\n` : `${text}\n`);
+}

@@ -1,0 +1,23 @@
+/** `ibex run`: the daemon. */
+import { Option } from 'commander';
+import { Daemon } from '../engine/daemon.ts';
+import type { CommandSpec } from './command.ts';
+
+export const run: CommandSpec = {
+  name: 'run',
+  summary: 'the daemon: set up, copy what is missing, stream',
+  description:
+    'Sets up what is not set up, copies the existing rows, and carries every change from then on. Keeps trying when a server is away. SIGTERM ends it within 10 seconds; started again, it goes on where it stopped.',
+  options: ['redis', 'tables', 'exclude', 'listen', 'http_token', 'spool_dir', 'lock_timeout_ms'],
+  own: [new Option('--until-caught-up', 'exit 0 once everything committed before the call is on the target')],
+  run: async ({ config, log, signal, flags }) => {
+    const daemon = new Daemon({
+      config,
+      log,
+      until: flags.untilCaughtUp ? { kind: 'caught-up' } : { kind: 'forever' },
+    });
+    const { held } = await daemon.run(signal);
+    for (const { table, reason } of held) log.error({ table }, `${table} is held: ${reason}`);
+    return held.length === 0 ? 0 : 1;
+  },
+};

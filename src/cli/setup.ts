@@ -1,0 +1,90 @@
+/** `ibex setup`: arms capture and creates the schemas `ibex`; safe to repeat. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { becomeReplica } from '../apply/parking.ts';
+import { pauseBeforeTry, type Waiting } from '../capture/trigger/arming.ts';
+import { tableLabel } from '../core/plan.ts';
+import { readRoster } from '../engine/roster.ts';
+import type { Session } from '../postgres/session.ts';
+import { armAll, inspect, install } from '../setup/setup.ts';
+import { type CommandSpec, type Context, onlySync, print, withBothSides } from './command.ts';
+
+export const setup: CommandSpec = {
+  name: 'setup',
+  summary: 'arm capture and create the ibex schemas; safe to repeat',
+  description:
+    'Looks at both sides first and changes nothing when something stands in the way. Then creates the schema ibex on both sides and puts capture triggers on the tables of the source, one short lock at a time. Exit 1 when a table is still locked by others after --arm-timeout; run it again, or let `ibex run` go on with it.',
+  options: ['tables', 'exclude', 'lock_timeout_ms', 'arm_timeout', 'json'],
+  run: (context) => {
+    const sync = onlySync(context.config);
+    return withBothSides(sync, 'setup', (source, target) => setUp(context, source, target));
+  },
+};
+
+async function setUp({ config, signal }: Context, source: Session, target: Session) {
+  const sync = onlySync(config);
+  const replica = await becomeReplica(target);
+  const options = { sync: sync.name, source, target, replica, tables: sync.tables, exclude: sync.exclude };
+  const inspection = await inspect(options);
+  const [obstacle, ...more] = inspection.obstacles;
+  if (obstacle !== undefined) {
+    for (const { error } of more) process.stderr.write(`error: ${error.message}\n  ${error.hint}\n`);
+    throw obstacle.error;
+  }
+  const refused = await install(options, inspection);
+  for (const { error } of refused) process.stderr.write(`error: ${error.message}\n  ${error.hint}\n`);
+  const waiting = await armPatiently(
+    source,
+    target,
+    sync.name,
+    config.lockTimeoutMs,
+    config.armTimeoutMs,
+    signal,
+  );
+  const roster = await readRoster(source, target, sync.name);
+  const tables = roster.map((table) => ({
+    table: tableLabel(table),
+    armed: table.armed,
+    noted:
+      table.plan === null
+        ? null
+        : table.plan.mode === 'key'
+          ? keyOf(table.plan.columns, table.plan.keyLength)
+          : 'whole rows (no key)',
+    waitingFor: waiting.get(table.relid)?.flatMap((one) => one.blockers) ?? [],
+    refused: table.plan === null ? (table.obstacle?.message ?? null) : null,
+  }));
+  const lines = tables.map(
+    (table) =>
+      `${table.table}: ${table.refused ?? (table.armed ? `armed, notes ${table.noted}` : `waits for a lock: ${table.waitingFor.join(', ') || 'held by others'}`)}`,
+  );
+  const armed = tables.filter((table) => table.armed).length;
+  print(
+    config.json,
+    { sync: sync.name, tables },
+    [...lines, `${armed} of ${tables.length} tables are armed`].join('\n'),
+  );
+  return armed === tables.length ? 0 : 1;
+}
+
+function keyOf(columns: readonly { readonly name: string }[], length: number): string {
+  const names = columns.slice(0, length).map((column) => column.name);
+  return `key (${names.join(', ')})`;
+}
+
+async function armPatiently(
+  source: Session,
+  target: Session,
+  sync: string,
+  lockTimeoutMs: number,
+  patienceMs: number,
+  signal: AbortSignal,
+): Promise<Map<number, Waiting[]>> {
+  const deadline = Date.now() + patienceMs;
+  for (let attempt = 1; ; attempt++) {
+    const roster = await readRoster(source, target, sync);
+    const unarmed = roster.filter((table) => table.plan !== null && !table.armed).map((table) => table.relid);
+    const waiting = await armAll(source, unarmed, lockTimeoutMs);
+    if (waiting.size === 0 || Date.now() > deadline || signal.aborted) return waiting;
+    await sleep(pauseBeforeTry(attempt), undefined, { signal }).catch(() => undefined);
+  }
+}

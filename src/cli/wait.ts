@@ -1,0 +1,36 @@
+/** `ibex wait`: exits 0 as soon as everything committed on the source before the call is on the target. */
+import { waitForTarget } from '../observe/wait.ts';
+import { type CommandSpec, onlySync, print, tableFilter, withBothSides } from './command.ts';
+
+export const wait: CommandSpec = {
+  name: 'wait',
+  summary: 'wait until the target has everything committed before the call',
+  description:
+    'Exits 0 as soon as everything committed on the source before the call, the backfill included, was applied by the running daemon; 1 at the time-out, or at once when only held tables are missing, with their names. An open transaction never delays it.',
+  options: ['tables', 'exclude', 'timeout', 'json'],
+  run: ({ config, signal }) => {
+    const sync = onlySync(config);
+    return withBothSides(sync, 'wait', async (source, target) => {
+      const filter = tableFilter(sync);
+      const result = await waitForTarget(source, target, {
+        sync: sync.name,
+        filter,
+        timeoutMs: config.timeoutMs,
+        signal,
+      });
+      const text = result.done
+        ? 'the target has everything'
+        : result.missing.map(({ table, reason }) => `${table}: ${reason}`).join('\n');
+      print(
+        config.json,
+        {
+          sync: sync.name,
+          done: result.done,
+          missing: result.missing.map(({ table, reason }) => ({ table, reason })),
+        },
+        text,
+      );
+      return result.done ? 0 : 1;
+    });
+  },
+};

@@ -1,0 +1,94 @@
+/**
+ * The composition root: one engine a sync, the queue each of them uses, metrics and HTTP around them. A sync that
+ * fails for good does not stop the others; the daemon ends with its error once all are done.
+ */
+import type { Server } from 'node:http';
+import type { Config } from '../config/load.ts';
+import type { SyncConfig } from '../config/syncs.ts';
+import type { BatchQueue } from '../core/ports.ts';
+import { serve } from '../observe/http.ts';
+import type { Logger } from '../observe/log.ts';
+import { Metrics } from '../observe/metrics.ts';
+import { readStatus, type SyncStatus } from '../observe/status.ts';
+import { createRedisQueue } from '../queue/bullmq.ts';
+import { createInProcessQueue } from '../queue/in-process.ts';
+import type { RunOutcome, Until } from './incarnation.ts';
+import { Sessions } from './sessions.ts';
+import { SyncEngine } from './sync-engine.ts';
+
+export interface DaemonOptions {
+  readonly config: Config;
+  readonly log: Logger;
+  readonly until: Until;
+}
+
+export class Daemon {
+  readonly #options: DaemonOptions;
+  readonly #metrics = new Metrics();
+  readonly #engines: SyncEngine[];
+
+  constructor(options: DaemonOptions) {
+    this.#options = options;
+    const { config, log, until } = options;
+    this.#engines = config.syncs.map(
+      (sync) =>
+        new SyncEngine({
+          sync,
+          createQueue: () => this.#createQueue(sync),
+          spoolDirectory: config.spoolDir,
+          lockTimeoutMs: config.lockTimeoutMs,
+          until,
+          patient: until.kind === 'forever',
+          log: log.child({ sync: sync.name }),
+          metrics: this.#metrics,
+        }),
+    );
+  }
+
+  /** Runs all syncs until the signal, or until each has come to its end. */
+  async run(signal: AbortSignal): Promise<RunOutcome> {
+    const server = await this.#listen();
+    try {
+      const runs = await Promise.allSettled(this.#engines.map((engine) => engine.run(signal)));
+      const failed = runs.find((run) => run.status === 'rejected');
+      if (failed !== undefined) throw failed.reason;
+      return { held: runs.flatMap((run) => (run.status === 'fulfilled' ? run.value.held : [])) };
+    } finally {
+      server?.closeAllConnections();
+      server?.close();
+    }
+  }
+
+  async #listen(): Promise<Server | undefined> {
+    const { config, log } = this.#options;
+    if (config.listen === undefined) return undefined;
+    const server = await serve({
+      ...config.listen,
+      token: config.httpToken,
+      metrics: this.#metrics,
+      log,
+      streaming: () => this.#engines.every((engine) => engine.streaming),
+      status: () => Promise.all(config.syncs.map(readSyncStatus)),
+    });
+    log.info(`listening on http://${config.listen.host}:${config.listen.port}`);
+    return server;
+  }
+
+  #createQueue(sync: SyncConfig): Promise<BatchQueue> {
+    const { config, log } = this.#options;
+    if (config.redis === undefined) return Promise.resolve(createInProcessQueue());
+    return createRedisQueue({ url: config.redis, sync: sync.name, log });
+  }
+}
+
+/** The status of one sync, over sessions of its own. */
+async function readSyncStatus(sync: SyncConfig): Promise<SyncStatus> {
+  const sessions = new Sessions(sync);
+  try {
+    const source = await sessions.open('source', 'status');
+    const target = await sessions.open('target', 'status');
+    return await readStatus(source, target, sync.name, () => true);
+  } finally {
+    await sessions.close();
+  }
+}

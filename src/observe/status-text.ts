@@ -1,0 +1,36 @@
+/** `SyncStatus` as a person reads it on a terminal. */
+import type { SyncStatus } from './status.ts';
+
+export function statusText(status: SyncStatus): string {
+  const { lag, daemon } = status;
+  return [
+    `${status.sync}: ${status.verdict}   ${status.source} -> ${status.target}`,
+    ...status.why.map((reason) => `  ! ${reason}`),
+    `  daemon    ${daemon === null ? 'none' : `${daemon.host}, process ${daemon.pid}`}`,
+    `  lag       ${lag.seconds.toFixed(1)} s, ${lag.keys} changes, ${mebibytes(lag.bytes)} of deltas`,
+    ...status.parked.map(
+      (object) => `  parked    ${object.kind.replace('_', ' ')} ${object.name} of ${object.table}`,
+    ),
+    '',
+    ...table([
+      ['table', 'state', 'copied', 'captured', 'applied', 'coalesced', 'held', 'pending'],
+      ...status.tables.map((one) => [
+        one.table,
+        one.state === 'copying' ? `copying ${one.chunks.done}/${one.chunks.all}` : one.state,
+        ...[one.copied, one.captured, one.applied, one.coalesced, one.held, one.pending].map(String),
+      ]),
+    ]),
+  ].join('\n');
+}
+
+function mebibytes(bytes: number): string {
+  return `${(bytes / 1024 / 1024).toFixed(1)} MiB`;
+}
+
+/** Columns aligned: the first two to the left, numbers to the right. */
+function table(rows: readonly (readonly string[])[]): string[] {
+  const widths = (rows[0] ?? []).map((_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0)));
+  return rows.map((row) =>
+    `  ${row.map((cell, i) => (i < 2 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0))).join('  ')}`.trimEnd(),
+  );
+}

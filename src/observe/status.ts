@@ -1,0 +1,169 @@
+/**
+ * The state of a sync in one document: what `ibex status`, `/status` and `ibex wait` speak from. Read from both
+ * databases, so that it is true whether or not a daemon runs.
+ */
+import { readParked } from '../apply/parking.ts';
+import { readRecord, readSyncTables, type SyncTable } from '../apply/state.ts';
+import { IbexError } from '../core/errors.ts';
+import { type TableName, tableLabel } from '../core/plan.ts';
+import type { Snapshot } from '../core/position.ts';
+import { isInstalled } from '../postgres/migrate.ts';
+import type { Session } from '../postgres/session.ts';
+import { readPending } from './pending.ts';
+
+export interface TableStatus {
+  /** `schema.name`. */
+  readonly table: string;
+  readonly state: SyncTable['state'];
+  /** Why it waits; null when it does not. */
+  readonly reason: string | null;
+  /** Rows copied by the backfill, and chunks done of all. */
+  readonly copied: number;
+  readonly chunks: { readonly done: number; readonly all: number };
+  /** The account: captured = applied + coalesced + resolved + held. */
+  readonly captured: number;
+  readonly applied: number;
+  readonly coalesced: number;
+  readonly resolved: number;
+  readonly held: number;
+  /** Deltas that the next batches will take in. */
+  readonly pending: number;
+}
+
+export interface SyncStatus {
+  readonly sync: string;
+  /** `host:port/database` of both sides. */
+  readonly source: string;
+  readonly target: string;
+  readonly verdict: 'READY' | 'NOT READY';
+  /** What keeps it from being READY; empty when it is. */
+  readonly why: readonly string[];
+  /** The daemon that runs it; null when none does. */
+  readonly daemon: { readonly host: string; readonly pid: number; readonly silentSeconds: number } | null;
+  readonly epoch: number;
+  readonly position: Snapshot | null;
+  readonly lag: { readonly seconds: number; readonly bytes: number; readonly keys: number };
+  /** Foreign keys, triggers and rules of the target that are set aside. */
+  readonly parked: readonly { readonly kind: string; readonly table: string; readonly name: string }[];
+  readonly tables: readonly TableStatus[];
+}
+
+/** Lag from which a sync is not ready. */
+const READY_LAG_SECONDS = 30;
+/** Silence after which a daemon counts as gone; the same as for taking its lane over. */
+const SILENT_SECONDS = 10;
+
+export type TableFilter = (table: TableName) => boolean;
+
+/** Errors: `not_set_up` when the sync is not known on the target. */
+export async function readStatus(
+  source: Session,
+  target: Session,
+  sync: string,
+  filter: TableFilter,
+): Promise<SyncStatus> {
+  const record = (await isInstalled(target)) ? await readRecord(target, sync) : undefined;
+  if (record === undefined) {
+    throw new IbexError('not_set_up', `sync ${sync} is not set up on ${target.server}`);
+  }
+  const states = (await readSyncTables(target, sync)).filter(filter);
+  const pending = (await isInstalled(source))
+    ? await readPending(source, sync, record.position, record.started === null ? [] : states)
+    : new Map();
+  const chunks = await readChunkCounts(target, sync);
+  const tables = states.map((state) =>
+    tableStatus(state, pending.get(state.relid)?.deltas ?? 0, chunks.get(state.relid)),
+  );
+  const inStep = states
+    .filter((state) => state.state === 'streaming')
+    .map((state) => pending.get(state.relid));
+  const lag = {
+    seconds: Math.max(0, ...inStep.map((one) => one?.ageSeconds ?? 0)),
+    bytes: [...pending.values()].reduce((sum, one) => sum + one.bytes, 0),
+    keys: [...pending.values()].reduce((sum, one) => sum + one.deltas, 0),
+  };
+  const daemon = await readDaemon(target, sync);
+  const parked = (await readParked(target, sync)).map((object) => ({
+    kind: object.kind,
+    table: tableLabel(object),
+    name: object.object,
+  }));
+  const why = reasons(tables, lag.seconds, daemon, parked);
+  return {
+    sync,
+    source: source.server,
+    target: target.server,
+    verdict: why.length === 0 ? 'READY' : 'NOT READY',
+    why,
+    daemon,
+    epoch: record.epoch,
+    position: record.started,
+    lag,
+    parked,
+    tables,
+  };
+}
+
+function tableStatus(
+  state: SyncTable,
+  pending: number,
+  chunks: { done: number; all: number } | undefined,
+): TableStatus {
+  const held = state.state === 'held' ? pending : 0;
+  return {
+    table: tableLabel(state),
+    state: state.state,
+    reason: state.reason,
+    copied: state.copied,
+    chunks: chunks ?? { done: 0, all: 0 },
+    captured: state.captured + held,
+    applied: state.applied,
+    coalesced: state.coalesced,
+    resolved: 0,
+    held,
+    pending: pending - held,
+  };
+}
+
+function reasons(
+  tables: readonly TableStatus[],
+  lagSeconds: number,
+  daemon: SyncStatus['daemon'],
+  parked: SyncStatus['parked'],
+): string[] {
+  const why: string[] = [];
+  if (daemon === null) why.push('no daemon runs this sync');
+  for (const table of tables) {
+    if (table.reason !== null) why.push(`${table.table}: ${table.reason}`);
+    else if (table.state !== 'streaming') why.push(`${table.table} is ${table.state}`);
+  }
+  if (lagSeconds > READY_LAG_SECONDS) why.push(`the target is ${Math.round(lagSeconds)} s behind`);
+  const keys = parked.filter((object) => object.kind === 'foreign_key');
+  if (keys.length > 0)
+    why.push(`foreign keys are set aside: ${keys.map((key) => `${key.name} of ${key.table}`).join(', ')}`);
+  return why;
+}
+
+/** The daemon that runs a sync; null when nobody does, or it fell silent. */
+export async function readDaemon(target: Session, sync: string): Promise<SyncStatus['daemon']> {
+  const [daemon] = await target.rows<{ host: string; pid: number; silentSeconds: number }>(
+    `select h.host, h.pid, extract(epoch from clock_timestamp() - h.beat_at)::float8 as "silentSeconds"
+       from ibex.holder h
+      where h.sync = $1
+        and exists (select from pg_locks l
+                     where l.locktype = 'advisory' and l.granted
+                       and l.database = (select oid from pg_database where datname = current_database())
+                       and l.classid::int8::bit(32) = hashtext('ibex')::bit(32)
+                       and l.objid::int8::bit(32) = hashtext('lane ' || $1)::bit(32))`,
+    [sync],
+  );
+  return daemon === undefined || daemon.silentSeconds > SILENT_SECONDS ? null : daemon;
+}
+
+async function readChunkCounts(target: Session, sync: string) {
+  const rows = await target.rows<{ relid: string; done: string; all: string }>(
+    `select relid::text, count(rows)::text as done, count(*)::text as all from ibex.chunk where sync = $1 group by relid`,
+    [sync],
+  );
+  return new Map(rows.map((row) => [Number(row.relid), { done: Number(row.done), all: Number(row.all) }]));
+}

@@ -1,0 +1,107 @@
+/**
+ * Waits until everything committed on the source before the call is on the target.
+ *
+ * "Before the call" is one snapshot, taken at its start; nothing committed later, and no transaction that is
+ * still open, delays it. What is waited for is looked up in the delta tables: a delta that the snapshot sees and
+ * the checkpoint does not.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { readRecord, readSyncTables, type SyncTable } from '../apply/state.ts';
+import { readGenerations } from '../capture/trigger/registry.ts';
+import { existsStatement } from '../capture/trigger/statements.ts';
+import { IbexError } from '../core/errors.ts';
+import { tableLabel } from '../core/plan.ts';
+import { covers, type Snapshot } from '../core/position.ts';
+import { isInstalled } from '../postgres/migrate.ts';
+import type { Session } from '../postgres/session.ts';
+import type { TableFilter } from './status.ts';
+
+export interface WaitResult {
+  readonly done: boolean;
+  /** What is missing, table by table, with the reason; empty when done. */
+  readonly missing: readonly { readonly table: string; readonly reason: string }[];
+}
+
+/** Pause between looks. */
+const LOOK_MS = 25;
+
+export async function waitForTarget(
+  source: Session,
+  target: Session,
+  options: {
+    readonly sync: string;
+    readonly filter: TableFilter;
+    readonly timeoutMs: number;
+    readonly signal: AbortSignal;
+  },
+): Promise<WaitResult> {
+  if (!(await isInstalled(target)) || !(await isInstalled(source))) {
+    throw new IbexError('not_set_up', `sync ${options.sync} is not set up`);
+  }
+  const { goal } = await source.row<{ goal: Snapshot }>('select txid_current_snapshot()::text as goal');
+  const deadline = Date.now() + options.timeoutMs;
+  for (;;) {
+    const missing = await findMissing(source, target, options.sync, options.filter, goal);
+    if (missing.length === 0) return { done: true, missing };
+    const onlyHeld = missing.every((table) => table.held);
+    if (onlyHeld || Date.now() >= deadline || options.signal.aborted) return { done: false, missing };
+    await sleep(LOOK_MS, undefined, { signal: options.signal }).catch(() => undefined);
+  }
+}
+
+async function findMissing(
+  source: Session,
+  target: Session,
+  sync: string,
+  filter: TableFilter,
+  goal: Snapshot,
+) {
+  const record = await readRecord(target, sync);
+  if (record === undefined)
+    throw new IbexError('not_set_up', `sync ${sync} is not set up on ${target.server}`);
+  const tables = await stillThere(source, (await readSyncTables(target, sync)).filter(filter));
+  const notInStep = tables
+    .filter((table) => table.state !== 'streaming')
+    .map((table) => ({
+      table: tableLabel(table),
+      reason: table.reason ?? `it is ${table.state}`,
+      held: table.state === 'held' || table.reason !== null,
+    }));
+  const inStep = tables.filter((table) => table.state === 'streaming');
+  if (record.started !== null && covers(record.started, goal)) return notInStep;
+  const behind = await findBehind(source, sync, inStep, record.position, goal);
+  return [
+    ...notInStep,
+    ...behind.map((table) => ({ table, reason: 'changes are not applied yet', held: false })),
+  ];
+}
+
+/** A table that was dropped on the source has nothing left to wait for. */
+async function stillThere(source: Session, tables: readonly SyncTable[]): Promise<SyncTable[]> {
+  const rows = await source.rows<{ relid: string }>(
+    'select oid::int8::text as relid from pg_class where oid = any ($1::oid[])',
+    [tables.map((table) => table.relid)],
+  );
+  const there = new Set(rows.map((row) => Number(row.relid)));
+  return tables.filter((table) => there.has(table.relid));
+}
+
+async function findBehind(
+  source: Session,
+  sync: string,
+  tables: readonly SyncTable[],
+  position: Snapshot,
+  goal: Snapshot,
+): Promise<string[]> {
+  const generations = await readGenerations(source, sync);
+  const statements = tables.flatMap((table) => {
+    const numbers = generations.filter(({ relid }) => relid === table.relid).map(({ n }) => n);
+    return numbers.length === 0 ? [] : [existsStatement(table, numbers, position, goal)];
+  });
+  if (statements.length === 0) return [];
+  const rows = await source.rows<{ relid: string }>(
+    `select relid from (${statements.join(' union all ')}) s where s.unapplied`,
+  );
+  const behind = new Set(rows.map((row) => Number(row.relid)));
+  return tables.filter((table) => behind.has(table.relid)).map(tableLabel);
+}

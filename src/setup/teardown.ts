@@ -1,0 +1,138 @@
+/**
+ * Removes everything of a sync from one side, and the schema `ibex` with the last one. Each side by itself, so
+ * that it works when the other is gone; idempotent, also over what a broken setup left.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { readParked, restoreParked } from '../apply/parking.ts';
+import { pauseBeforeTry, tryDisarm, type Waiting } from '../capture/trigger/arming.ts';
+import type { TableName } from '../core/plan.ts';
+import { isInstalled, migrate } from '../postgres/migrate.ts';
+import type { Session } from '../postgres/session.ts';
+
+/** Run on either side after a teardown of the last sync it gives 0: no object of ours is left. */
+export const PROOF = `select (select count(*) from pg_catalog.pg_namespace where nspname = 'ibex')
+     + (select count(*) from pg_catalog.pg_trigger where tgname ~ '^~?ibex_[a-z]+_[0-9]+$')
+     + (select count(*) from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+         where n.nspname = 'ibex') as objects_left`;
+
+export interface TeardownOptions {
+  readonly sync: string;
+  /** The tables to take out of the sync; all of them end the sync. */
+  readonly filter: (table: TableName) => boolean;
+  readonly lockTimeoutMs: number;
+  /** How long to keep trying to lock tables that others use. */
+  readonly patienceMs: number;
+  readonly signal: AbortSignal;
+}
+
+export interface TeardownResult {
+  /** Relations that are still armed, and who has them locked. */
+  readonly waiting: readonly Waiting[];
+  /** Objects of ours that are left, by `PROOF`. */
+  readonly left: number;
+  /** Constraints that could not be put back, with the reason. */
+  readonly notRestored: readonly string[];
+}
+
+export async function teardownSource(source: Session, options: TeardownOptions): Promise<TeardownResult> {
+  if (!(await isInstalled(source))) return dropRemains(source);
+  // The functions that disarm are those of this version, whatever version installed the rest.
+  await migrate(source, 'source');
+  const tables = await source.rows<TableName & { relid: string; others: boolean }>(
+    `select c.relid::text, c.schema_name as schema, c.table_name as name,
+            exists (select from ibex.sync_table o where o.relid = c.relid and o.sync <> $1) as others
+       from ibex.captured c
+      where exists (select from ibex.sync_table t where t.relid = c.relid and t.sync = $1)
+         or not exists (select from ibex.sync_table t where t.relid = c.relid)`,
+    [options.sync],
+  );
+  const chosen = tables.filter(options.filter);
+  const waiting = await disarmAll(
+    source,
+    chosen.filter((table) => !table.others),
+    options,
+  );
+  if (waiting.length > 0) return { waiting, left: await countLeft(source), notRestored: [] };
+  await source.run('delete from ibex.sync_table where sync = $1 and relid = any ($2::oid[])', [
+    options.sync,
+    chosen.map((table) => table.relid),
+  ]);
+  await source.run(
+    'delete from ibex.sync s where s.name = $1 and not exists (select from ibex.sync_table t where t.sync = s.name)',
+    [options.sync],
+  );
+  const { last } = await source.row<{ last: boolean }>('select not exists (select from ibex.sync) as last');
+  return last ? dropRemains(source) : { waiting: [], left: await countLeft(source), notRestored: [] };
+}
+
+async function disarmAll(
+  source: Session,
+  tables: readonly { readonly relid: string }[],
+  options: TeardownOptions,
+): Promise<Waiting[]> {
+  const deadline = Date.now() + options.patienceMs;
+  let left = tables.map((table) => Number(table.relid));
+  for (let attempt = 1; ; attempt++) {
+    const waiting: Waiting[] = [];
+    const still: number[] = [];
+    for (const relid of left) {
+      const blocked = await tryDisarm(source, relid, options.lockTimeoutMs);
+      if (blocked.length > 0) still.push(relid);
+      waiting.push(...blocked);
+    }
+    if (still.length === 0 || Date.now() > deadline || options.signal.aborted) return waiting;
+    left = still;
+    await sleep(pauseBeforeTry(attempt), undefined, { signal: options.signal }).catch(() => undefined);
+  }
+}
+
+export async function teardownTarget(target: Session, options: TeardownOptions): Promise<TeardownResult> {
+  const { known } = await target.row<{ known: boolean }>(
+    `select to_regclass('ibex.parked') is not null as known`,
+  );
+  if (!known) return dropRemains(target);
+  const notRestored: string[] = [];
+  for (const object of (await readParked(target, options.sync)).filter(options.filter)) {
+    try {
+      await restoreParked(target, options.sync, object);
+    } catch (error) {
+      notRestored.push((error as Error).message);
+    }
+  }
+  const tables = await target.rows<TableName & { relid: string }>(
+    'select relid::text, schema_name as schema, table_name as name from ibex.sync_table where sync = $1',
+    [options.sync],
+  );
+  const chosen = tables.filter(options.filter).map((table) => table.relid);
+  await target.run('delete from ibex.sync_table where sync = $1 and relid = any ($2::int8[])', [
+    options.sync,
+    chosen,
+  ]);
+  if (notRestored.length > 0) return { waiting: [], left: await countLeft(target), notRestored };
+  if (chosen.length === tables.length)
+    await target.run('delete from ibex.checkpoint where sync = $1', [options.sync]);
+  const { last } = await target.row<{ last: boolean }>(
+    'select not exists (select from ibex.checkpoint) and not exists (select from ibex.parked) as last',
+  );
+  return last ? dropRemains(target) : { waiting: [], left: await countLeft(target), notRestored };
+}
+
+/**
+ * Drops the schema, unless this side still serves a sync in its other role: the target of one may be the source
+ * of the next.
+ */
+async function dropRemains(session: Session): Promise<TeardownResult> {
+  const inUse = await session.row<{ capturing: boolean; applying: boolean }>(
+    `select to_regclass('ibex.sync') is not null as capturing, to_regclass('ibex.checkpoint') is not null as applying`,
+  );
+  const serves = async (table: string, present: boolean) =>
+    present && (await session.rows(`select from ibex.${table} limit 1`)).length > 0;
+  const needed = (await serves('sync', inUse.capturing)) || (await serves('checkpoint', inUse.applying));
+  if (!needed) await session.run('drop schema if exists ibex cascade');
+  return { waiting: [], left: await countLeft(session), notRestored: [] };
+}
+
+async function countLeft(session: Session): Promise<number> {
+  const { objects_left } = await session.row<{ objects_left: string }>(PROOF);
+  return Number(objects_left);
+}
