@@ -6,9 +6,9 @@
  * keys) the careful way sets the foreign keys aside for the transaction and writes changed rows anew. What fails
  * even then is a real disagreement, and is raised with the table's name.
  */
-import { IbexError } from '../core/errors.ts';
+import { concerningTable, IbexError } from '../core/errors.ts';
 import { parentsFirst } from '../core/order.ts';
-import { type TablePlan, tableLabel } from '../core/plan.ts';
+import { type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
 import { serverError } from '../postgres/errors.ts';
 import { ident, tableIdent } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
@@ -180,18 +180,11 @@ async function verifyIfDisturbed({ session }: MergeContext, { plan, facts }: Sta
 }
 
 /** Names the table in whatever concerns its rows or its shape, so that it alone is held. */
-async function onTable<T>(table: { schema: string; name: string }, action: () => Promise<T>): Promise<T> {
+async function onTable<T>(table: TableName, action: () => Promise<T>): Promise<T> {
   try {
     return await action();
   } catch (error) {
-    if (!(error instanceof IbexError) || error.table !== undefined) throw error;
-    if (!['constraint', 'schema_mismatch', 'privilege'].includes(error.kind)) throw error;
-    const label = tableLabel(table);
-    throw new IbexError(error.kind, `${label}: ${error.message}`, {
-      hint: error.hint,
-      cause: error.cause,
-      table: label,
-    });
+    throw concerningTable(error, tableLabel(table));
   }
 }
 

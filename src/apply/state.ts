@@ -1,6 +1,6 @@
 /**
  * The target's own record of a sync: checkpoint, tables and their states. All reading and writing of the tables
- * `ibex.checkpoint`, `ibex.sync_table` and `ibex.holder` is here.
+ * `ibex.checkpoint`, `ibex.target_table` and `ibex.holder` is here.
  */
 import type { Checkpoint } from '../core/checkpoint.ts';
 import { IbexError } from '../core/errors.ts';
@@ -56,6 +56,14 @@ export async function readRecord(session: Session, sync: string): Promise<SyncRe
   };
 }
 
+/** Checkpoint and tables as they were at one moment. */
+export async function readApplied(session: Session, sync: string) {
+  return session.transaction('isolation level repeatable read read only', async () => ({
+    record: await readRecord(session, sync),
+    tables: await readSyncTables(session, sync),
+  }));
+}
+
 /** Sets the first position of a lane; one that is there stays. */
 export async function startLane(
   session: Session,
@@ -93,7 +101,7 @@ export async function registerTable(
   table: TableName & { relid: number },
 ): Promise<void> {
   await session.run(
-    `insert into ibex.sync_table (sync, relid, schema_name, table_name, state) values ($1, $2, $3, $4, 'pending')
+    `insert into ibex.target_table (sync, relid, schema_name, table_name, state) values ($1, $2, $3, $4, 'pending')
      on conflict (sync, relid) do update set schema_name = excluded.schema_name, table_name = excluded.table_name`,
     [sync, table.relid, table.schema, table.name],
   );
@@ -102,7 +110,7 @@ export async function registerTable(
 const READ_TABLES = `
   select relid::text, schema_name as schema, table_name as name, state, replace, floor, reason,
          copied::text, captured::text, applied::text, coalesced::text
-    from ibex.sync_table where sync = $1`;
+    from ibex.target_table where sync = $1`;
 
 export async function readSyncTables(session: Session, sync: string): Promise<SyncTable[]> {
   return toTables(await session.rows<TableRow>(`${READ_TABLES} order by 2, 3`, [sync]));
@@ -152,7 +160,7 @@ export async function bookBatch(
 ): Promise<void> {
   if (accounts.length === 0) return;
   await session.run(
-    `update ibex.sync_table t
+    `update ibex.target_table t
         set captured = t.captured + a.captured, applied = t.applied + a.applied, coalesced = t.coalesced + a.coalesced,
             state = 'streaming', floor = null, reason = null,
             changed_at = case when t.state = 'streaming' then t.changed_at else clock_timestamp() end
@@ -174,7 +182,7 @@ export async function holdTable(
   reason: string,
 ): Promise<void> {
   const held = await session.run(
-    `update ibex.sync_table
+    `update ibex.target_table
         set floor = coalesce(floor, $3),
             reason = $4, changed_at = clock_timestamp(),
             state = case when state in ('pending', 'copying') then state else 'held' end
@@ -192,7 +200,7 @@ export async function setReason(
   reason: string | null,
 ): Promise<void> {
   await session.run(
-    `update ibex.sync_table set reason = $3, changed_at = clock_timestamp()
+    `update ibex.target_table set reason = $3, changed_at = clock_timestamp()
       where sync = $1 and relid = $2 and reason is distinct from $3`,
     [sync, relid, reason],
   );
@@ -209,7 +217,7 @@ export async function requestCopy(
   await session.transaction('', async () => {
     await session.run('delete from ibex.chunk where sync = $1 and relid = $2', [sync, relid]);
     await session.run(
-      `update ibex.sync_table
+      `update ibex.target_table
           set state = 'pending', replace = $3, floor = null, reason = $4, copied = 0, changed_at = clock_timestamp()
         where sync = $1 and relid = $2`,
       [sync, relid, replace, reason],

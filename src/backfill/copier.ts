@@ -11,7 +11,7 @@ import type { SyncTable } from '../apply/state.ts';
 import * as merge from '../apply/statements.ts';
 import { readFacts } from '../apply/target-table.ts';
 import { setFloor } from '../capture/trigger/registry.ts';
-import { IbexError } from '../core/errors.ts';
+import { concerningTable, IbexError } from '../core/errors.ts';
 import { type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
 import { serverError } from '../postgres/errors.ts';
 import { tableIdent } from '../postgres/quote.ts';
@@ -43,8 +43,16 @@ export interface CopyOptions {
   readonly onRows: (rows: number) => void;
 }
 
-/** Copies a table from where an earlier attempt stopped. Errors carry the table's name. */
+/** Copies a table from where an earlier attempt stopped. Errors that concern the table carry its name. */
 export async function copyTable(options: CopyOptions, plan: TablePlan, state: SyncTable): Promise<void> {
+  try {
+    await copyChunks(options, plan, state);
+  } catch (error) {
+    throw concerningTable(error, tableLabel(plan));
+  }
+}
+
+async function copyChunks(options: CopyOptions, plan: TablePlan, state: SyncTable): Promise<void> {
   const { key, target, signal } = options;
   if (!options.replica) await parkForeignKeys(target, key.sync, [plan]);
   if (state.state === 'pending') await start(options, plan, state.replace);
@@ -123,18 +131,8 @@ async function copyChunk(
     });
   } catch (error) {
     if (direct && serverError(error)?.state === UNIQUE_VIOLATION && plan.mode === 'key') return 'in the way';
-    throw ofTable(error, tableLabel(plan));
+    throw error;
   }
-}
-
-function ofTable(error: unknown, label: string): unknown {
-  if (!(error instanceof IbexError) || error.table !== undefined) return error;
-  if (!['constraint', 'schema_mismatch', 'privilege'].includes(error.kind)) return error;
-  return new IbexError(error.kind, `${label}: ${error.message}`, {
-    table: label,
-    hint: error.hint,
-    cause: error.cause,
-  });
 }
 
 async function writeChunk(

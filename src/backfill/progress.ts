@@ -1,4 +1,4 @@
-/** The progress of copies, kept in the target: states of `ibex.sync_table` and rows of `ibex.chunk`. */
+/** The progress of copies, kept in the target: states of `ibex.target_table` and rows of `ibex.chunk`. */
 import { requireEpoch } from '../apply/state.ts';
 import { IbexError } from '../core/errors.ts';
 import type { Snapshot } from '../core/position.ts';
@@ -55,7 +55,7 @@ export async function startCopy(
     );
     await move(target, { sync, epoch, relid }, ['pending', 'copying'], 'copying', floor);
     await target.run(
-      'update ibex.sync_table set copied = 0, replace = false where sync = $1 and relid = $2',
+      'update ibex.target_table set copied = 0, replace = false where sync = $1 and relid = $2',
       [sync, relid],
     );
   });
@@ -72,7 +72,7 @@ export async function lockChunk(
 ): Promise<boolean> {
   await requireEpoch(target, sync, epoch);
   const rows = await target.rows(
-    `select from ibex.chunk c join ibex.sync_table t using (sync, relid)
+    `select from ibex.chunk c join ibex.target_table t using (sync, relid)
       where c.sync = $1 and c.relid = $2 and c.n = $3 and c.rows is null and t.state = 'copying' for update of c`,
     [sync, relid, n],
   );
@@ -91,7 +91,7 @@ export async function finishChunk(
     n,
     rows,
   ]);
-  await target.run('update ibex.sync_table set copied = copied + $3 where sync = $1 and relid = $2', [
+  await target.run('update ibex.target_table set copied = copied + $3 where sync = $1 and relid = $2', [
     sync,
     relid,
     rows,
@@ -104,7 +104,7 @@ export async function setCopyFloor(
   { sync, relid }: CopyKey,
   floor: Snapshot,
 ): Promise<void> {
-  await target.run('update ibex.sync_table set floor = $3 where sync = $1 and relid = $2', [
+  await target.run('update ibex.target_table set floor = $3 where sync = $1 and relid = $2', [
     sync,
     relid,
     floor,
@@ -127,7 +127,7 @@ async function move(
   floor: Snapshot | null,
 ): Promise<void> {
   const moved = await target.run(
-    `update ibex.sync_table
+    `update ibex.target_table
         set state = $4, floor = coalesce($5, floor), reason = null, changed_at = clock_timestamp()
       where sync = $1 and relid = $2 and state = any ($3)`,
     [sync, relid, from, to, floor],

@@ -110,6 +110,17 @@ export class IbexError extends Error {
   }
 }
 
+/** Kinds that say something about a table's rows or shape when a statement on that table raises them. */
+const OF_A_TABLE: readonly ErrorKind[] = ['constraint', 'schema_mismatch', 'privilege', 'swallowed'];
+
+/** The error with the table's name, if it is of a kind that concerns the table the statement was about. */
+export function concerningTable(error: unknown, label: string): unknown {
+  if (!(error instanceof IbexError) || error.table !== undefined || !OF_A_TABLE.includes(error.kind))
+    return error;
+  const message = error.message.includes(label) ? error.message : `${label}: ${error.message}`;
+  return new IbexError(error.kind, message, { hint: error.hint, cause: error.cause, table: label });
+}
+
 /** True for an error of the given kind. */
 export function isKind(error: unknown, kind: ErrorKind): error is IbexError {
   return error instanceof IbexError && error.kind === kind;

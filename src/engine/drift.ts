@@ -37,7 +37,7 @@ async function answer(source: Session, target: Session, sync: string, drift: Dri
   if (drift.dropped) {
     const dropped = 'dropped on the source';
     await holdTable(target, sync, tableLabel(drift), null, `table ${tableLabel(drift)} was ${dropped}`);
-    await source.run('delete from ibex.sync_table where sync = $1 and relid = $2', [sync, relid]);
+    await source.run('delete from ibex.source_table where sync = $1 and relid = $2', [sync, relid]);
     return { what: dropped, replan: true };
   }
   const rewritten = drift.shape && drift.storage;

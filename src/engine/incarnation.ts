@@ -46,9 +46,16 @@ export interface RunOutcome {
   readonly held: readonly { readonly table: string; readonly reason: string }[];
 }
 
+/** How long a clean stop may take before what is still under way is cut off and left to the next start. */
+const STOP_MS = 4_000;
 /** Pause between rounds of tending, and before a table that could not be copied is tried again. */
 const TEND_MS = 500;
 const RETRY_TABLE_MS = 15_000;
+
+export interface IncarnationOptions extends SyncEngineOptions {
+  /** Whether a held table is to be tried again. */
+  readonly isDue: (table: TableName) => boolean;
+}
 
 /** Everything of one life once it is set up. */
 interface Rooms {
@@ -66,7 +73,7 @@ interface Rooms {
 }
 
 export class Incarnation {
-  readonly #options: SyncEngineOptions;
+  readonly #options: IncarnationOptions;
   readonly #sessions: Sessions;
   readonly #bornAt = Date.now();
   #roster: RosterTable[] = [];
@@ -75,7 +82,7 @@ export class Incarnation {
   #tended: Snapshot | null = null;
   readonly #retryAt = new Map<number, number>();
 
-  constructor(options: SyncEngineOptions) {
+  constructor(options: IncarnationOptions) {
     this.#options = options;
     this.#sessions = new Sessions(options.sync);
   }
@@ -96,16 +103,13 @@ export class Incarnation {
   async run(signal: AbortSignal): Promise<RunOutcome> {
     const stop = new AbortController();
     const both = AbortSignal.any([signal, stop.signal]);
-    let queue: BatchQueue | undefined;
     try {
       const rooms = await this.#open(both);
-      queue = rooms.queue;
       this.#started = true;
       return await this.#supervise(rooms, both, stop);
     } finally {
       stop.abort();
       this.#sessions.abandon();
-      await queue?.close().catch(() => undefined);
     }
   }
 
@@ -154,6 +158,7 @@ export class Incarnation {
         start,
         reader,
         roster: () => this.#roster,
+        isDue: this.#options.isDue,
         onApplied: (position) => {
           this.#applied = position;
         },
@@ -220,13 +225,13 @@ export class Incarnation {
     try {
       const outcome = await Promise.race([tending, failureOf(lane), ...others.map(failureOf)]);
       stop.abort();
-      // A clean end lets the lane finish what is in the queue.
-      await lane;
-      await rooms.lease.release();
+      const clean = await Promise.race([lane.then(() => true), sleep(STOP_MS, false)]);
+      if (clean) await rooms.lease.release();
       return outcome;
     } finally {
       stop.abort();
       this.#sessions.abandon();
+      await rooms.queue.close().catch(() => undefined);
       await Promise.allSettled([lane, tending, ...others]);
     }
   }
@@ -332,10 +337,7 @@ export class Incarnation {
     if (reports.some((report) => report.replan)) {
       throw new IbexError('source_moved', 'the catalogs of the source changed: the lane starts anew');
     }
-    const floors = new Map(
-      this.#roster.flatMap((table) => (table.floor === null ? [] : [[table.relid, table.floor] as const])),
-    );
-    if (this.#applied !== null) await keepSmall(source, sync.name, this.#applied, floors);
+    await keepSmall(source, target, sync.name);
   }
 
   /** Copies tables one after the other; one that cannot be copied waits, the next one goes on. */

@@ -1,16 +1,16 @@
 /**
- * Keeps the source small: acknowledges what the target has, moves the triggers on to fresh delta tables, empties
- * those that nobody needs any more.
+ * Keeps the source small: moves the triggers on to fresh delta tables, acknowledges what the target has, empties
+ * the delta tables that nobody needs any more.
  */
+import { readApplied } from '../apply/state.ts';
 import {
   acknowledge,
-  type Floors,
   forget,
   type GenerationInfo,
+  readFloors,
   readGenerations,
   rotate,
 } from '../capture/trigger/registry.ts';
-import type { Snapshot } from '../core/position.ts';
 import type { Session } from '../postgres/session.ts';
 
 /**
@@ -20,24 +20,29 @@ import type { Session } from '../postgres/session.ts';
  */
 const ROTATE_BYTES = 4 * 1024 * 1024;
 
-/** One round. `position` and `floors` are what the target has durably applied, and what tables still wait for. */
-export async function keepSmall(
-  control: Session,
-  sync: string,
-  position: Snapshot,
-  floors: Floors,
-): Promise<void> {
-  const generations = await readGenerations(control, sync);
-  if (generations.length === 0) return;
-  await acknowledge(control, sync, position, floors);
+/** One round. Does nothing on the source unless there is something to forget or to move on from. */
+export async function keepSmall(source: Session, target: Session, sync: string): Promise<void> {
+  const generations = await readGenerations(source, sync);
+  const old = generations.filter((generation) => !generation.current);
   const left: GenerationInfo[] = [];
-  for (const generation of generations) {
-    const emptied = !generation.current && (await forget(control, generation.relid, generation.n));
-    if (!emptied) left.push(generation);
+  if (old.length > 0) await tellSource(source, target, sync);
+  for (const generation of old) {
+    if (!(await forget(source, generation.relid, generation.n))) left.push(generation);
   }
-  for (const current of left.filter((generation) => generation.current)) {
-    const others = left.filter(({ relid, n }) => relid === current.relid && n !== current.n);
+  for (const current of generations.filter((generation) => generation.current)) {
+    const others = left.filter(({ relid }) => relid === current.relid);
     const retained = others.reduce((sum, { bytes }) => sum + bytes, 0);
-    if (current.bytes >= Math.max(ROTATE_BYTES, retained)) await rotate(control, current.relid);
+    if (current.bytes >= Math.max(ROTATE_BYTES, retained)) await rotate(source, current.relid);
   }
+}
+
+/** The order of the two readings matters, see `acknowledge`. */
+async function tellSource(source: Session, target: Session, sync: string): Promise<void> {
+  const floors = await readFloors(source, sync);
+  const { record, tables } = await readApplied(target, sync);
+  if (record?.started == null) return;
+  await acknowledge(source, sync, floors, {
+    position: record.started,
+    tables: tables.map(({ relid, state, floor }) => ({ relid, inStep: state === 'streaming', floor })),
+  });
 }

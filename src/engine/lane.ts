@@ -24,7 +24,8 @@ export interface LaneOptions {
   readonly reader: DeltaReader;
   /** The tables as they stand; asked before each batch. */
   readonly roster: () => readonly RosterTable[];
-  /** Held tables are tried again when this is true, at the lane's start. */
+  /** Whether a held table is to be tried again. */
+  readonly isDue: (table: RosterTable) => boolean;
   readonly onApplied: (position: Snapshot) => void;
 }
 
@@ -68,7 +69,7 @@ export class Lane {
       await sleep(pause, undefined, { signal }).catch(() => undefined);
     }
     // A clean stop lets what is in the queue arrive.
-    await Promise.all(this.#pending);
+    await Promise.all([...this.#pending]);
   }
 
   /** One look at the source; true when a batch was published. */
@@ -119,14 +120,13 @@ export class Lane {
   }
 
   #enter(table: RosterTable) {
-    if (
-      !['streaming', 'joining', 'held'].includes(table.state) ||
-      (table.state === 'held' && table.floor === null)
-    ) {
+    const known = this.#tables.get(table.relid);
+    const again =
+      table.state === 'held' && table.floor !== null && (known !== undefined || this.#options.isDue(table));
+    if (table.state !== 'streaming' && table.state !== 'joining' && !again) {
       this.#tables.delete(table.relid);
       return undefined;
     }
-    const known = this.#tables.get(table.relid);
     const sameCopy = known !== undefined && (table.state === 'streaming' || table.floor === known.floor);
     if (sameCopy) return known;
     const entry = { floor: table.state === 'streaming' ? null : table.floor, taken: false };

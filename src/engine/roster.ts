@@ -1,6 +1,6 @@
 /**
  * The tables of a running sync as this process knows them: plans, states and lower bounds. The truth is in the
- * target (`ibex.sync_table`) and in both catalogs; this is a copy that is read again whenever something moves.
+ * target (`ibex.target_table`) and in both catalogs; this is a copy that is read again whenever something moves.
  */
 import { readSyncTables, type SyncTable } from '../apply/state.ts';
 import { type CapturedRecord, readCaptured } from '../capture/trigger/registry.ts';
@@ -51,7 +51,11 @@ function tryPlan(
   }
 }
 
-/** Whether a table waits for a person or a condition, with a reason that `status` shows. */
-export function isHeld(table: SyncTable): boolean {
-  return table.state === 'held' || table.reason !== null;
+/**
+ * Whether a table waits for a person or a condition, with a reason that `status` shows. One that only waits for
+ * its lock to be armed is not: that passes by itself.
+ */
+export function isHeld(table: RosterTable): boolean {
+  const waitsForLock = table.plan !== null && !table.armed;
+  return table.state === 'held' || (table.reason !== null && !waitsForLock);
 }

@@ -8,6 +8,7 @@ import type { Logger } from 'pino';
 import { holdTable, readRecord } from '../apply/state.ts';
 import type { SyncConfig } from '../config/syncs.ts';
 import { IbexError } from '../core/errors.ts';
+import { type TableName, tableLabel } from '../core/plan.ts';
 import type { BatchQueue } from '../core/ports.ts';
 import type { Metrics } from '../observe/metrics.ts';
 import { Incarnation, type RunOutcome, type Until } from './incarnation.ts';
@@ -29,12 +30,17 @@ export interface SyncEngineOptions {
 const AT_ONCE = new Set(['gap', 'source_moved', 'queue_lost']);
 const PAUSE_MIN_MS = 500;
 const PAUSE_MAX_MS = 30_000;
+/** A held table is tried again after 15 s, then ever more rarely, up to every 10 minutes. */
+const RETRY_HELD_MIN_MS = 15_000;
+const RETRY_HELD_MAX_MS = 600_000;
 
 export class SyncEngine {
   readonly #options: SyncEngineOptions;
   #current: Incarnation | null = null;
   /** The table that failed last: one that fails again at once is held. */
   #suspect: string | null = null;
+  /** When a held table is tried again, and how long it waits after that. */
+  readonly #retries = new Map<string, { at: number; pauseMs: number }>();
 
   constructor(options: SyncEngineOptions) {
     this.#options = options;
@@ -54,7 +60,8 @@ export class SyncEngine {
     const { log } = this.#options;
     let attempt = 0;
     for (;;) {
-      const incarnation = new Incarnation(this.#options);
+      const isDue = (table: TableName) => (this.#retries.get(tableLabel(table))?.at ?? 0) <= Date.now();
+      const incarnation = new Incarnation({ ...this.#options, isDue });
       this.#current = incarnation;
       try {
         return await incarnation.run(signal);
@@ -81,7 +88,8 @@ export class SyncEngine {
     if (!this.#options.patient && !incarnation.started) throw error;
     log.debug({ err: error }, 'incarnation failed');
     if (error.table !== undefined && incarnation.started) {
-      const again = this.#suspect === error.table;
+      // What it knew of the target's catalog may have been out of date: the second failure counts.
+      const again = this.#suspect === error.table || this.#retries.has(error.table);
       this.#suspect = error.table;
       log[again ? 'error' : 'warn']({ kind, table: error.table }, `${error.message} (${error.hint})`);
       if (again) await this.#hold(error.table, error);
@@ -99,6 +107,11 @@ export class SyncEngine {
       const target = await sessions.open('target', 'hold');
       const record = await readRecord(target, sync.name);
       await holdTable(target, sync.name, table, record?.started ?? null, error.message);
+      const pauseMs = Math.min(
+        RETRY_HELD_MAX_MS,
+        2 * (this.#retries.get(table)?.pauseMs ?? RETRY_HELD_MIN_MS / 2),
+      );
+      this.#retries.set(table, { at: Date.now() + pauseMs, pauseMs });
       this.#suspect = null;
     } catch (failure) {
       log.warn({ err: failure, table }, 'could not hold the table');

@@ -55,7 +55,8 @@ export class Spool {
     this.#check();
     const inOrder = this.#ring.empty && this.#tail.length === 0;
     if (inOrder && this.#inMemory < this.#memoryBytes) this.#remember(part);
-    else await this.#store(part);
+    else await this.#store(part).catch((error) => this.fail(error));
+    this.#check();
     this.#changed.emit('change');
   }
 
@@ -65,7 +66,7 @@ export class Spool {
     this.#changed.emit('change');
   }
 
-  /** Makes both ends fail with `error`: the next `push`, and the iteration at once. */
+  /** Makes both ends fail with the first such error, `push` and the iteration, whatever was pushed before. */
   fail(error: unknown): void {
     this.#failed ??= { error };
     this.#changed.emit('change');
@@ -83,7 +84,7 @@ export class Spool {
       }
       this.#check();
       if (this.#memory.length > 0) continue;
-      if (!this.#ring.empty) await this.#load();
+      if (!this.#ring.empty) await this.#load().catch((error) => this.fail(error));
       else if (this.#tail.length > 0) for (const part of this.#takeTail()) this.#remember(part);
       else if (this.#ended) return;
       else await once(this.#changed, 'change');

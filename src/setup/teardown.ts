@@ -40,10 +40,10 @@ export async function teardownSource(source: Session, options: TeardownOptions):
   await migrate(source, 'source');
   const tables = await source.rows<TableName & { relid: string; others: boolean }>(
     `select c.relid::text, c.schema_name as schema, c.table_name as name,
-            exists (select from ibex.sync_table o where o.relid = c.relid and o.sync <> $1) as others
+            exists (select from ibex.source_table o where o.relid = c.relid and o.sync <> $1) as others
        from ibex.captured c
-      where exists (select from ibex.sync_table t where t.relid = c.relid and t.sync = $1)
-         or not exists (select from ibex.sync_table t where t.relid = c.relid)`,
+      where exists (select from ibex.source_table t where t.relid = c.relid and t.sync = $1)
+         or not exists (select from ibex.source_table t where t.relid = c.relid)`,
     [options.sync],
   );
   const chosen = tables.filter(options.filter);
@@ -53,15 +53,17 @@ export async function teardownSource(source: Session, options: TeardownOptions):
     options,
   );
   if (waiting.length > 0) return { waiting, left: await countLeft(source), notRestored: [] };
-  await source.run('delete from ibex.sync_table where sync = $1 and relid = any ($2::oid[])', [
+  await source.run('delete from ibex.source_table where sync = $1 and relid = any ($2::oid[])', [
     options.sync,
     chosen.map((table) => table.relid),
   ]);
   await source.run(
-    'delete from ibex.sync s where s.name = $1 and not exists (select from ibex.sync_table t where t.sync = s.name)',
+    'delete from ibex.source_sync s where s.name = $1 and not exists (select from ibex.source_table t where t.sync = s.name)',
     [options.sync],
   );
-  const { last } = await source.row<{ last: boolean }>('select not exists (select from ibex.sync) as last');
+  const { last } = await source.row<{ last: boolean }>(
+    'select not exists (select from ibex.source_sync) as last',
+  );
   return last ? dropRemains(source) : { waiting: [], left: await countLeft(source), notRestored: [] };
 }
 
@@ -100,11 +102,11 @@ export async function teardownTarget(target: Session, options: TeardownOptions):
     }
   }
   const tables = await target.rows<TableName & { relid: string }>(
-    'select relid::text, schema_name as schema, table_name as name from ibex.sync_table where sync = $1',
+    'select relid::text, schema_name as schema, table_name as name from ibex.target_table where sync = $1',
     [options.sync],
   );
   const chosen = tables.filter(options.filter).map((table) => table.relid);
-  await target.run('delete from ibex.sync_table where sync = $1 and relid = any ($2::int8[])', [
+  await target.run('delete from ibex.target_table where sync = $1 and relid = any ($2::int8[])', [
     options.sync,
     chosen,
   ]);
@@ -123,11 +125,12 @@ export async function teardownTarget(target: Session, options: TeardownOptions):
  */
 async function dropRemains(session: Session): Promise<TeardownResult> {
   const inUse = await session.row<{ capturing: boolean; applying: boolean }>(
-    `select to_regclass('ibex.sync') is not null as capturing, to_regclass('ibex.checkpoint') is not null as applying`,
+    `select to_regclass('ibex.source_sync') is not null as capturing, to_regclass('ibex.checkpoint') is not null as applying`,
   );
   const serves = async (table: string, present: boolean) =>
     present && (await session.rows(`select from ibex.${table} limit 1`)).length > 0;
-  const needed = (await serves('sync', inUse.capturing)) || (await serves('checkpoint', inUse.applying));
+  const needed =
+    (await serves('source_sync', inUse.capturing)) || (await serves('checkpoint', inUse.applying));
   if (!needed) await session.run('drop schema if exists ibex cascade');
   return { waiting: [], left: await countLeft(session), notRestored: [] };
 }

@@ -7,8 +7,8 @@
  * transaction never waits for the queue or the target: what they cannot take yet goes to the spool.
  */
 import type { BatchHeader, BatchTable, TruncatedRelation } from '../../core/batch.ts';
-import { IbexError } from '../../core/errors.ts';
-import type { TablePlan } from '../../core/plan.ts';
+import { concerningTable, IbexError } from '../../core/errors.ts';
+import { type TablePlan, tableLabel } from '../../core/plan.ts';
 import type { BatchOutcome, BatchQueue, BatchWriter } from '../../core/ports.ts';
 import type { Snapshot, SourceIdentity } from '../../core/position.ts';
 import type { Session } from '../../postgres/session.ts';
@@ -189,7 +189,11 @@ export class DeltaReader {
       if (captured === 0) continue;
       const generations = cut.tables.generations.get(plan.relid) ?? [];
       const statement = readStatement(plan, generations, floor ?? request.from, truncated.length > 0);
-      for await (const bytes of this.#reading.copyOut(statement)) await spool.push({ table: index, bytes });
+      try {
+        for await (const bytes of this.#reading.copyOut(statement)) await spool.push({ table: index, bytes });
+      } catch (error) {
+        throw concerningTable(error, tableLabel(plan));
+      }
     }
     const relids = header.tables.map((table) => table.plan.relid);
     if (relids.length === 0) return;

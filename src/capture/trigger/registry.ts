@@ -1,6 +1,6 @@
 /**
- * The source's own record of what is captured and who still needs it: the tables `ibex.captured`, `ibex.sync`
- * and `ibex.sync_table`, and the functions below `triggers/source/functions` that work on them.
+ * The source's own record of what is captured and who still needs it: the tables `ibex.captured`, `ibex.source_sync`
+ * and `ibex.source_table`, and the functions below `triggers/source/functions` that work on them.
  */
 import { IbexError } from '../../core/errors.ts';
 import type { CaptureMode } from '../../core/plan.ts';
@@ -30,14 +30,14 @@ export async function claimIdentity(session: Session, identity: SourceIdentity):
 
 export async function registerSync(session: Session, sync: string): Promise<void> {
   await session.run(
-    'insert into ibex.sync (name, position) values ($1, txid_current_snapshot()) on conflict do nothing',
+    'insert into ibex.source_sync (name, position) values ($1, txid_current_snapshot()) on conflict do nothing',
     [sync],
   );
 }
 
 export async function registerTable(session: Session, sync: string, relid: number): Promise<void> {
   await session.run(
-    `insert into ibex.sync_table (sync, relid, floor) values ($1, $2, txid_current_snapshot()) on conflict do nothing`,
+    `insert into ibex.source_table (sync, relid, floor) values ($1, $2, txid_current_snapshot()) on conflict do nothing`,
     [sync, relid],
   );
 }
@@ -48,7 +48,7 @@ export async function registerTable(session: Session, sync: string, relid: numbe
  */
 export async function setFloor(session: Session, sync: string, relid: number): Promise<Snapshot> {
   const [row] = await session.rows<{ floor: Snapshot }>(
-    `update ibex.sync_table set floor = txid_current_snapshot() where sync = $1 and relid = $2 returning floor::text`,
+    `update ibex.source_table set floor = txid_current_snapshot() where sync = $1 and relid = $2 returning floor::text`,
     [sync, relid],
   );
   if (row === undefined)
@@ -56,27 +56,58 @@ export async function setFloor(session: Session, sync: string, relid: number): P
   return row.floor;
 }
 
-/** Lower bounds of the tables that are not in step; the others are needed from the sync's position on. */
-export type Floors = ReadonlyMap<number, Snapshot>;
+/** What a sync has durably on its target, read there at one moment. */
+export interface Applied {
+  readonly position: Snapshot;
+  /** Each table, with its own lower bound while it is not in step with the lane. */
+  readonly tables: readonly {
+    readonly relid: number;
+    readonly inStep: boolean;
+    readonly floor: Snapshot | null;
+  }[];
+}
 
-/** Tells the source that deltas visible in `position` are on the target, but for tables with a floor of their own. */
+/** The lower bounds that the source keeps for a sync, by table. Read before `Applied` is. */
+export async function readFloors(session: Session, sync: string): Promise<Map<number, Snapshot>> {
+  const rows = await session.rows<{ relid: string; floor: Snapshot }>(
+    'select relid::text, floor::text from ibex.source_table where sync = $1 and floor is not null',
+    [sync],
+  );
+  return new Map(rows.map((row) => [Number(row.relid), row.floor]));
+}
+
+/**
+ * Tells the source what need not be kept for this sync any more.
+ *
+ * A floor is let go only if the table was in step after the floor was read, and only if it is still that floor:
+ * a new copy of the table that starts meanwhile has set another one, which stays. A table that was held gets
+ * its lower bound here before the sync's position moves past it.
+ */
 export async function acknowledge(
   session: Session,
   sync: string,
-  position: Snapshot,
-  floors: Floors,
+  floors: ReadonlyMap<number, Snapshot>,
+  applied: Applied,
 ): Promise<void> {
+  const released = applied.tables.flatMap(({ relid, inStep }) => {
+    const floor = floors.get(relid);
+    return inStep && floor !== undefined ? [{ relid, floor }] : [];
+  });
+  const kept = applied.tables.filter(({ inStep, floor }) => !inStep && floor !== null);
   await session.transaction('', async () => {
-    await session.run('update ibex.sync set position = $2, updated_at = clock_timestamp() where name = $1', [
-      sync,
-      position,
-    ]);
-    const listed = [...floors].map(([relid, floor]) => ({ relid, floor }));
     await session.run(
-      `update ibex.sync_table t set floor = f.floor::txid_snapshot
-         from ibex.sync_table s left join json_to_recordset($2) f(relid int8, floor text) on f.relid = s.relid
-        where t.sync = $1 and s.sync = t.sync and s.relid = t.relid and t.floor::text is distinct from f.floor`,
-      [sync, JSON.stringify(listed)],
+      `update ibex.source_table t set floor = null from json_to_recordset($2) r(relid int8, floor text)
+        where t.sync = $1 and t.relid = r.relid and t.floor::text = r.floor`,
+      [sync, JSON.stringify(released)],
+    );
+    await session.run(
+      `update ibex.source_table t set floor = k.floor::txid_snapshot from json_to_recordset($2) k(relid int8, floor text)
+        where t.sync = $1 and t.relid = k.relid and t.floor is null`,
+      [sync, JSON.stringify(kept)],
+    );
+    await session.run(
+      'update ibex.source_sync set position = $2, updated_at = clock_timestamp() where name = $1',
+      [sync, applied.position],
     );
   });
 }
@@ -103,7 +134,7 @@ export async function readCaptured(session: Session, sync: string): Promise<Capt
   const rows = await session.rows<CapturedRow>(
     `select c.relid::text, n.nspname as schema, t.relname as name, c.mode, c.columns as noted, c.types as "notedTypes",
             c.armed_at is not null as armed, c.forgotten::text
-       from ibex.sync_table s join ibex.captured c on c.relid = s.relid
+       from ibex.source_table s join ibex.captured c on c.relid = s.relid
        join pg_class t on t.oid = c.relid join pg_namespace n on n.oid = t.relnamespace
       where s.sync = $1 order by 2, 3`,
     [sync],
@@ -135,7 +166,7 @@ export interface Drift {
 export async function readDrift(session: Session, sync: string): Promise<Drift[]> {
   return session.rows<Drift>(
     `with armed as (
-       select c.* from ibex.sync_table t join ibex.captured c on c.relid = t.relid
+       select c.* from ibex.source_table t join ibex.captured c on c.relid = t.relid
         where t.sync = $1 and c.armed_at is not null
      )
      select * from (
@@ -173,7 +204,7 @@ export async function readGenerations(session: Session, sync: string): Promise<G
   const rows = await session.rows<{ relid: string; n: number; bytes: string; current: boolean }>(
     `select g.relid::text, g.n, g.n = c.generation as current,
             pg_relation_size(format('ibex.delta_%s_%s', g.relid, g.n)::regclass)::text as bytes
-       from ibex.sync_table t join ibex.captured c on c.relid = t.relid join ibex.generation g on g.relid = c.relid
+       from ibex.source_table t join ibex.captured c on c.relid = t.relid join ibex.generation g on g.relid = c.relid
       where t.sync = $1 and pg_relation_size(format('ibex.delta_%s_%s', g.relid, g.n)::regclass) > 0`,
     [sync],
   );

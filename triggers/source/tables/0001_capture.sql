@@ -37,15 +37,15 @@ create table ibex.generation (
 );
 
 -- One row a sync that reads here.
-create table ibex.sync (
+create table ibex.source_sync (
   name       text primary key,
   position   txid_snapshot not null,  -- acknowledged: everything visible in it is on the target
   updated_at timestamptz not null default clock_timestamp()
 );
 
 -- The tables of each sync. A floor is a lower bound of its own, while the table is copied or held.
-create table ibex.sync_table (
-  sync  text not null references ibex.sync on delete cascade,
+create table ibex.source_table (
+  sync  text not null references ibex.source_sync on delete cascade,
   relid oid not null references ibex.captured on delete cascade,
   floor txid_snapshot,
   primary key (sync, relid)

@@ -27,7 +27,7 @@ create table ibex.holder (
 --   joining    copied; the next batch takes it from `floor` on, and so into step
 --   streaming  in step with the lane                 moved on by: the applier
 --   held       waits for a person or a condition (`reason`); read again from `floor` on
-create table ibex.sync_table (
+create table ibex.target_table (
   sync      text not null references ibex.checkpoint on delete cascade,
   relid     bigint not null,     -- oid of the table on the source
   schema_name text not null,
@@ -55,7 +55,7 @@ create table ibex.chunk (
   last_block  bigint,            -- null: to the end
   rows      bigint,              -- null until done
   primary key (sync, relid, n),
-  foreign key (sync, relid) references ibex.sync_table on delete cascade
+  foreign key (sync, relid) references ibex.target_table on delete cascade
 );
 
 -- Constraints, triggers and rules of the target that were set aside, written down before they are touched.
