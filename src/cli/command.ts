@@ -2,15 +2,17 @@
  * The frame around every command: options from the one schema, settings, log, signals, and errors turned into two
  * lines and an exit code. A command itself is argv -> call -> exit code.
  */
-import { type Command, Option } from 'commander';
+import { type Command, type CommanderError, Option } from 'commander';
 import { type Config, loadConfig } from '../config/load.ts';
 import { envOf, flagOf, listOptions, type OptionName } from '../config/options.ts';
 import type { SyncConfig } from '../config/syncs.ts';
 import { IbexError } from '../core/errors.ts';
-import { matches } from '../core/patterns.ts';
+import { matches, type TablePattern } from '../core/patterns.ts';
 import type { TableName } from '../core/plan.ts';
 import { createLog, type Logger } from '../observe/log.ts';
 import { Session } from '../postgres/session.ts';
+import { readKnown } from '../setup/setup.ts';
+import { requireMatches } from '../setup/tables.ts';
 
 /** 0 yes or done, 1 the answer is no, 2 wrong usage or configuration, 3 could not do it. */
 export type ExitCode = 0 | 1 | 2 | 3;
@@ -33,6 +35,8 @@ export interface CommandSpec {
   readonly own?: readonly Option[];
   /** Works with one of the two URLs. */
   readonly oneSided?: boolean;
+  /** What a stop by signal exits with when it had to be cut short. Default: 3. */
+  readonly stopCode?: ExitCode;
   readonly run: (context: Context) => Promise<ExitCode>;
 }
 
@@ -41,6 +45,9 @@ const EVERYWHERE: readonly OptionName[] = ['source', 'target', 'config', 'sync',
 /** Adds a command to the program. */
 export function addCommand(program: Command, spec: CommandSpec): void {
   const command = program.command(spec.name).summary(spec.summary).description(spec.description);
+  command.exitOverride((error) => {
+    throw Object.assign(error, { command: spec.name });
+  });
   const wanted = new Set<OptionName>([...EVERYWHERE, ...spec.options]);
   for (const { name, info } of listOptions().filter((option) => wanted.has(option.name))) {
     const argument = info.argument === undefined ? '' : ` <${info.argument}>`;
@@ -63,22 +70,36 @@ async function runCommand(spec: CommandSpec, flags: Record<string, unknown>): Pr
     debug = config.logLevel === 'debug';
     const log = createLog({ level: config.logLevel, format: config.logFormat });
     for (const warning of config.warnings) log.warn(warning);
-    return await spec.run({ config, log, signal: stopSignal(), flags });
+    return await spec.run({ config, log, signal: stopSignal(spec.stopCode ?? 3), flags });
   } catch (error) {
     return report(error, debug);
   }
 }
 
+/** After this long a stop does not wait any more for a server that does not answer. Nothing is lost by it. */
+const STOP_AFTER_MS = 8_000;
+
 /** Aborted by the first SIGINT or SIGTERM. A second one ends the process at once. */
-export function stopSignal(): AbortSignal {
+export function stopSignal(exitCode: ExitCode): AbortSignal {
   const controller = new AbortController();
   for (const name of ['SIGINT', 'SIGTERM'] as const) {
     process.on(name, () => {
       if (controller.signal.aborted) process.exit(3);
+      setTimeout(() => process.exit(exitCode), STOP_AFTER_MS).unref();
       controller.abort(new Error(name));
     });
   }
   return controller.signal;
+}
+
+/** What commander finds wrong with the arguments. A value that stands in a wrong place may hold a password. */
+export function usageError(error: CommanderError & { command?: string }): IbexError {
+  const [first = '', suggestion] = error.message.split('\n');
+  const what = first.replace(/^error: /, '').replace(/(--[\w-]+)=.*'/, "$1'");
+  const safe = /:\/\/|@|=/.test(what) ? what.replace(/'.*'/, '(not shown: it may hold a password)') : what;
+  const help = `\`ibex ${error.command === undefined ? '' : `${error.command} `}--help\` lists what there is.`;
+  const meant = suggestion === undefined ? '' : `${suggestion.replace(/^\((.*)\)$/, '$1')} `;
+  return new IbexError('config', safe, { hint: `${meant}${help}` });
 }
 
 /** Prints an error as two lines, what and what to do; the stack only at log level debug. */
@@ -87,9 +108,15 @@ export function report(error: unknown, debug: boolean): ExitCode {
     error instanceof IbexError
       ? error
       : new IbexError('internal', String((error as Error)?.message ?? error));
-  process.stderr.write(`error: ${known.message}\n  ${known.hint}\n`);
+  writeError(known);
   if (debug) process.stderr.write(`${(error as Error)?.stack}\n`);
   return known.exitCode;
+}
+
+/** The two lines of an error. What servers say may have lines of its own. */
+export function writeError({ message, hint }: IbexError): void {
+  const line = (text: string) => text.trim().replace(/\s*\n\s*/g, ' ');
+  process.stderr.write(`error: ${line(message)}\n  ${line(hint)}\n`);
 }
 
 /** The one sync that a one-shot command works on. */
@@ -128,12 +155,18 @@ export async function withBothSides<T>(
   }
 }
 
-/** Whether a table of the set that was set up is meant; without patterns all of them are. */
-export function tableFilter(sync: SyncConfig): (table: TableName) => boolean {
-  const named = (table: TableName) => (pattern: Parameters<typeof matches>[0]) =>
-    matches(pattern, table.schema, table.name);
+/** Whether a table of the set that was set up is meant; without patterns in the call all of them are. */
+export function tableFilter({ asked }: SyncConfig): (table: TableName) => boolean {
+  const named = (table: TableName) => (pattern: TablePattern) => matches(pattern, table.schema, table.name);
   return (table) =>
-    (sync.tables.length === 0 || sync.tables.some(named(table))) && !sync.exclude.some(named(table));
+    (asked.tables.length === 0 || asked.tables.some(named(table))) && !asked.exclude.some(named(table));
+}
+
+/** Errors: `unknown_table` when the call names a table that the sync does not have. Nothing if it is not set up. */
+export async function requireKnown(target: Session, { name, asked }: SyncConfig): Promise<void> {
+  if (asked.tables.length + asked.exclude.length === 0) return;
+  const known = await readKnown(target, name);
+  if (known.length > 0) requireMatches(asked, known, name);
 }
 
 /** Prints a result: one JSON document, or text. */

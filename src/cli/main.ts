@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { backfill } from './backfill.ts';
-import { addCommand, report } from './command.ts';
+import { addCommand, report, usageError } from './command.ts';
 import { run } from './run.ts';
 import { setup } from './setup.ts';
 import { status } from './status.ts';
@@ -16,18 +16,18 @@ const { version, description } = JSON.parse(
 const program = new Command('ibex')
   .description(description)
   .version(version)
-  .showHelpAfterError('(ibex --help lists the commands and options)')
+  // Usage errors are reported below, as two lines like all others.
+  .configureOutput({ outputError: () => undefined })
   .configureHelp({ sortSubcommands: false, showGlobalOptions: true })
   .exitOverride();
 
 for (const spec of [setup, backfill, run, wait, status, teardown]) addCommand(program, spec);
-for (const command of program.commands)
-  command.exitOverride().showHelpAfterError(`(ibex ${command.name()} --help)`);
 
 try {
   await program.parseAsync();
 } catch (error) {
-  // Commander has already said what is wrong; wrong usage is 2 whatever it thinks.
-  if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : 2;
-  else process.exitCode = report(error, false);
+  // Help and version, asked for or not, were written where they belong.
+  if (!(error instanceof CommanderError)) process.exitCode = report(error, false);
+  else if (error.exitCode === 0) process.exitCode = 0;
+  else process.exitCode = error.code === 'commander.help' ? 2 : report(usageError(error), false);
 }

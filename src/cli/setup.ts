@@ -6,7 +6,7 @@ import { tableLabel } from '../core/plan.ts';
 import { readRoster } from '../engine/roster.ts';
 import type { Session } from '../postgres/session.ts';
 import { armAll, inspect, install } from '../setup/setup.ts';
-import { type CommandSpec, type Context, onlySync, print, withBothSides } from './command.ts';
+import { type CommandSpec, type Context, onlySync, print, withBothSides, writeError } from './command.ts';
 
 export const setup: CommandSpec = {
   name: 'setup',
@@ -27,11 +27,11 @@ async function setUp({ config, signal }: Context, source: Session, target: Sessi
   const inspection = await inspect(options);
   const [obstacle, ...more] = inspection.obstacles;
   if (obstacle !== undefined) {
-    for (const { error } of more) process.stderr.write(`error: ${error.message}\n  ${error.hint}\n`);
+    for (const { error } of more) writeError(error);
     throw obstacle.error;
   }
   const refused = await install(options, inspection);
-  for (const { error } of refused) process.stderr.write(`error: ${error.message}\n  ${error.hint}\n`);
+  for (const { error } of refused) writeError(error);
   const waiting = await armPatiently(
     source,
     target,

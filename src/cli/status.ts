@@ -8,6 +8,7 @@ import {
   type Context,
   type ExitCode,
   print,
+  requireKnown,
   tableFilter,
   withBothSides,
 } from './command.ts';
@@ -34,9 +35,10 @@ async function show({ config }: Context): Promise<ExitCode> {
   const all: SyncStatus[] = [];
   for (const sync of config.syncs) {
     all.push(
-      await withBothSides(sync, 'status', (source, target) =>
-        readStatus(source, target, sync.name, tableFilter(sync)),
-      ),
+      await withBothSides(sync, 'status', async (source, target) => {
+        await requireKnown(target, sync);
+        return readStatus(source, target, sync.name, tableFilter(sync));
+      }),
     );
   }
   print(config.json, all, all.map(statusText).join('\n\n'));

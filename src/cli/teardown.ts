@@ -1,9 +1,13 @@
 /** `ibex teardown`: disarms and removes everything, each side by itself, and shows the query that proves it. */
 import { createInterface } from 'node:readline/promises';
 import { Option } from 'commander';
+import type { SyncConfig } from '../config/syncs.ts';
 import { IbexError } from '../core/errors.ts';
 import { readDaemon } from '../observe/status.ts';
-import { isInstalled } from '../postgres/migrate.ts';
+import { listTables } from '../postgres/catalog.ts';
+import type { Session } from '../postgres/session.ts';
+import { readKnown } from '../setup/setup.ts';
+import { requireMatches } from '../setup/tables.ts';
 import {
   PROOF,
   type TeardownOptions,
@@ -19,6 +23,7 @@ import {
   openSession,
   print,
   tableFilter,
+  writeError,
 } from './command.ts';
 
 export const teardown: CommandSpec = {
@@ -40,64 +45,106 @@ export const teardown: CommandSpec = {
       patienceMs: config.armTimeoutMs,
       signal: context.signal,
     };
-    // The target first: it knows whether a daemon still runs the sync.
-    const target = await side(context, 'target', options);
-    const source = await side(context, 'source', options);
-    const sides = { source, target };
-    const text = [
-      ...Object.entries(sides).map(([name, result]) => sideText(name, result)),
-      '',
-      `${PROOF};`,
-    ].join('\n');
-    print(config.json, { sync: sync.name, ...sides, proof: PROOF }, text);
-    return exitCode(Object.values(sides));
+    const sides = await openBoth(sync);
+    try {
+      await refuseWhileRunning(sides, sync.name);
+      await requireTables(sides, sync);
+      return await removeFrom(sides, options, config.json);
+    } finally {
+      for (const { session } of Object.values(sides)) await session?.close();
+    }
   },
 };
 
-/** What came of one side; `error` when it could not be reached. */
-type SideResult = TeardownResult | { readonly error: string };
-
-async function side(
-  context: Context,
-  name: 'source' | 'target',
-  options: TeardownOptions,
-): Promise<SideResult> {
-  const sync = onlySync(context.config);
-  let session: Awaited<ReturnType<typeof openSession>>;
-  try {
-    session = await openSession(sync, name, 'teardown');
-  } catch (error) {
-    if (error instanceof IbexError && ['connection', 'config', 'authentication'].includes(error.kind)) {
-      return { error: error.message };
-    }
-    throw error;
-  }
-  try {
-    if (name === 'target' && (await isInstalled(session))) await refuseWhileRunning(session, sync.name);
-    return name === 'source'
-      ? await teardownSource(session, options)
-      : await teardownTarget(session, options);
-  } finally {
-    await session.close();
-  }
+/** A session, or why there is none; neither when the user named the other side only. */
+interface Side {
+  readonly session?: Session;
+  readonly error?: IbexError;
 }
 
-async function refuseWhileRunning(
-  target: Awaited<ReturnType<typeof openSession>>,
-  sync: string,
-): Promise<void> {
+type Sides = Readonly<Record<'source' | 'target', Side>>;
+
+/** What came of one side. */
+type SideResult = TeardownResult | { readonly error: string };
+
+/** Opens what can be reached. Errors: that of a wrong setting, or of the source when neither can be reached. */
+async function openBoth(sync: SyncConfig): Promise<Sides> {
+  const open = async (name: 'source' | 'target'): Promise<Side> => {
+    if (!sync[name].given) return {};
+    try {
+      return { session: await openSession(sync, name, 'teardown') };
+    } catch (error) {
+      if (!(error instanceof IbexError)) throw error;
+      return { error };
+    }
+  };
+  const sides = { source: await open('source'), target: await open('target') };
+  const { source, target } = sides;
+  const wrong = [source, target].find(({ error }) => error?.kind === 'config')?.error;
+  if (wrong === undefined && (source.session ?? target.session) !== undefined) return sides;
+  await source.session?.close();
+  await target.session?.close();
+  throw wrong ?? source.error ?? target.error;
+}
+
+async function removeFrom(sides: Sides, options: TeardownOptions, json: boolean): Promise<ExitCode> {
+  const results: Partial<Record<keyof Sides, SideResult>> = {};
+  for (const name of ['source', 'target'] as const) {
+    const { session, error } = sides[name];
+    const remove = name === 'source' ? teardownSource : teardownTarget;
+    if (session !== undefined) results[name] = await remove(session, options);
+    if (error !== undefined) results[name] = { error: error.message };
+  }
+  const text = [...Object.entries(results).map(([name, result]) => sideText(name, result)), '', `${PROOF};`];
+  print(json, { sync: options.sync, ...results, proof: PROOF }, text.join('\n'));
+  for (const [name, { error }] of Object.entries(sides)) if (error) writeError(notReached(name, error));
+  return Object.values(results).some(isUnfinished) ? 1 : 0;
+}
+
+function notReached(side: string, { kind, message, hint }: IbexError): IbexError {
+  return new IbexError(kind, `the ${side} was not reached and keeps what is on it: ${message}`, {
+    hint: `${hint} Then run \`ibex teardown\` again.`,
+  });
+}
+
+/** It would set up again what is removed. The target knows who it is; its sessions on the source give it away, too. */
+async function refuseWhileRunning({ source, target }: Sides, sync: string): Promise<void> {
+  const daemon =
+    target.session && (await isApplying(target.session)) && (await readDaemon(target.session, sync));
+  const who = daemon
+    ? `${daemon.host}, process ${daemon.pid}`
+    : source.session && (await readerOf(source.session, sync));
+  if (!who) return;
+  throw new IbexError('taken', `sync ${sync} is being run by a daemon (${who})`, {
+    hint: 'Stop it first: it would set up again what is removed.',
+  });
+}
+
+/** A table that was taken out before is still one of the application's: doing it again is no mistake. */
+async function requireTables({ source, target }: Sides, sync: SyncConfig): Promise<void> {
+  const { name, asked } = sync;
+  if (asked.tables.length + asked.exclude.length === 0) return;
+  const there = await Promise.all(
+    [source, target].map(({ session }) => (session ? listTables(session) : [])),
+  );
+  const known = target.session ? await readKnown(target.session, name) : [];
+  requireMatches(asked, [...known, ...there.flat()], name);
+}
+
+async function isApplying(target: Session): Promise<boolean> {
   const { known } = await target.row<{ known: boolean }>(
     `select to_regclass('ibex.holder') is not null as known`,
   );
-  const daemon = known ? await readDaemon(target, sync) : null;
-  if (daemon === null) return;
-  throw new IbexError(
-    'taken',
-    `sync ${sync} is being run by a daemon (${daemon.host}, process ${daemon.pid})`,
-    {
-      hint: 'Stop it first: it would set up again what is removed.',
-    },
+  return known;
+}
+
+async function readerOf(source: Session, sync: string): Promise<string | undefined> {
+  const [reader] = await source.rows<{ pid: number }>(
+    `select pid from pg_stat_activity
+      where datname = current_database() and application_name = format('ibex:%s:read', $1::text) limit 1`,
+    [sync],
   );
+  return reader && `it reads on the source, pid ${reader.pid}`;
 }
 
 async function confirm({ config, flags }: Context): Promise<void> {
@@ -123,9 +170,6 @@ function sideText(name: string, result: SideResult): string {
   return [...lines, ...result.notRestored.map((reason) => `  not restored: ${reason}`)].join('\n');
 }
 
-function exitCode(sides: readonly SideResult[]): ExitCode {
-  if (sides.every((result) => 'error' in result)) return 3;
-  const unfinished = (result: SideResult) =>
-    'error' in result || result.waiting.length > 0 || result.notRestored.length > 0;
-  return sides.some(unfinished) ? 1 : 0;
+function isUnfinished(result: SideResult): boolean {
+  return 'error' in result || result.waiting.length > 0 || result.notRestored.length > 0;
 }

@@ -1,6 +1,6 @@
 /** `ibex wait`: exits 0 as soon as everything committed on the source before the call is on the target. */
 import { waitForTarget } from '../observe/wait.ts';
-import { type CommandSpec, onlySync, print, tableFilter, withBothSides } from './command.ts';
+import { type CommandSpec, onlySync, print, requireKnown, tableFilter, withBothSides } from './command.ts';
 
 export const wait: CommandSpec = {
   name: 'wait',
@@ -11,6 +11,7 @@ export const wait: CommandSpec = {
   run: ({ config, signal }) => {
     const sync = onlySync(config);
     return withBothSides(sync, 'wait', async (source, target) => {
+      await requireKnown(target, sync);
       const filter = tableFilter(sync);
       const result = await waitForTarget(source, target, {
         sync: sync.name,

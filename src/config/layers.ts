@@ -14,6 +14,8 @@ export interface Setting {
   readonly place: string;
   /** The directory that a relative path in the value starts from. */
   readonly base: string;
+  /** It stands in the file, and so for every call. */
+  readonly inFile?: true;
 }
 
 export type Settings = { [Name in OptionName]?: Setting };

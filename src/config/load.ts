@@ -91,7 +91,7 @@ function fromFile({ options, locate }: ConfigFile, base: string): Settings {
   const settings: Settings = {};
   for (const { name } of listOptions()) {
     const value = options[name];
-    if (value !== undefined) settings[name] = { value, place: locate([name]), base };
+    if (value !== undefined) settings[name] = { value, place: locate([name]), base, inFile: true };
   }
   return settings;
 }

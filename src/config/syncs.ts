@@ -19,6 +19,13 @@ export interface SyncConfig {
   /** Empty when the user named none: every eligible table, or the set that was set up. */
   tables: TablePattern[];
   exclude: TablePattern[];
+  /** What this one call named, by flag or environment: it picks from the set that was set up. */
+  asked: { tables: TablePattern[]; exclude: TablePattern[] };
+}
+
+function askedFor(settings: Settings, options: Options): SyncConfig['asked'] {
+  const list = (name: 'tables' | 'exclude') => (settings[name]?.inFile ? [] : (options[name] ?? []));
+  return { tables: list('tables'), exclude: list('exclude') };
 }
 
 /** The sync `main` from node `source` to node `target`, one of which may be missing when `oneSided`. */
@@ -43,7 +50,7 @@ export function mainSync(
     );
     const other = name === 'source' ? options.target : options.source;
     if (!oneSided || other === undefined) throw missing;
-    return { name, resolveUrl: () => Promise.reject(missing) };
+    return { name, given: false, resolveUrl: () => Promise.reject(missing) };
   };
   return {
     name: 'main',
@@ -51,6 +58,7 @@ export function mainSync(
     target: node('target'),
     tables: options.tables ?? [],
     exclude: options.exclude ?? [],
+    asked: askedFor(settings, options),
   };
 }
 
@@ -104,6 +112,7 @@ export function syncsOfFile(
     target: node(sync.to),
     tables: options.tables ?? sync.tables ?? [],
     exclude: options.exclude ?? sync.exclude ?? [],
+    asked: askedFor(settings, options),
   }));
 }
 

@@ -15,6 +15,8 @@ import type { NodeSource } from './options.ts';
 /** A database server as a party of syncs. */
 export interface NodeConfig {
   name: string;
+  /** False when the user named the other side only, for a command that can do with one. */
+  given: boolean;
   /**
    * Reads the URL anew on each call. Rejects with IbexError `config` when file or command do not give one,
    * or `connection` when the command ran and failed, which may pass. A command has 30 seconds.
@@ -39,6 +41,7 @@ export function nodeConfig(
 ): NodeConfig {
   return {
     name,
+    given: true,
     async resolveUrl() {
       if ('url' in source) return source.url;
       const output =

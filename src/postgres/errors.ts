@@ -41,6 +41,11 @@ const SOCKET_CODES = new Set([
   'EACCES',
 ]);
 
+/** What OpenSSL and Node say about certificates. */
+const CERTIFICATE = /^(ERR_TLS|CERT_|UNABLE_|SELF_SIGNED|DEPTH_ZERO)/;
+/** The text of pg/lib/connection.js: this error carries no code. */
+const NO_TLS = 'The server does not support SSL connections';
+
 /** A constraint, lock or column in trouble, as the server names it. */
 export interface ServerError {
   readonly state: string;
@@ -62,13 +67,10 @@ function kindOf(error: unknown): ErrorKind {
     return BY_STATE.find(([prefix]) => state.startsWith(prefix))?.[1] ?? 'internal';
   }
   const code = (error as { code?: unknown } | null)?.code;
-  if (
-    typeof code === 'string' &&
-    (SOCKET_CODES.has(code) || /^(ERR_TLS|CERT_|UNABLE_|SELF_SIGNED|DEPTH_ZERO)/.test(code))
-  ) {
-    return 'connection';
-  }
+  if (typeof code === 'string' && (SOCKET_CODES.has(code) || CERTIFICATE.test(code))) return 'connection';
   const message = error instanceof Error ? error.message : String(error);
+  // Not a matter of waiting: the server's administrator or the URL has to change.
+  if (message === NO_TLS) return 'unsupported';
   if (
     /Connection terminated|Client has encountered a connection error|timeout expired|not queryable|SSL/i.test(
       message,
@@ -87,14 +89,22 @@ function kindOf(error: unknown): ErrorKind {
 export function toIbexError(error: unknown, server: string): IbexError {
   if (error instanceof IbexError) return error;
   const kind = kindOf(error);
-  const message = error instanceof Error ? error.message || error.name : String(error);
+  const { code } = error as { code?: string };
+  // Several addresses of a host that all failed come as an error without text.
+  const message = (error instanceof Error ? error.message : String(error)) || code || 'unknown error';
   if (kind === 'authentication' && /password must be a string/.test(message)) {
     return new IbexError(kind, `${server}: the server asks for a password and none was given`, {
       hint: 'Put it into the URL, PGPASSWORD or ~/.pgpass.',
       cause: error,
     });
   }
-  const code = (error as { code?: string }).code;
-  const what = message || code || 'unknown error';
-  return new IbexError(kind, `${server}: ${what}`, { cause: error });
+  const hint = hintOn(message, code);
+  return new IbexError(kind, `${server}: ${message}`, { cause: error, ...(hint && { hint }) });
+}
+
+/** What to do, where the kind alone would point to the wrong place. */
+function hintOn(message: string, code: string | undefined): string | undefined {
+  if (message === NO_TLS) return 'Turn TLS on at the server, or connect with sslmode=prefer or disable.';
+  if (code !== undefined && CERTIFICATE.test(code)) return 'Check sslmode and sslrootcert of the URL.';
+  return undefined;
 }

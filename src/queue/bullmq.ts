@@ -50,8 +50,13 @@ const CLOSE_MS = 2000;
 /** Connects, checks the server, and makes the queue of one sync. */
 export async function createRedisQueue(options: RedisQueueOptions): Promise<BatchQueue> {
   const server = describeServer(options.url);
-  const feed = new Redis(options.url, failFast(`ibex:${keyName(options.sync)}:feed`));
-  const pop = new Redis(options.url, failFast(`ibex:${keyName(options.sync)}:pop`));
+  const feed = new Redis(options.url, { ...FAIL_FAST, connectionName: `ibex:${keyName(options.sync)}:feed` });
+  const pop = new Redis(options.url, {
+    ...FAIL_FAST,
+    connectionName: `ibex:${keyName(options.sync)}:pop`,
+    // A batch that was announced again may find this one connection not back yet: it waits for the next try.
+    enableOfflineQueue: true,
+  });
   try {
     await Promise.all([connect(feed, options.log), connect(pop, options.log)]);
     checkServer(await feed.info(), server, options.log);
@@ -88,8 +93,7 @@ class RedisQueue implements BatchQueue {
     this.#jobs = new Queue(keyName(options.sync), { connection: feed, ...BULLMQ });
     this.#jobs.on('error', (error) => this.#debug(error));
     this.#pulse = setInterval(() => void this.#beat(), PULSE_MS);
-    feed.on('close', () => this.#closed || options.log.warn(`connection to Redis at ${server} is lost`));
-    feed.on('ready', () => options.log.info(`connected to Redis at ${server} again`));
+    this.#reportOutages();
   }
 
   async open(header: BatchHeader): Promise<BatchWriter> {
@@ -284,18 +288,19 @@ class RedisQueue implements BatchQueue {
   async #check(id: string, batch: RedisBatch): Promise<void> {
     if (batch.settled) return this.#release(id, batch);
     if (!batch.announced || batch.received) return;
-    const { job, list, pushed, outcome } = batch.keys;
+    const { job, jobId, list, pushed, outcome } = batch.keys;
     try {
-      // In this order: a consumer elsewhere leaves word before its job goes.
-      const [exists, report] = await Promise.all([
+      const [exists, state] = await Promise.all([
         this.#feed.exists(job),
-        this.#feed.get(outcome),
+        this.#jobs.getJobState(jobId),
         this.#feed.pexpire(list, KEY_TTL_MS),
         this.#feed.pexpire(pushed, KEY_TTL_MS),
         batch.measure(),
       ]);
+      // Asked last: a consumer elsewhere leaves word before its job goes.
+      const report = await this.#feed.get(outcome);
       if (report !== null) batch.conclude(JSON.parse(report));
-      else if (exists === 0 && !batch.received) batch.fail(lostError());
+      else if ((exists === 0 || state === 'unknown') && !batch.received) batch.fail(lostError());
     } catch (error) {
       if (!batch.received) batch.fail(this.#toError(error));
     }
@@ -332,6 +337,19 @@ class RedisQueue implements BatchQueue {
     const { message } = error as Error;
     const what = NO_CONNECTION.test(message) ? 'the connection is lost' : message;
     return new IbexError('queue', `Redis at ${this.#server}: ${what}`);
+  }
+
+  #reportOutages(): void {
+    let connected = true; // The driver says `close` after every attempt.
+    this.#feed.on('close', () => {
+      if (connected && !this.#closed)
+        this.#options.log.warn(`lost the connection to Redis at ${this.#server}`);
+      connected = false;
+    });
+    this.#feed.on('ready', () => {
+      this.#options.log.info(`connected to Redis at ${this.#server} again`);
+      connected = true;
+    });
   }
 
   #debug(error: unknown): void {
@@ -642,16 +660,13 @@ const CONNECTION = {
 };
 
 /** A command that Redis did not take or not answer fails at once; the reader starts again anyway. */
-function failFast(connectionName: string) {
-  return {
-    connectionName,
-    ...CONNECTION,
-    lazyConnect: true,
-    // Not `autoResendUnfulfilledCommands: false`: that leaves unanswered commands pending for ever.
-    maxRetriesPerRequest: 0,
-    enableOfflineQueue: false,
-  } satisfies RedisOptions;
-}
+const FAIL_FAST = {
+  ...CONNECTION,
+  lazyConnect: true,
+  enableOfflineQueue: false,
+  // Not `autoResendUnfulfilledCommands: false`: that leaves unanswered commands pending for ever.
+  maxRetriesPerRequest: 0,
+} satisfies RedisOptions;
 
 /** What the driver says of commands that it could not send, or that were not answered. */
 const NO_CONNECTION = /isn't writeable|max retries per request|Connection is closed|Command aborted/;

@@ -2,17 +2,19 @@
  * Prepares both sides of a sync: the schema `ibex`, the capture of every table, its place in the sync. Arming,
  * which may have to wait for locks, is the last step and can be gone on with at any time. Safe to repeat.
  */
+import { randomInt } from 'node:crypto';
 import { parkTriggersAndRules } from '../apply/parking.ts';
 import {
   readSyncTables,
   registerSync as registerOnTarget,
   registerTable as registerTableOnTarget,
+  requestCopy,
   setReason,
 } from '../apply/state.ts';
 import { prepareCapture, tryArm, type Waiting } from '../capture/trigger/arming.ts';
-import { claimIdentity, registerSync, registerTable } from '../capture/trigger/registry.ts';
+import { claimIdentity, readCaptured, registerSync, registerTable } from '../capture/trigger/registry.ts';
 import { IbexError } from '../core/errors.ts';
-import { tableLabel } from '../core/plan.ts';
+import { type TableName, tableLabel } from '../core/plan.ts';
 import { identityDifference } from '../core/position.ts';
 import type { TableInfo } from '../core/table.ts';
 import { checkServer, readIdentity } from '../postgres/catalog.ts';
@@ -40,8 +42,7 @@ export async function inspect(options: SetupOptions): Promise<SetupResult> {
   const { source, target } = options;
   await checkServer(source);
   await checkServer(target);
-  const [here, there] = [await readIdentity(source), await readIdentity(target)];
-  if (here.system !== 'hidden' && identityDifference(here, there) === null) {
+  if (await areSame(source, target)) {
     throw new IbexError(
       'config',
       `source and target are the same database (${source.server}, ${target.server})`,
@@ -50,8 +51,49 @@ export async function inspect(options: SetupOptions): Promise<SetupResult> {
       },
     );
   }
-  const tables = await chooseTables(source, options);
+  await requireSchema(source);
+  await requireSchema(target);
+  const tables = await chooseTables(source, options, await readKnown(target, options.sync));
   return { tables, obstacles: await findObstacles(source, target, tables) };
+}
+
+async function areSame(source: Session, target: Session): Promise<boolean> {
+  const [here, there] = [await readIdentity(source), await readIdentity(target)];
+  if (here.system !== 'hidden') return identityDifference(here, there) === null;
+  // Where the provider hides which server this is: a lock that one session holds, the other cannot have.
+  const key = randomInt(2 ** 31);
+  return source.transaction('', async () => {
+    await source.run(`select pg_advisory_xact_lock(hashtext('ibex'), $1)`, [key]);
+    const { free } = await target.row<{ free: boolean }>(
+      `select pg_try_advisory_xact_lock(hashtext('ibex'), $1) as free`,
+      [key],
+    );
+    return !free;
+  });
+}
+
+/** Whether the schema is there or can be made, before the other side gets one. */
+async function requireSchema(session: Session): Promise<void> {
+  const { possible, role, database } = await session.row<{
+    possible: boolean;
+    role: string;
+    database: string;
+  }>(
+    `select to_regnamespace('ibex') is not null or has_database_privilege(current_database(), 'create') as possible,
+            current_user as role, current_database() as database`,
+  );
+  if (possible) return;
+  throw new IbexError('privilege', `${session.server}: role ${role} may not create the schema ibex`, {
+    hint: `As the owner of the database: grant create on database "${database}" to "${role}";`,
+  });
+}
+
+/** The tables that the sync has, as the target knows them; none when it is not set up. */
+export async function readKnown(target: Session, sync: string): Promise<TableName[]> {
+  const { present } = await target.row<{ present: boolean }>(
+    `select to_regclass('ibex.target_table') is not null as present`,
+  );
+  return present ? readSyncTables(target, sync) : [];
 }
 
 /**
@@ -70,13 +112,16 @@ export async function install(
   await registerSync(source, sync);
   await registerOnTarget(target, sync, identity);
   const known = new Map((await readSyncTables(target, sync)).map((table) => [table.relid, table]));
+  const captured = new Set((await readCaptured(source, sync)).map((table) => table.relid));
   const all = [...obstacles];
   for (const table of tables) {
     const record = known.get(table.relid);
-    if (record !== undefined && record.reason === null && !obstacles.some((one) => one.table === table))
-      continue;
-    if (record === undefined) await registerTableOnTarget(target, sync, table);
     const seen = obstacles.find((obstacle) => obstacle.table === table);
+    if (record?.reason === null && captured.has(table.relid) && seen === undefined) continue;
+    if (record === undefined) await registerTableOnTarget(target, sync, table);
+    // Its capture was taken off, by a teardown of the source alone: what changed since is in no delta.
+    else if (!captured.has(table.relid) && record.state !== 'pending')
+      await requestCopy(target, sync, table.relid, true, seen?.error.message ?? null);
     const obstacle = seen ?? (await capture(source, sync, table));
     if (obstacle !== undefined && seen === undefined) all.push(obstacle);
     if (record?.state !== 'held') await setReason(target, sync, table.relid, obstacle?.error.message ?? null);

@@ -14,25 +14,42 @@ export interface TableChoice {
 }
 
 /**
- * The tables of the source that the patterns name, by default all of the application's.
+ * The tables of the source that the patterns name, by default all of the application's. `known` are those that
+ * the sync has carried: a daemon does not fail because one of them was dropped.
  * Errors: `unknown_table` for a pattern that names nothing, or when nothing is left.
  */
-export async function chooseTables(source: Session, choice: TableChoice): Promise<TableInfo[]> {
+export async function chooseTables(
+  source: Session,
+  choice: TableChoice,
+  known: readonly TableName[],
+): Promise<TableInfo[]> {
   const all = await listTables(source);
   const matching = (pattern: TablePattern) =>
-    all.filter((table) => matches(pattern, table.schema, table.name));
+    [...all, ...known].filter((table) => matches(pattern, table.schema, table.name));
   // A wildcard may well exclude nothing yet; a name that excludes nothing is a misspelling.
   for (const pattern of [...choice.tables, ...choice.exclude.filter(isExact)]) {
     if (matching(pattern).length === 0) throw await nothingMatches(source, pattern);
   }
   const wanted = choice.tables.length === 0 ? all : all.filter((table) => isIn(choice.tables, table));
   const left = wanted.filter((table) => !isIn(choice.exclude, table));
-  if (left.length === 0) throw new IbexError('unknown_table', `${source.server}: no table is left to carry`);
+  if (left.length === 0 && known.length === 0)
+    throw new IbexError('unknown_table', `${source.server}: no table is left to carry`);
   return readTables(source, left);
 }
 
 function isIn(patterns: readonly TablePattern[], table: TableName): boolean {
   return patterns.some((pattern) => matches(pattern, table.schema, table.name));
+}
+
+/** Errors: `unknown_table` for a pattern of a call that picks nothing from the tables of a sync. */
+export function requireMatches(choice: TableChoice, tables: readonly TableName[], sync: string): void {
+  for (const pattern of [...choice.tables, ...choice.exclude.filter(isExact)]) {
+    if (tables.some((table) => isIn([pattern], table))) continue;
+    const some = tables.slice(0, 10).map(tableLabel).join(', ');
+    throw new IbexError('unknown_table', `sync ${sync} has no table that matches ${pattern.text}`, {
+      hint: tables.length === 0 ? 'It has no tables.' : `It has ${some}${tables.length > 10 ? ', ..' : ''}.`,
+    });
+  }
 }
 
 async function nothingMatches(source: Session, pattern: TablePattern): Promise<IbexError> {

@@ -445,12 +445,15 @@ describe.skipIf(redis === undefined)('queue through Redis', () => {
     await expect(writer.applied).rejects.toMatchObject({ kind: 'queue_lost' });
   });
 
-  it('notices that a job is gone before it was started', async () => {
+  it.each([
+    ['the job', (id: string) => `{ibex}:jobless:jobless-${id}`],
+    ['the list of jobs that wait', () => '{ibex}:jobless:wait'],
+  ])('notices a loss before the job is started: %s', async (_, keyOf) => {
     const queue = await open('jobless');
     const header = makeHeader('jobless');
     const writer = await queue.open(header);
     await writer.end();
-    await client.unlink(`{ibex}:jobless:jobless-${header.id}`);
+    await client.unlink(keyOf(header.id));
     const started = performance.now();
     await expect(writer.applied).rejects.toMatchObject({ kind: 'queue_lost' });
     expect(performance.now() - started).toBeLessThan(2000);

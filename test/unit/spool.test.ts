@@ -43,7 +43,7 @@ function digest(parts: BatchPart[]): string[] {
   return joined.map(({ table, length, hash }) => `${table} ${length} ${hash.digest('hex')}`);
 }
 
-async function drain(spool: Spool): Promise<BatchPart[]> {
+async function drain(spool: AsyncIterable<BatchPart>): Promise<BatchPart[]> {
   const parts: BatchPart[] = [];
   for await (const part of spool) parts.push(part);
   return parts;
@@ -113,16 +113,15 @@ it('never waits for the reader below the bound of the disk, and wraps around in 
 
 it('waits when the disk is full, until something is read back', async () => {
   const spool = makeSpool({ memoryBytes: 0, diskBytes: 2 * MIB });
-  for (let n = 0; n < 4; n += 1) await spool.push(makePart(n, MIB / 2 - 100));
-  const fifth = spool.push(makePart(4, MIB / 2 - 100));
-  expect(await isPending(fifth)).toBe(true);
+  const sent = [0, 1, 2, 3].map((n) => makePart(n, MIB / 2));
+  for (const part of sent.slice(0, 3)) await spool.push(part);
+  const fourth = spool.push(sent[3] as BatchPart);
+  expect(await isPending(fourth)).toBe(true);
   const parts = spool[Symbol.asyncIterator]();
-  for (let n = 0; n < 4; n += 1)
-    expect(digest([(await parts.next()).value])).toEqual(digest([makePart(n, MIB / 2 - 100)]));
-  await fifth;
+  const first = (await parts.next()).value;
+  await fourth;
   spool.end();
-  expect(digest([(await parts.next()).value])).toEqual(digest([makePart(4, MIB / 2 - 100)]));
-  expect((await parts.next()).done).toBe(true);
+  expect(digest([first, ...(await drain(parts))])).toEqual(digest(sent));
 });
 
 it('carries a part larger than memory and block', async () => {
@@ -167,10 +166,9 @@ it('waits for parts, and ends only when told', async () => {
 });
 
 it('fails at both ends with the first error, rows or not', async () => {
-  const spool = makeSpool({ memoryBytes: 0, diskBytes: MIB });
-  await spool.push(makePart(1, MIB / 2 - 100));
-  await spool.push(makePart(2, MIB / 2 - 100));
-  const waiting = spool.push(makePart(3));
+  const spool = makeSpool({ memoryBytes: 0, diskBytes: 2 * MIB });
+  for (let n = 0; n < 3; n += 1) await spool.push(makePart(n, MIB / 2));
+  const waiting = spool.push(makePart(3, MIB / 2));
   const error = new Error('the queue is gone');
   spool.fail(error);
   spool.fail(new Error('later'));
@@ -189,7 +187,7 @@ it('wakes a reader that waits when it fails', async () => {
 
 it.skipIf(process.platform === 'win32')('keeps no file that others can find', async () => {
   const spool = makeSpool({ memoryBytes: 0 });
-  await spool.push(makePart(1));
+  await spool.push(makePart(1, MIB));
   expect(await readdir(spoolDir)).toEqual([]);
 });
 
@@ -207,7 +205,7 @@ it('deletes the file when disposed, where it could not be unlinked while open', 
   const { Spool: WindowsSpool } = await import('../../src/queue/spool.ts');
   vi.doUnmock('node:fs/promises');
   const spool = new WindowsSpool({ spoolDir, memoryBytes: 0 });
-  await spool.push(makePart(1));
+  await spool.push(makePart(1, MIB));
   expect(await readdir(spoolDir)).toHaveLength(1);
   refuse = false;
   await spool.dispose();
@@ -219,10 +217,9 @@ it('says where it could not write', async () => {
   await writeFile(file, '');
   try {
     const spool = makeSpool({ spoolDir: file, memoryBytes: 0 });
-    await expect(spool.push(makePart(1))).rejects.toMatchObject({
-      kind: 'resources',
-      message: expect.stringContaining(file),
-    });
+    const failure = { kind: 'resources', message: expect.stringContaining(file) };
+    await expect(spool.push(makePart(1, MIB))).rejects.toMatchObject(failure);
+    await expect(drain(spool)).rejects.toMatchObject(failure);
   } finally {
     await rm(file);
   }
@@ -232,10 +229,11 @@ it('can be disposed of twice, in the middle, and without having been used', asyn
   const spool = makeSpool({ memoryBytes: 0 });
   await spool.dispose();
   const used = makeSpool({ memoryBytes: 0 });
-  await used.push(makePart(1));
-  const writing = used.push(makePart(2));
+  await used.push(makePart(1, MIB));
+  const writing = used.push(makePart(2, MIB));
+  const failing = expect(writing).rejects.toMatchObject({ kind: 'internal' });
   await used.dispose();
   await used.dispose();
-  await writing.catch(() => {});
+  await failing;
   await expect(used.push(makePart(3))).rejects.toMatchObject({ kind: 'internal' });
 });

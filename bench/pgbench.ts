@@ -1,0 +1,81 @@
+/** The real `pgbench` of the PATH, and the templates that it fills. */
+import { accessSync, constants } from 'node:fs';
+import { delimiter, isAbsolute, join } from 'node:path';
+import { IbexError } from '../src/core/errors.ts';
+import { run } from './children.ts';
+import type { Login, Pair, Templates } from './pair.ts';
+
+export const PGBENCH_TABLES = ['accounts', 'branches', 'tellers', 'history'].map((name) => `pgbench_${name}`);
+
+/** Throws with the remedy where there is none, before anything is started. */
+export function findPgbench(): string {
+  const found = (process.env.PATH ?? '')
+    .split(delimiter)
+    .filter(isAbsolute)
+    .map((directory) => join(directory, 'pgbench'))
+    .find(isExecutable);
+  if (found !== undefined) return found;
+  throw new IbexError('tool', 'pgbench is not on the PATH', {
+    hint: 'Install it: it is in postgresql-contrib (Debian, Ubuntu, Fedora) and in postgresql (Homebrew).',
+  });
+}
+
+function isExecutable(file: string): boolean {
+  try {
+    accessSync(file, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Runs pgbench with the given arguments as the login's user; gives what it printed. */
+export function pgbench(login: Login, args: readonly string[]): Promise<string> {
+  return run({
+    file: findPgbench(),
+    args,
+    env: {
+      ...process.env,
+      PGHOST: login.host,
+      PGPORT: String(login.port),
+      PGUSER: login.user,
+      PGPASSWORD: login.password,
+      PGDATABASE: login.database,
+    },
+  });
+}
+
+const CLIENTS = 8;
+
+/** Exactly `transactions` TPC-B transactions from eight clients; what does not divide by eight comes from one. */
+export async function runTransactions(login: Login, transactions: number, seed: number): Promise<void> {
+  const each = Math.floor(transactions / CLIENTS);
+  const common = ['-n', `--random-seed=${seed}`];
+  if (each > 0) await pgbench(login, [...common, '-c', String(CLIENTS), '-j', '2', '-t', String(each)]);
+  const rest = transactions - each * CLIENTS;
+  if (rest > 0) await pgbench(login, [...common, '-c', '1', '-t', String(rest)]);
+}
+
+/** TPC-B from eight clients for a while; gives transactions per second. */
+export async function measureTps(login: Login, seconds: number, seed: number): Promise<number> {
+  const args = ['-n', `--random-seed=${seed}`, '-c', String(CLIENTS), '-j', '2', '-T', String(seconds)];
+  const output = await pgbench(login, args);
+  const tps = Number(/^tps = ([\d.]+)/m.exec(output)?.[1]);
+  if (!(tps > 0)) throw new Error(`pgbench reported no tps:\n${output}`);
+  return tps;
+}
+
+/** Templates with pgbench's tables and primary keys: filled for sources, empty for targets. */
+export async function makePgbenchTemplates(pair: Pair, scale: number): Promise<Templates> {
+  const full = await pair.create('pgbench_template');
+  const init = ['-i', '-q', '-s', String(scale)];
+  await pgbench(full.source.login, [...init, '-I', 'dtGvp']);
+  await pgbench(full.target.login, [...init, '-I', 'dtp']);
+  // A database can only be copied while nobody is connected to it.
+  await Promise.all([full.source, full.target].flatMap((side) => [side.owner.end(), side.superuser.end()]));
+  return { source: full.name, target: full.name };
+}
+
+export async function pgbenchVersion(): Promise<string> {
+  return (await run({ file: findPgbench(), args: ['--version'], env: process.env })).trim();
+}

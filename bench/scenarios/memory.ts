@@ -1,0 +1,104 @@
+/**
+ * The most memory that a daemon ever has while it catches up with a large backlog: the high-water mark of its
+ * resident set, which the kernel keeps. Linux only.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { requireSuccess } from '../children.ts';
+import { findDifferences } from '../equality.ts';
+import { Ibex } from '../ibex.ts';
+import { Pair, settle } from '../pair.ts';
+import { peakMemoryMib, requireProc } from '../proc.ts';
+import { startRedisOrThrow } from '../redis.ts';
+import { type Outcome, type Scenario, say } from '../scenario.ts';
+import { table } from '../statistics.ts';
+
+const LOOK_EVERY_MS = 20;
+
+const options = {
+  rows: { kind: 'number', default: 1_000_000, help: 'rows, each changed while the daemon is stopped' },
+  redis: { kind: 'flag', help: 'Ibex through a private Redis as well' },
+} as const;
+
+interface Measured {
+  readonly who: string;
+  /** MiB with nothing to catch up with. */
+  readonly atRest: number;
+  /** MiB with the backlog. */
+  readonly peak: number;
+  readonly seconds: number;
+  readonly differences: readonly string[];
+}
+
+export const memory: Scenario<typeof options> = {
+  name: 'memory',
+  summary: 'the most memory the daemon takes while it catches up with many changed keys',
+  options,
+  run: async ({ rows, redis }) => {
+    requireProc();
+    await using queue = redis ? await startRedisOrThrow() : undefined;
+    await using pair = await Pair.start();
+    const all = [await measure(pair, 'in process', rows)];
+    if (queue !== undefined) all.push(await measure(pair, 'redis', rows, queue.url));
+    return report(await pair.describe(), rows, all);
+  },
+};
+
+async function measure(pair: Pair, who: string, rows: number, redisUrl?: string): Promise<Measured> {
+  say(`${who}: ${rows} rows`);
+  const databases = await pair.create('memory');
+  try {
+    for (const side of [databases.source, databases.target]) {
+      await side.owner.query(
+        'create table changed (id bigint primary key, counter int not null, filler text not null)',
+      );
+    }
+    await databases.source.owner.query(
+      `insert into changed select i, 0, repeat('x', 84) from generate_series(1, ${rows}) i`,
+    );
+    const ibex = new Ibex(databases, redisUrl);
+    await ibex.run('backfill');
+    await settle(databases);
+    const rest = await catchUp(ibex);
+    await databases.source.owner.query('update changed set counter = counter + 1');
+    say('  catching up');
+    const { peak, seconds } = await catchUp(ibex);
+    const differences = await findDifferences(databases, ['changed']);
+    return { who, atRest: rest.peak, peak, seconds, differences };
+  } finally {
+    await databases.drop();
+  }
+}
+
+async function catchUp(ibex: Ibex): Promise<{ peak: number; seconds: number }> {
+  const daemon = await ibex.start('run', '--until-caught-up');
+  let peak = 0;
+  while (daemon.running) {
+    peak = peakMemoryMib(daemon.pid) ?? peak;
+    await sleep(LOOK_EVERY_MS);
+  }
+  const ended = requireSuccess('ibex run --until-caught-up', await daemon.ended);
+  return { peak, seconds: (ended.at - daemon.startedAt) / 1000 };
+}
+
+function report(servers: object, rows: number, all: readonly Measured[]): Outcome {
+  const equal = all.filter(({ differences }) => differences.length === 0);
+  return {
+    servers,
+    figures: { unit: 'MiB', rows, measured: all },
+    screen: [
+      `${rows} changed keys of backlog; most resident memory of the daemon in MiB`,
+      '',
+      ...table([
+        ['', 'nothing to do', 'backlog', 'seconds'],
+        ...equal.map(({ who, atRest, peak, seconds }) => [
+          who,
+          atRest.toFixed(0),
+          peak.toFixed(0),
+          seconds.toFixed(1),
+        ]),
+      ]),
+      ...all.flatMap(({ who, differences }) => differences.map((text) => `${who}: NOT EQUAL: ${text}`)),
+    ],
+    ok: equal.length === all.length,
+  };
+}

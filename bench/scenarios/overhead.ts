@@ -1,0 +1,98 @@
+/**
+ * What capture costs the application: the same work in two databases of one server, one of them armed, in turns.
+ * No daemon runs, so nothing but the triggers differs.
+ */
+import { performance } from 'node:perf_hooks';
+import { Ibex } from '../ibex.ts';
+import { type Databases, Pair, settle } from '../pair.ts';
+import { findPgbench, makePgbenchTemplates, measureTps } from '../pgbench.ts';
+import { type Outcome, type Scenario, say } from '../scenario.ts';
+import { range, type Summary, summarise, table } from '../statistics.ts';
+
+const SCALE = 10;
+
+const options = {
+  repeat: { kind: 'number', default: 3, help: 'runs of each' },
+  seconds: { kind: 'number', default: 15, help: 'of TPC-B a run' },
+  rows: { kind: 'number', default: 200_000, help: 'of the large UPDATE, at most 1000000' },
+} as const;
+
+interface Measured {
+  readonly tps: number;
+  /** Seconds of the large UPDATE. */
+  readonly update: number;
+}
+
+export const overhead: Scenario<typeof options> = {
+  name: 'overhead',
+  summary: 'pgbench and a large UPDATE with and without capture',
+  options,
+  run: async ({ repeat, seconds, rows }) => {
+    findPgbench();
+    await using pair = await Pair.start();
+    say(`filling pgbench tables of scale ${SCALE}`);
+    const templates = await makePgbenchTemplates(pair, SCALE);
+    const plain = await pair.create('plain', templates);
+    const armed = await pair.create('armed', templates);
+    await new Ibex(armed).run('setup');
+    const without: Measured[] = [];
+    const captured: Measured[] = [];
+    for (let round = 1; round <= repeat; round++) {
+      for (const [databases, all] of [
+        [plain, without],
+        [armed, captured],
+      ] as const) {
+        say(`round ${round} of ${repeat}: ${databases.name}`);
+        all.push(await measure(databases, seconds, rows, round));
+      }
+    }
+    for (const databases of [plain, armed]) await databases.drop();
+    return report(await pair.describe(), rows, without, captured);
+  },
+};
+
+async function measure(databases: Databases, seconds: number, rows: number, seed: number): Promise<Measured> {
+  const { login, owner } = databases.source;
+  await settle(databases);
+  const tps = await measureTps(login, seconds, seed);
+  await settle(databases);
+  const startedAt = performance.now();
+  await owner.query('update pgbench_accounts set abalance = abalance + 1 where aid <= $1', [rows]);
+  return { tps, update: (performance.now() - startedAt) / 1000 };
+}
+
+function report(
+  servers: object,
+  rows: number,
+  without: readonly Measured[],
+  captured: readonly Measured[],
+): Outcome {
+  const tps = compare(without, captured, 'tps');
+  const update = compare(without, captured, 'update');
+  const row = (name: string, figure: typeof tps, digits: number) => [
+    name,
+    range(figure.without, digits),
+    range(figure.captured, digits),
+    figure.ratio.toFixed(2),
+  ];
+  return {
+    servers,
+    figures: { scale: SCALE, rows, tps, update },
+    screen: [
+      `source of scale ${SCALE}, eight clients, no daemon; median (min-max)`,
+      '',
+      ...table([
+        ['', 'without', 'with capture', 'with / without'],
+        row('TPC-B, transactions/s', tps, 0),
+        row(`UPDATE of ${rows} rows, s`, update, 3),
+      ]),
+    ],
+    ok: true,
+  };
+}
+
+function compare(without: readonly Measured[], captured: readonly Measured[], what: keyof Measured) {
+  const of = (all: readonly Measured[]): Summary => summarise(all.map((one) => one[what]));
+  const [plain, armed] = [of(without), of(captured)];
+  return { without: plain, captured: armed, ratio: armed.median / plain.median };
+}

@@ -1,0 +1,117 @@
+/**
+ * Ibex as the demo sees it: from outside, as the command that anybody would run, and by what it says over HTTP.
+ */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { IbexError } from '../core/errors.ts';
+import { freePort } from '../embedded/process.ts';
+import type { SyncStatus } from '../observe/status.ts';
+import { type Belongings, Program } from './belongings.ts';
+import { ibexEnvironment } from './environment.ts';
+import type { Places } from './servers.ts';
+
+const COMMAND = fileURLToPath(new URL('../../bin/ibex.js', import.meta.url));
+/** What `ibex run` promises after SIGTERM, and what a person waits for after Ctrl-C. */
+const STOP_MS = 10_000;
+const HASTY_STOP_MS = 3_000;
+const WAIT_SECONDS = 120;
+
+/** Lines of the daemon's log by level, and the last that matter. */
+export interface LogSummary {
+  readonly warnings: number;
+  readonly errors: number;
+  readonly last: readonly string[];
+}
+
+export class Ibex {
+  readonly url: string;
+  readonly log: string;
+  readonly #daemon: Program;
+  readonly #places: Places;
+
+  /** Starts the daemon. */
+  static async start(places: Places, belongings: Belongings): Promise<Ibex> {
+    const address = `127.0.0.1:${await freePort()}`;
+    const log = join(places.directory, 'daemon.log');
+    const daemon = await startIbex(places, log, ['run', '--listen', address]);
+    belongings.add((hasty) => daemon.end('SIGTERM', hasty ? HASTY_STOP_MS : STOP_MS));
+    return new Ibex(places, daemon, `http://${address}`, log);
+  }
+
+  private constructor(places: Places, daemon: Program, url: string, log: string) {
+    this.#places = places;
+    this.#daemon = daemon;
+    this.url = url;
+    this.log = log;
+  }
+
+  /** Never resolves: an end of the daemon that nobody asked for is a failure. */
+  async mishap(): Promise<never> {
+    const code = await this.#daemon.ended();
+    throw await this.failure(`the daemon ended by itself, exit code ${code}`);
+  }
+
+  /** Undefined as long as there is nothing to say, before everything is set up. */
+  async status(): Promise<SyncStatus | undefined> {
+    const text = await this.#get('/status');
+    return text === undefined ? undefined : (JSON.parse(text) as SyncStatus[])[0];
+  }
+
+  /** Sum of a metric over its labels; 0 as long as there is none. */
+  async metric(name: string): Promise<number> {
+    const text = (await this.#get('/metrics')) ?? '';
+    return text
+      .split('\n')
+      .filter((line) => line.startsWith(`${name}{`) || line.startsWith(`${name} `))
+      .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' '))), 0);
+  }
+
+  async #get(path: string): Promise<string | undefined> {
+    try {
+      const response = await fetch(this.url + path, { signal: AbortSignal.timeout(10_000) });
+      const text = await response.text();
+      return response.ok ? text : undefined;
+    } catch {
+      return undefined; // Not listening yet, or nothing set up to speak of. Its end is noticed by `mishap`.
+    }
+  }
+
+  /** Runs `ibex wait`: resolves once everything committed before the call is on the target. */
+  async waitForTarget(belongings: Belongings): Promise<void> {
+    const log = join(this.#places.directory, 'wait.log');
+    const wait = await startIbex(this.#places, log, ['wait', '--timeout', `${WAIT_SECONDS}s`]);
+    belongings.add(() => wait.end('SIGTERM', HASTY_STOP_MS));
+    const code = await wait.ended();
+    if (code === 0) return;
+    const said = (await readFile(log, 'utf8')).trim();
+    throw await this.failure(`\`ibex wait\` ended with exit code ${code}: ${said}`);
+  }
+
+  /** Stops the daemon; throws when it does not end in time and in order. */
+  async stop(): Promise<void> {
+    const code = await this.#daemon.end('SIGTERM', STOP_MS);
+    if (code !== 0) throw await this.failure(`the daemon did not end in order after SIGTERM (${code})`);
+  }
+
+  async readLog(): Promise<LogSummary> {
+    const lines = (await readFile(this.log, 'utf8')).split('\n').filter((line) => line !== '');
+    const levels = lines.map((line) => Number(/^\{"level":(\d+)/.exec(line)?.[1] ?? 50));
+    const count = (from: number, to: number) => levels.filter((level) => level >= from && level < to).length;
+    const last = lines.filter((_, i) => (levels[i] ?? 0) >= 40).slice(-5);
+    return { warnings: count(40, 50), errors: count(50, Infinity), last };
+  }
+
+  /** An error with the daemon's last words, since its log goes with the demo. */
+  async failure(message: string): Promise<IbexError> {
+    const { last } = await this.readLog();
+    const words = last.length === 0 ? 'Its log has no warning.' : `Its log says:\n  ${last.join('\n  ')}`;
+    return new IbexError('tool', message, { hint: words });
+  }
+}
+
+function startIbex(places: Places, log: string, args: string[]): Promise<Program> {
+  const [name = ''] = args;
+  const options = { env: ibexEnvironment(places), cwd: places.directory, log };
+  return Program.start(`ibex ${name}`, process.execPath, [COMMAND, ...args], options);
+}

@@ -1,0 +1,113 @@
+/**
+ * Runs the real daemon inside the test process, between a pair of fresh databases, and waits for it the way
+ * `ibex wait` does.
+ */
+import { tmpdir } from 'node:os';
+import { expect } from 'vitest';
+import { loadConfig } from '../../src/config/load.ts';
+import { Daemon } from '../../src/engine/daemon.ts';
+import type { RunOutcome, Until } from '../../src/engine/incarnation.ts';
+import { createLog } from '../../src/observe/log.ts';
+import { readStatus, type SyncStatus } from '../../src/observe/status.ts';
+import { waitForTarget } from '../../src/observe/wait.ts';
+import { Session } from '../../src/postgres/session.ts';
+import { compareTables, type Databases } from './servers.ts';
+
+export interface RunningSync {
+  /** Ends the daemon cleanly; resolves to what it came to. */
+  stop(): Promise<RunOutcome>;
+  /** Waits until the target has everything committed so far; throws with what is missing. */
+  caughtUp(timeoutMs?: number): Promise<void>;
+  status(): Promise<SyncStatus>;
+}
+
+export interface SyncOptions {
+  readonly redis?: string;
+  readonly tables?: string[];
+  readonly until?: Until;
+}
+
+function configOf(databases: Databases, options: SyncOptions) {
+  const flags = {
+    source: databases.sourceUrl,
+    target: databases.targetUrl,
+    ...(options.redis === undefined ? {} : { redis: options.redis }),
+    ...(options.tables === undefined ? {} : { tables: options.tables }),
+    logLevel: process.env.TEST_LOG_LEVEL ?? 'error',
+    logFormat: 'json',
+  };
+  return loadConfig({ flags, env: {}, cwd: tmpdir() });
+}
+
+export function startSync(databases: Databases, options: SyncOptions = {}): RunningSync {
+  const config = configOf(databases, options);
+  const log = createLog({ level: config.logLevel, format: config.logFormat });
+  const stop = new AbortController();
+  const daemon = new Daemon({ config, log, until: options.until ?? { kind: 'forever' } });
+  const running = daemon.run(stop.signal);
+  running.catch(() => undefined);
+  return {
+    async stop() {
+      stop.abort();
+      return running;
+    },
+    async caughtUp(timeoutMs = 60_000) {
+      const waiting = waitUntilCaughtUp(databases, timeoutMs);
+      waiting.catch(() => undefined);
+      const ended = running.then(() => Promise.reject(new Error('the daemon ended')));
+      await Promise.race([ended, waiting]);
+    },
+    status: () => readSyncStatus(databases),
+  };
+}
+
+async function withSessions<T>(
+  databases: Databases,
+  work: (source: Session, target: Session) => Promise<T>,
+): Promise<T> {
+  await using source = await Session.open({ url: databases.sourceUrl, name: 'test' });
+  await using target = await Session.open({ url: databases.targetUrl, name: 'test' });
+  // Awaited here: the sessions are closed when this block is left.
+  return await work(source, target);
+}
+
+export async function waitUntilCaughtUp(databases: Databases, timeoutMs: number): Promise<void> {
+  const deadline = Date.now() + timeoutMs;
+  await withSessions(databases, async (source, target) => {
+    for (;;) {
+      const result = await waitForTarget(source, target, {
+        sync: 'main',
+        filter: () => true,
+        timeoutMs: Math.max(0, deadline - Date.now()),
+        signal: new AbortController().signal,
+      }).catch((error) => ({ done: false, missing: [{ table: 'all', reason: String(error.message) }] }));
+      if (result.done) return;
+      const notYet = result.missing.some((table) => /is not set up/.test(table.reason));
+      if (!notYet || Date.now() > deadline) {
+        throw new Error(
+          `not caught up: ${result.missing.map(({ table, reason }) => `${table} (${reason})`).join(', ')}`,
+        );
+      }
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  });
+}
+
+export function readSyncStatus(databases: Databases): Promise<SyncStatus> {
+  return withSessions(databases, (source, target) => readStatus(source, target, 'main', () => true));
+}
+
+/** Waits until caught up, then expects both sides to be equal in every row, and the account of every table to add up. */
+export async function expectEqual(databases: Databases, sync: RunningSync): Promise<void> {
+  await sync.caughtUp();
+  expect(await compareTables(databases.source, databases.target)).toEqual([]);
+  for (const table of (await sync.status()).tables) {
+    expect(table.applied + table.coalesced + table.resolved + table.held, table.table).toBe(table.captured);
+  }
+}
+
+/** Runs the same statements on both sides. */
+export async function onBoth(databases: Databases, sql: string): Promise<void> {
+  await databases.source.query(sql);
+  await databases.target.query(sql);
+}
