@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { backfill } from './backfill.ts';
 import { addCommand, report, usageError } from './command.ts';
+import { addDemo } from './demo.ts';
 import { run } from './run.ts';
 import { setup } from './setup.ts';
 import { status } from './status.ts';
@@ -22,6 +23,7 @@ const program = new Command('ibex')
   .exitOverride();
 
 for (const spec of [setup, backfill, run, wait, status, teardown]) addCommand(program, spec);
+addDemo(program);
 
 try {
   await program.parseAsync();

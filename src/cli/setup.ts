@@ -23,7 +23,15 @@ export const setup: CommandSpec = {
 async function setUp({ config, signal }: Context, source: Session, target: Session) {
   const sync = onlySync(config);
   const replica = await becomeReplica(target);
-  const options = { sync: sync.name, source, target, replica, tables: sync.tables, exclude: sync.exclude };
+  const options = {
+    sync: sync.name,
+    source,
+    target,
+    replica,
+    adopt: true,
+    tables: sync.tables,
+    exclude: sync.exclude,
+  };
   const inspection = await inspect(options);
   const [obstacle, ...more] = inspection.obstacles;
   if (obstacle !== undefined) {

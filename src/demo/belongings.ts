@@ -45,6 +45,7 @@ export class Program {
   readonly name: string;
   readonly #child: ChildProcess;
   readonly #ended: Promise<unknown>;
+  #asked = false;
 
   static async start(name: string, file: string, args: string[], options: ProgramOptions): Promise<Program> {
     const output = openSync(options.log, 'a');
@@ -85,8 +86,16 @@ export class Program {
     return this.#child.exitCode ?? -1;
   }
 
+  /** Resolves like `ended`, but only if nobody asked for its end. */
+  async endedByItself(): Promise<number> {
+    await this.#ended;
+    if (this.#asked) await new Promise(() => undefined);
+    return this.ended();
+  }
+
   /** Asks it to end, and ends it with SIGKILL after the given time: -1, as for any signal. */
   async end(signal: NodeJS.Signals, patienceMs: number): Promise<number> {
+    this.#asked = true;
     if (this.running) {
       this.#child.kill(signal);
       const timer = new AbortController();

@@ -86,10 +86,14 @@ async function compareTable(table: string, source: Side, target: Side): Promise<
   const [here, there] = await Promise.all([hashBuckets(source[0], left), hashBuckets(target[0], right)]);
   const rows = [...here.values()].reduce((sum, { n }) => sum + Number(n), 0);
   const buckets = [...new Set([...here.keys(), ...there.keys()])].filter(
-    (bucket) => here.get(bucket)?.n !== there.get(bucket)?.n || here.get(bucket)?.sum !== there.get(bucket)?.sum,
+    (bucket) =>
+      here.get(bucket)?.n !== there.get(bucket)?.n || here.get(bucket)?.sum !== there.get(bucket)?.sum,
   );
   if (buckets.length === 0) return { table, rows, differences: 0, examples: [] };
-  const sides = await Promise.all([fetchRows(source[0], left, buckets), fetchRows(target[0], right, buckets)]);
+  const sides = await Promise.all([
+    fetchRows(source[0], left, buckets),
+    fetchRows(target[0], right, buckets),
+  ]);
   return { table, rows, ...difference(...sides) };
 }
 
@@ -99,7 +103,10 @@ function hashedRows({ from, columns }: Table): string {
 }
 
 /** Number of rows and sum of their hashes by bucket: their order does not matter, how often they occur does. */
-async function hashBuckets(client: ClientBase, table: Table): Promise<Map<number, { n: string; sum: string }>> {
+async function hashBuckets(
+  client: ClientBase,
+  table: Table,
+): Promise<Map<number, { n: string; sum: string }>> {
   const { rows } = await client.query<{ bucket: number; n: string; sum: string }>(
     `SELECT (h & 255)::int AS bucket, count(*) AS n, sum(h) AS sum FROM ${hashedRows(table)} GROUP BY 1`,
   );

@@ -6,7 +6,14 @@ import type { Places } from './servers.ts';
 
 export function environment(places: Places, more: Record<string, string>): Record<string, string> {
   const { directory } = places;
-  return { PATH: process.env.PATH ?? '', HOME: directory, TMPDIR: directory, TZ: 'UTC', LC_ALL: 'C', ...more };
+  return {
+    PATH: process.env.PATH ?? '',
+    HOME: directory,
+    TMPDIR: directory,
+    TZ: 'UTC',
+    LC_ALL: 'C',
+    ...more,
+  };
 }
 
 /** Passwords stay out of the list of processes. */

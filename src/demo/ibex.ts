@@ -46,9 +46,9 @@ export class Ibex {
     this.log = log;
   }
 
-  /** Never resolves: an end of the daemon that nobody asked for is a failure. */
+  /** Rejects when the daemon ends without having been asked to; never resolves. */
   async mishap(): Promise<never> {
-    const code = await this.#daemon.ended();
+    const code = await this.#daemon.endedByItself();
     throw await this.failure(`the daemon ended by itself, exit code ${code}`);
   }
 
@@ -96,17 +96,34 @@ export class Ibex {
 
   async readLog(): Promise<LogSummary> {
     const lines = (await readFile(this.log, 'utf8')).split('\n').filter((line) => line !== '');
-    const levels = lines.map((line) => Number(/^\{"level":(\d+)/.exec(line)?.[1] ?? 50));
-    const count = (from: number, to: number) => levels.filter((level) => level >= from && level < to).length;
-    const last = lines.filter((_, i) => (levels[i] ?? 0) >= 40).slice(-5);
-    return { warnings: count(40, 50), errors: count(50, Infinity), last };
+    const entries = lines.map(readEntry);
+    const last = entries.filter(({ level }) => level >= WARNING).slice(-5);
+    return {
+      warnings: entries.filter(({ level }) => level >= WARNING && level < ERROR).length,
+      errors: entries.filter(({ level }) => level >= ERROR).length,
+      last: last.map(({ text }) => text),
+    };
   }
 
   /** An error with the daemon's last words, since its log goes with the demo. */
   async failure(message: string): Promise<IbexError> {
     const { last } = await this.readLog();
-    const words = last.length === 0 ? 'Its log has no warning.' : `Its log says:\n  ${last.join('\n  ')}`;
-    return new IbexError('tool', message, { hint: words });
+    return new IbexError('tool', message, {
+      hint: last.length === 0 ? 'Its log has no warning.' : `Its log: ${last.join(' | ')}`,
+    });
+  }
+}
+
+const WARNING = 40;
+const ERROR = 50;
+
+/** A line that is no JSON is the last gasp of a process that could not log. */
+function readEntry(line: string): { level: number; text: string } {
+  try {
+    const { level, msg, err } = JSON.parse(line);
+    return { level, text: err === undefined ? msg : `${msg}: ${err.message}` };
+  } catch {
+    return { level: ERROR, text: line };
   }
 }
 

@@ -34,7 +34,13 @@ export async function startServers(belongings: Belongings, wantsRedis: boolean):
     startSide('target', belongings),
     startQueue(belongings, wantsRedis),
   ]);
-  return { source: source.url, target: target.url, version: source.version, directory: home.directory, ...queue };
+  return {
+    source: source.url,
+    target: target.url,
+    version: source.version,
+    directory: home.directory,
+    ...queue,
+  };
 }
 
 async function startSide(name: string, belongings: Belongings): Promise<{ url: string; version: string }> {

@@ -63,8 +63,9 @@ export class Pgbench {
     return this.#start('source', ['-n', '-c', PGBENCH_CLIENTS, '-R', PGBENCH_RATE, '-T', forever]);
   }
 
+  /** Rejects when it ends without having been asked to; never resolves. */
   async mishap(program: Program): Promise<never> {
-    await program.ended();
+    await program.endedByItself();
     throw await this.#failure();
   }
 

@@ -12,7 +12,7 @@ import { Metrics } from '../observe/metrics.ts';
 import { readStatus, type SyncStatus } from '../observe/status.ts';
 import { createRedisQueue } from '../queue/bullmq.ts';
 import { createInProcessQueue } from '../queue/in-process.ts';
-import type { RunOutcome, Until } from './incarnation.ts';
+import type { RunOutcome, Until } from './options.ts';
 import { Sessions } from './sessions.ts';
 import { SyncEngine } from './sync-engine.ts';
 

@@ -8,11 +8,12 @@ import { IbexError } from '../core/errors.ts';
 import { type TablePlan, tableLabel } from '../core/plan.ts';
 import { planTable } from '../core/planner.ts';
 import type { Snapshot } from '../core/position.ts';
+import type { TableInfo } from '../core/table.ts';
 import { readTables } from '../postgres/catalog.ts';
 import type { Session } from '../postgres/session.ts';
 
 export interface RosterTable extends SyncTable {
-  /** Null while it cannot be planned or is not armed; `obstacle` says why in the first case. */
+  /** Null while it cannot be planned; `obstacle` says why. */
   readonly plan: TablePlan | null;
   readonly obstacle: IbexError | null;
   readonly armed: boolean;
@@ -41,13 +42,41 @@ function notCaptured(state: SyncTable): { plan: null; obstacle: IbexError } {
 
 function tryPlan(
   record: CapturedRecord,
-  counterpart: Parameters<typeof planTable>[1],
+  counterpart: TableInfo | undefined,
 ): { plan: TablePlan | null; obstacle: IbexError | null } {
   try {
     return { plan: planTable(record, counterpart), obstacle: null };
   } catch (error) {
     if (error instanceof IbexError && error.table !== undefined) return { plan: null, obstacle: error };
     throw error;
+  }
+}
+
+/** The roster of one incarnation. */
+export class Roster {
+  #tables: readonly RosterTable[] = [];
+  readonly #sync: string;
+
+  constructor(sync: string) {
+    this.#sync = sync;
+  }
+
+  get tables(): readonly RosterTable[] {
+    return this.#tables;
+  }
+
+  /** Reads everything again, catalogs included. */
+  async refresh(source: Session, target: Session): Promise<void> {
+    this.#tables = await readRoster(source, target, this.#sync);
+  }
+
+  /** Reads the states again; plans only change with `refresh`. */
+  async readStates(target: Session): Promise<void> {
+    const states = new Map((await readSyncTables(target, this.#sync)).map((state) => [state.relid, state]));
+    this.#tables = this.#tables.flatMap((table) => {
+      const state = states.get(table.relid);
+      return state === undefined ? [] : [{ ...table, ...state }];
+    });
   }
 }
 

@@ -4,27 +4,12 @@
  * trying again cannot help. What concerns one table holds that table, and the others go on.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Logger } from 'pino';
 import { holdTable, readRecord } from '../apply/state.ts';
-import type { SyncConfig } from '../config/syncs.ts';
 import { IbexError } from '../core/errors.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
-import type { BatchQueue } from '../core/ports.ts';
-import type { Metrics } from '../observe/metrics.ts';
-import { Incarnation, type RunOutcome, type Until } from './incarnation.ts';
+import { Incarnation } from './incarnation.ts';
+import type { RunOutcome, SyncEngineOptions } from './options.ts';
 import { Sessions } from './sessions.ts';
-
-export interface SyncEngineOptions {
-  readonly sync: SyncConfig;
-  readonly createQueue: () => Promise<BatchQueue>;
-  readonly spoolDirectory: string;
-  readonly lockTimeoutMs: number;
-  readonly until: Until;
-  /** Keep trying from the start. Otherwise the first failure before anything ran ends it. */
-  readonly patient: boolean;
-  readonly log: Logger;
-  readonly metrics: Metrics;
-}
 
 /** Kinds after which a new start at the checkpoint is all that is needed, and needs no pause to speak of. */
 const AT_ONCE = new Set(['gap', 'source_moved', 'queue_lost']);
@@ -39,6 +24,8 @@ export class SyncEngine {
   #current: Incarnation | null = null;
   /** The table that failed last: one that fails again at once is held. */
   #suspect: string | null = null;
+  /** An incarnation has run and taken in all tables that were there. */
+  #adopted = false;
   /** When a held table is tried again, and how long it waits after that. */
   readonly #retries = new Map<string, { at: number; pauseMs: number }>();
 
@@ -61,12 +48,13 @@ export class SyncEngine {
     let attempt = 0;
     for (;;) {
       const isDue = (table: TableName) => (this.#retries.get(tableLabel(table))?.at ?? 0) <= Date.now();
-      const incarnation = new Incarnation({ ...this.#options, isDue });
+      const incarnation = new Incarnation({ ...this.#options, adopt: !this.#adopted, isDue });
       this.#current = incarnation;
       try {
         return await incarnation.run(signal);
       } catch (error) {
         if (signal.aborted) return { held: [] };
+        this.#adopted ||= incarnation.started;
         if (incarnation.ranForMs > PAUSE_MAX_MS) attempt = 0;
         await this.#answer(error, incarnation);
         const pause = AT_ONCE.has(kindOf(error)) ? 50 : pauseMs(attempt++);

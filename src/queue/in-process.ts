@@ -146,9 +146,10 @@ class InProcessBatch implements BatchWriter, IncomingBatch {
 
   async *parts(): AsyncGenerator<BatchPart> {
     for (;;) {
-      const taken = this.#parts;
+      // Taken off the end, one by one: what the handler is done with can be collected at once.
+      const taken = this.#parts.reverse();
       this.#parts = [];
-      for (const part of taken) {
+      for (let part = taken.pop(); part !== undefined; part = taken.pop()) {
         this.#check();
         this.#count(-Math.min(part.bytes.length, this.#queued));
         yield part;

@@ -75,9 +75,10 @@ export class Spool {
   /** The parts in order, cut where it suits; once. */
   async *[Symbol.asyncIterator](): AsyncGenerator<BatchPart> {
     for (;;) {
-      const taken = this.#memory;
+      // Taken off the end, one by one: what the queue is done with can be collected at once.
+      const taken = this.#memory.reverse();
       this.#memory = [];
-      for (const part of taken) {
+      for (let part = taken.pop(); part !== undefined; part = taken.pop()) {
         this.#check();
         this.#inMemory -= part.bytes.length;
         yield part;

@@ -17,7 +17,7 @@ import { IbexError } from '../core/errors.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
 import { identityDifference } from '../core/position.ts';
 import type { TableInfo } from '../core/table.ts';
-import { checkServer, readIdentity } from '../postgres/catalog.ts';
+import { checkServer, readIdentity, readTables } from '../postgres/catalog.ts';
 import { migrate } from '../postgres/migrate.ts';
 import type { Session } from '../postgres/session.ts';
 import { chooseTables, findObstacles, type Obstacle, type TableChoice } from './tables.ts';
@@ -28,6 +28,8 @@ export interface SetupOptions extends TableChoice {
   readonly target: Session;
   /** The target's role may set session_replication_role: nothing has to be parked. */
   readonly replica: boolean;
+  /** Take in what the patterns name. Otherwise the tables stay those that the sync has already. */
+  readonly adopt: boolean;
 }
 
 export interface SetupResult {
@@ -53,7 +55,8 @@ export async function inspect(options: SetupOptions): Promise<SetupResult> {
   }
   await requireSchema(source);
   await requireSchema(target);
-  const tables = await chooseTables(source, options, await readKnown(target, options.sync));
+  const known = await readKnown(target, options.sync);
+  const tables = options.adopt ? await chooseTables(source, options, known) : await readTables(source, known);
   return { tables, obstacles: await findObstacles(source, target, tables) };
 }
 

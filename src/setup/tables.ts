@@ -106,6 +106,12 @@ export function missing(source: TableInfo, target: TableInfo | undefined): IbexE
       hint: `Create it there (pg_dump --schema-only --table '${label}' SOURCE | psql TARGET), or --exclude '${label}'.`,
     });
   }
+  if (target.isPartition) {
+    return new IbexError('schema_mismatch', `${label} is a partition of another table on the target`, {
+      table: label,
+      hint: `Detach it there, or leave it out: --exclude '${label}'.`,
+    });
+  }
   const there = new Set(target.columns.map((column) => column.name));
   const lost = source.columns.filter((column) => !there.has(column.name));
   if (lost.length === 0) return undefined;

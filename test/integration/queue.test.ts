@@ -224,8 +224,8 @@ function contract(makeQueue: () => Promise<BatchQueue>): void {
     expect(read).toBe(200 * MIB);
     expect(peak).toBeGreaterThan(8 * MIB);
     expect(peak).toBeLessThan(BUDGET + 4 * MIB);
-    // Garbage that is not collected yet included.
-    expect(held).toBeLessThan(BUDGET + 64 * MIB);
+    // Far from all; V8 collects such memory only after some 64 MiB of it have become garbage.
+    expect(held).toBeLessThan(BUDGET + 112 * MIB);
     expect(queue.bytes()).toBe(0);
   });
 

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { expect } from 'vitest';
 import { loadConfig } from '../../src/config/load.ts';
 import { Daemon } from '../../src/engine/daemon.ts';
-import type { RunOutcome, Until } from '../../src/engine/incarnation.ts';
+import type { RunOutcome, Until } from '../../src/engine/options.ts';
 import { createLog } from '../../src/observe/log.ts';
 import { readStatus, type SyncStatus } from '../../src/observe/status.ts';
 import { waitForTarget } from '../../src/observe/wait.ts';

@@ -22,8 +22,8 @@ const countStock: Kind['run'] = (client) => {
 const raisePrices: Kind['run'] = (client) =>
   client.query(
     `UPDATE shop.product SET price = round(price * 1.01, 2), name = name || '.'
-      WHERE category_id = $1 AND code > 'P00051'`,
-    [between(1, 400)],
+      WHERE category_id = $1 AND code > $2`,
+    [between(1, 400), productCode(RESERVED)],
   );
 
 /** A branch of the tree comes, is moved, and goes with one DELETE. */

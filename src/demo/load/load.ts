@@ -62,7 +62,10 @@ export class Load {
       const { code, message } = error as { code?: string; message: string };
       if (!AGAIN.includes(code ?? '')) {
         const what = `the shop's transaction '${kind.name}' failed: ${message}`;
-        throw new IbexError('tool', what, { hint: 'The application must not notice that it is captured.', cause: error });
+        throw new IbexError('tool', what, {
+          hint: 'The application must not notice that it is captured.',
+          cause: error,
+        });
       }
       await client.query('ROLLBACK');
       this.retried++;

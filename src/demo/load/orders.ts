@@ -1,6 +1,14 @@
 /** Orders: placed, paid, moved to another month, cancelled. */
 import type { ClientBase } from 'pg';
-import { anyCustomer, anyProduct, anyWarehouse, between, type Kind, type Memory, transaction } from './kind.ts';
+import {
+  anyCustomer,
+  anyProduct,
+  anyWarehouse,
+  between,
+  type Kind,
+  type Memory,
+  transaction,
+} from './kind.ts';
 
 /** How many orders are remembered; later changes meet those. */
 const REMEMBERED = 500;
@@ -42,7 +50,10 @@ const pay: Kind['run'] = (client, memory) => {
   const order = recent(memory);
   return transaction(
     client,
-    ["UPDATE shop.orders SET state = 'paid', delivery = tstzrange(now(), now() + '3 days') WHERE id = $1", [order]],
+    [
+      "UPDATE shop.orders SET state = 'paid', delivery = tstzrange(now(), now() + '3 days') WHERE id = $1",
+      [order],
+    ],
     [
       `INSERT INTO shop.payment (order_id, placed_at, method, amount, receipt)
        SELECT id, placed_at, 'card', total, decode(md5(id::text), 'hex') FROM shop.orders WHERE id = $1`,
@@ -53,7 +64,9 @@ const pay: Kind['run'] = (client, memory) => {
 
 /** To another month, and so to another partition; lines and payments follow by ON UPDATE CASCADE. */
 const backdate: Kind['run'] = (client, memory) =>
-  client.query(`UPDATE shop.orders SET placed_at = placed_at - interval '1 month' WHERE id = $1`, [recent(memory)]);
+  client.query(`UPDATE shop.orders SET placed_at = placed_at - interval '1 month' WHERE id = $1`, [
+    recent(memory),
+  ]);
 
 const cancel: Kind['run'] = (client, memory) =>
   client.query('DELETE FROM shop.orders WHERE id = $1', [recent(memory)]);

@@ -1,6 +1,7 @@
 /** Customers: they come, change and go, with all that hangs on them. */
-import type { ClientBase } from 'pg';
+
 import { randomUUID } from 'node:crypto';
+import type { ClientBase } from 'pg';
 import { anyCustomer, anyProduct, between, type Kind, transaction } from './kind.ts';
 
 const editCustomer: Kind['run'] = (client) =>

@@ -1,0 +1,73 @@
+/**
+ * The backfill of a running sync: copies tables that are not copied yet, one after the other, beside the lane. One
+ * that cannot be copied waits with its reason, and the next one goes on.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { setReason } from '../apply/state.ts';
+import { copyTable } from '../backfill/copier.ts';
+import { IbexError } from '../core/errors.ts';
+import { type TablePlan, tableLabel } from '../core/plan.ts';
+import type { IncarnationOptions } from './options.ts';
+import type { Rooms } from './rooms.ts';
+import type { Roster, RosterTable } from './roster.ts';
+
+/** Pause before a table that could not be copied is tried again. */
+const RETRY_MS = 15_000;
+
+export class Copying {
+  readonly #options: IncarnationOptions;
+  readonly #rooms: Rooms;
+  readonly #roster: Roster;
+  readonly #retryAt = new Map<number, number>();
+
+  constructor(options: IncarnationOptions, rooms: Rooms, roster: Roster) {
+    this.#options = options;
+    this.#rooms = rooms;
+    this.#roster = roster;
+  }
+
+  /** Runs until the signal. Rejects with what does not concern a single table. */
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      const next = this.#next();
+      if (next === undefined) {
+        await sleep(100, undefined, { signal }).catch(() => undefined);
+        continue;
+      }
+      await this.#copy(next.table, next.plan, signal);
+      await this.#roster.readStates(this.#rooms.copyTarget);
+    }
+  }
+
+  #next(): { readonly table: RosterTable; readonly plan: TablePlan } | undefined {
+    const { until } = this.#options;
+    for (const table of this.#roster.tables) {
+      const due = (this.#retryAt.get(table.relid) ?? 0) <= Date.now();
+      const asked = until.kind !== 'copied' || until.covers(table);
+      const waits = table.state === 'pending' || table.state === 'copying';
+      if (waits && due && asked && table.armed && table.plan !== null) return { table, plan: table.plan };
+    }
+    return undefined;
+  }
+
+  async #copy(table: RosterTable, plan: TablePlan, signal: AbortSignal): Promise<void> {
+    const { sync, log, metrics } = this.#options;
+    const { copySource, copyTarget, lease, replica, applier } = this.#rooms;
+    const label = tableLabel(table);
+    const key = { sync: sync.name, epoch: lease.epoch, relid: table.relid };
+    const onRows = (rows: number) => metrics.copied.inc({ sync: sync.name, table: label }, rows);
+    const sides = { source: copySource, target: copyTarget, origin: sync.source.name, replica };
+    try {
+      await copyTable({ ...sides, key, signal, onRows }, plan, table);
+      // Foreign keys of the table may have been parked: what the applier knows of them is out of date.
+      applier.forgetCatalog();
+      log.info({ table: label }, `${label} is copied`);
+    } catch (error) {
+      if (signal.aborted || !(error instanceof IbexError)) throw error;
+      if (error.table === undefined && error.kind !== 'lock') throw error;
+      log.warn({ table: label }, `${error.message} (${error.hint})`);
+      this.#retryAt.set(table.relid, Date.now() + RETRY_MS);
+      await setReason(copyTarget, sync.name, table.relid, error.message);
+    }
+  }
+}

@@ -1,0 +1,44 @@
+/** What a running sync is given, and what it comes to. */
+import type { Logger } from 'pino';
+import type { SyncConfig } from '../config/syncs.ts';
+import type { TableName } from '../core/plan.ts';
+import type { BatchQueue } from '../core/ports.ts';
+import type { Metrics } from '../observe/metrics.ts';
+
+/**
+ * When a run ends by itself:
+ * - `forever`: never;
+ * - `caught-up`: everything committed on the source before the start is on the target;
+ * - `copied`: every table that it covers is copied and in step.
+ */
+export type Until =
+  | { readonly kind: 'forever' }
+  | { readonly kind: 'caught-up' }
+  | { readonly kind: 'copied'; readonly covers: (table: TableName) => boolean };
+
+export interface RunOutcome {
+  /** Tables that were left behind because they are held. */
+  readonly held: readonly { readonly table: string; readonly reason: string }[];
+}
+
+export interface SyncEngineOptions {
+  readonly sync: SyncConfig;
+  readonly createQueue: () => Promise<BatchQueue>;
+  readonly spoolDirectory: string;
+  readonly lockTimeoutMs: number;
+  readonly until: Until;
+  /** Keep trying from the start. Otherwise the first failure before anything ran ends it. */
+  readonly patient: boolean;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+}
+
+export interface IncarnationOptions extends SyncEngineOptions {
+  /**
+   * Take in tables that the sync does not have yet. Only a daemon's first incarnation does: a table that appears
+   * while it runs (a partition that was detached, a scratch table) is nobody's wish yet.
+   */
+  readonly adopt: boolean;
+  /** Whether a held table is to be tried again. */
+  readonly isDue: (table: TableName) => boolean;
+}

@@ -1,0 +1,177 @@
+/**
+ * Opens everything that one incarnation of a sync works with, in the order that is safe: both sides looked at and
+ * set up, the lane taken, the position checked against the source, then the rooms put together.
+ */
+import { type AppliedBatch, Applier } from '../apply/applier.ts';
+import { becomeReplica } from '../apply/parking.ts';
+import { readRecord, requestCopy, startLane } from '../apply/state.ts';
+import { DeltaReader } from '../capture/trigger/reader.ts';
+import { IbexError } from '../core/errors.ts';
+import { tableLabel } from '../core/plan.ts';
+import type { BatchQueue } from '../core/ports.ts';
+import {
+  covers,
+  identityDifference,
+  parseSnapshot,
+  type Snapshot,
+  type SourceIdentity,
+} from '../core/position.ts';
+import { readIdentity } from '../postgres/catalog.ts';
+import type { Session } from '../postgres/session.ts';
+import { inspect, install } from '../setup/setup.ts';
+import { Lane } from './lane.ts';
+import { Lease } from './lease.ts';
+import type { IncarnationOptions } from './options.ts';
+import type { Roster } from './roster.ts';
+import type { Sessions } from './sessions.ts';
+
+export interface Rooms {
+  readonly lease: Lease;
+  readonly lane: Lane;
+  readonly applier: Applier;
+  readonly queue: BatchQueue;
+  /** For looking after things, beside the flow. */
+  readonly source: Session;
+  readonly target: Session;
+  readonly copySource: Session;
+  readonly copyTarget: Session;
+  /** The target's role may set session_replication_role: nothing has to be parked. */
+  readonly replica: boolean;
+  /** The source's snapshot at the start: what `caught-up` waits for. */
+  readonly goal: Snapshot;
+}
+
+export interface RoomsContext {
+  readonly options: IncarnationOptions;
+  readonly sessions: Sessions;
+  readonly roster: Roster;
+  readonly signal: AbortSignal;
+  readonly onApplied: (batch: AppliedBatch) => void;
+  readonly onPosition: (position: Snapshot) => void;
+}
+
+export async function openRooms(context: RoomsContext): Promise<Rooms> {
+  const { options, sessions, roster, signal } = context;
+  const { sync, log } = options;
+  const source = await sessions.open('source', 'control');
+  const target = await sessions.open('target', 'control');
+  const apply = await sessions.open('target', 'apply');
+  const replica = await becomeReplica(apply);
+  const goal = await readSnapshot(source);
+  await setUp(context, source, target, replica);
+  const lease = await Lease.acquire(await sessions.open('target', 'lease'), sync.name, signal, (holder) =>
+    log.info(`waiting for ${holder} to let go of sync ${sync.name}`),
+  );
+  const copyTarget = await sessions.open('target', 'copy');
+  if (replica) await becomeReplica(copyTarget);
+  const copySource = await sessions.open('source', 'copy');
+  const identity = await readIdentity(source);
+  const start = await startPosition(context, source, target, lease, identity);
+  await roster.refresh(source, target);
+  await requireDeltas(context, source, target, start);
+  const applier = new Applier({ session: apply, origin: sync.source.name, onApplied: context.onApplied });
+  const reading = {
+    reading: await sessions.open('source', 'read'),
+    control: await sessions.open('source', 'flush'),
+  };
+  const queue = await openQueue(options);
+  const reader = new DeltaReader({ ...reading, identity, queue, spoolDirectory: options.spoolDirectory });
+  const lane = new Lane({
+    sync: sync.name,
+    epoch: lease.epoch,
+    start,
+    reader,
+    roster: () => roster.tables,
+    isDue: options.isDue,
+    onApplied: context.onPosition,
+  });
+  log.info({ epoch: lease.epoch, queue: queue.kind, replica }, `sync ${sync.name} runs`);
+  return { lease, lane, applier, queue, source, target, copySource, copyTarget, replica, goal };
+}
+
+async function openQueue({ createQueue }: IncarnationOptions): Promise<BatchQueue> {
+  const queue = await createQueue();
+  try {
+    await queue.clear();
+    return queue;
+  } catch (error) {
+    await queue.close();
+    throw error;
+  }
+}
+
+export async function readSnapshot(source: Session): Promise<Snapshot> {
+  const { snapshot } = await source.row<{ snapshot: Snapshot }>(
+    'select txid_current_snapshot()::text as snapshot',
+  );
+  return snapshot;
+}
+
+async function setUp(
+  { options }: RoomsContext,
+  source: Session,
+  target: Session,
+  replica: boolean,
+): Promise<void> {
+  const { sync, log, adopt } = options;
+  const setup = {
+    sync: sync.name,
+    source,
+    target,
+    replica,
+    adopt,
+    tables: sync.tables,
+    exclude: sync.exclude,
+  };
+  const obstacles = await install(setup, await inspect(setup));
+  for (const { error } of obstacles) log.warn({ table: error.table }, `${error.message} (${error.hint})`);
+}
+
+/** Where the lane starts: at the checkpoint, if it belongs to this source; else at the source's present. */
+async function startPosition(
+  { options, onPosition }: RoomsContext,
+  source: Session,
+  target: Session,
+  lease: Lease,
+  identity: SourceIdentity,
+): Promise<Snapshot> {
+  const { name } = options.sync;
+  const now = await readSnapshot(source);
+  const record = await readRecord(target, name);
+  const difference = record && identityDifference(record.source, identity);
+  if (difference) {
+    throw new IbexError(
+      'identity',
+      `${source.server} is not the source that sync ${name} has carried: ${difference}`,
+    );
+  }
+  if (record?.started && parseSnapshot(record.started).xmax > parseSnapshot(now).xmax) {
+    throw new IbexError('identity', `${source.server} is older than what sync ${name} has carried from it`, {
+      hint: 'The source was restored or failed over with a loss. Compare both sides, then start anew with `ibex teardown`, `ibex setup`.',
+    });
+  }
+  await startLane(target, name, lease.epoch, now);
+  const position = record?.started ?? now;
+  onPosition(position);
+  return position;
+}
+
+/** Deltas that were forgotten cannot be read again: a checkpoint from before them needs a new copy. */
+async function requireDeltas(
+  { options, roster }: RoomsContext,
+  source: Session,
+  target: Session,
+  start: Snapshot,
+): Promise<void> {
+  const { sync, log } = options;
+  let again = false;
+  for (const table of roster.tables) {
+    if (!['streaming', 'joining', 'held'].includes(table.state) || table.forgotten === null) continue;
+    if (covers(table.floor ?? start, table.forgotten)) continue;
+    const message = 'the checkpoint is older than the deltas that are left: the table is copied again';
+    log.warn({ table: tableLabel(table) }, message);
+    await requestCopy(target, sync.name, table.relid, true, null);
+    again = true;
+  }
+  if (again) await roster.refresh(source, target);
+}

@@ -1,0 +1,147 @@
+/**
+ * Looks after everything of a running sync that is not the flow itself: arms what is not armed, answers DDL, puts
+ * foreign keys back, keeps the source small, and sees when a run has come to its end.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type ParkedObject, readParked, restoreParked } from '../apply/parking.ts';
+import { setReason } from '../apply/state.ts';
+import type { Waiting } from '../capture/trigger/arming.ts';
+import { IbexError, isKind } from '../core/errors.ts';
+import { tableLabel } from '../core/plan.ts';
+import { covers, type Snapshot } from '../core/position.ts';
+import { armAll } from '../setup/setup.ts';
+import { answerDrift } from './drift.ts';
+import { keepSmall } from './keeper.ts';
+import type { IncarnationOptions, RunOutcome } from './options.ts';
+import { type Rooms, readSnapshot } from './rooms.ts';
+import { isHeld, type Roster } from './roster.ts';
+
+/** Pause between rounds; shorter in a run that is to end soon. */
+const ROUND_MS = 500;
+const SHORT_ROUND_MS = 50;
+
+export class Tending {
+  readonly #options: IncarnationOptions;
+  readonly #rooms: Rooms;
+  readonly #roster: Roster;
+  readonly #applied: () => Snapshot;
+  /** The source's snapshot when it was last looked over. */
+  #seen: Snapshot | null = null;
+  /** Foreign keys that can come back and have not yet. */
+  #restorable = 0;
+
+  constructor(options: IncarnationOptions, rooms: Rooms, roster: Roster, applied: () => Snapshot) {
+    this.#options = options;
+    this.#rooms = rooms;
+    this.#roster = roster;
+    this.#applied = applied;
+  }
+
+  /** Runs until the signal, or until the run has come to its end. */
+  async run(signal: AbortSignal): Promise<RunOutcome> {
+    const { until } = this.#options;
+    for (;;) {
+      if (signal.aborted) return { held: [] };
+      await this.#roster.readStates(this.#rooms.target);
+      this.#countStates();
+      await this.#armWaiting();
+      await this.#restoreForeignKeys();
+      await this.#watchSource();
+      const outcome = this.#outcome();
+      if (outcome !== null) return outcome;
+      if (until.kind === 'caught-up') this.#rooms.lane.flush();
+      const pause = until.kind === 'forever' ? ROUND_MS : SHORT_ROUND_MS;
+      await sleep(pause, undefined, { signal }).catch(() => undefined);
+    }
+  }
+
+  /** What the run has come to; null while it is to go on. */
+  #outcome(): RunOutcome | null {
+    const { until } = this.#options;
+    if (until.kind === 'forever') return null;
+    const chosen = this.#roster.tables.filter((table) => until.kind === 'caught-up' || until.covers(table));
+    const held = chosen.filter(isHeld);
+    const waiting = chosen.filter((table) => table.state !== 'streaming' && !held.includes(table));
+    if (waiting.length > 0 || this.#restorable > 0) return null;
+    if (until.kind === 'caught-up' && !covers(this.#applied(), this.#rooms.goal)) return null;
+    return { held: held.map((table) => ({ table: tableLabel(table), reason: table.reason ?? '' })) };
+  }
+
+  #countStates(): void {
+    const { sync, metrics } = this.#options;
+    for (const state of ['pending', 'copying', 'joining', 'streaming', 'held']) {
+      const count = this.#roster.tables.filter((table) => table.state === state).length;
+      metrics.tables.set({ sync: sync.name, state }, count);
+    }
+    metrics.queueBytes.set({ sync: sync.name }, this.#rooms.queue.bytes());
+  }
+
+  /** Tables that others had locked are tried again; which, and by whom, is what `status` shows as their reason. */
+  async #armWaiting(): Promise<void> {
+    const { sync, lockTimeoutMs } = this.#options;
+    const { source, target } = this.#rooms;
+    const unarmed = this.#roster.tables.filter((table) => table.plan !== null && !table.armed);
+    if (unarmed.length === 0) return;
+    const relids = unarmed.map((table) => table.relid);
+    const waiting = await armAll(source, relids, lockTimeoutMs);
+    for (const relid of relids) {
+      await setReason(target, sync.name, relid, waitingReason(waiting.get(relid) ?? []));
+    }
+    await this.#roster.refresh(source, target);
+  }
+
+  /** Foreign keys of the target come back once both their tables are in step. */
+  async #restoreForeignKeys(): Promise<void> {
+    const outOfStep = new Set(
+      this.#roster.tables.filter((table) => table.state !== 'streaming').map(tableLabel),
+    );
+    const parked = await readParked(this.#rooms.target, this.#options.sync.name);
+    const ready = parked.filter(
+      (object) =>
+        object.kind === 'foreign_key' &&
+        !outOfStep.has(tableLabel(object)) &&
+        !outOfStep.has(object.referenced ?? ''),
+    );
+    this.#restorable = 0;
+    for (const key of ready) if (!(await this.#restore(key))) this.#restorable++;
+  }
+
+  /** False when it is worth trying again soon. */
+  async #restore(key: ParkedObject): Promise<boolean> {
+    const { sync, log } = this.#options;
+    try {
+      await restoreParked(this.#rooms.target, sync.name, key);
+      this.#rooms.applier.forgetCatalog();
+      log.info({ table: tableLabel(key) }, `foreign key ${key.object} is back`);
+      return true;
+    } catch (error) {
+      if (!isKind(error, 'lock') && !isKind(error, 'constraint') && !isKind(error, 'transient')) throw error;
+      log.warn({ table: tableLabel(key) }, `${error.message} (${error.hint})`);
+      return error.kind === 'constraint';
+    }
+  }
+
+  /** DDL and retained deltas; both need somebody to have committed something on the source. */
+  async #watchSource(): Promise<void> {
+    const { sync, log, lockTimeoutMs } = this.#options;
+    const { source, target } = this.#rooms;
+    const now = await readSnapshot(source);
+    if (now === this.#seen) return;
+    this.#seen = now;
+    const reports = await answerDrift(source, target, sync.name, lockTimeoutMs);
+    for (const { table, what } of reports) log.warn({ table }, `${table}: ${what}`);
+    if (reports.some((report) => report.replan)) {
+      throw new IbexError('source_moved', 'the catalogs of the source changed: the lane starts anew');
+    }
+    await keepSmall(source, target, sync.name);
+  }
+}
+
+function waitingReason(waiting: readonly Waiting[]): string | null {
+  if (waiting.length === 0) return null;
+  return waiting
+    .map(
+      ({ relation, blockers }) => `waiting to arm ${relation}: locked by ${blockers.join(', ') || 'others'}`,
+    )
+    .join('; ');
+}
