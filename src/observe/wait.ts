@@ -35,19 +35,22 @@ export async function waitForTarget(
     readonly signal: AbortSignal;
   },
 ): Promise<WaitResult> {
-  if (!(await isInstalled(target)) || !(await isInstalled(source))) {
-    throw new IbexError('not_set_up', `sync ${options.sync} is not set up`);
-  }
   const { goal } = await source.row<{ goal: Snapshot }>('select txid_current_snapshot()::text as goal');
   const deadline = Date.now() + options.timeoutMs;
   for (;;) {
     const missing = await findMissing(source, target, options.sync, options.filter, goal);
-    if (missing.length === 0) return { done: true, missing };
-    const onlyHeld = missing.every((table) => table.held);
-    if (onlyHeld || Date.now() >= deadline || options.signal.aborted) return { done: false, missing };
+    const last = Date.now() >= deadline || options.signal.aborted;
+    if (missing === null && last) {
+      throw new IbexError('not_set_up', `sync ${options.sync} is not set up on ${target.server}`);
+    }
+    if (missing !== null && (last || missing.every((table) => table.held))) {
+      return { done: missing.length === 0, missing };
+    }
     await sleep(LOOK_MS, undefined, { signal: options.signal }).catch(() => undefined);
   }
 }
+
+/** Null while there is no such sync: a daemon that was started at the same time may still be setting it up. */
 
 async function findMissing(
   source: Session,
@@ -56,9 +59,9 @@ async function findMissing(
   filter: TableFilter,
   goal: Snapshot,
 ) {
+  if (!(await isInstalled(target)) || !(await isInstalled(source))) return null;
   const record = await readRecord(target, sync);
-  if (record === undefined)
-    throw new IbexError('not_set_up', `sync ${sync} is not set up on ${target.server}`);
+  if (record === undefined) return null;
   const tables = await stillThere(source, (await readSyncTables(target, sync)).filter(filter));
   const waitingForLock = await readUnarmed(source);
   const notInStep = tables

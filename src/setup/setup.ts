@@ -113,17 +113,22 @@ export async function install(
   const identity = await readIdentity(source);
   await claimIdentity(source, identity);
   await registerSync(source, sync);
-  await registerOnTarget(target, sync, identity);
   const known = new Map((await readSyncTables(target, sync)).map((table) => [table.relid, table]));
+  // The sync with all its tables or not at all: half a list would look like a sync that has caught up.
+  await target.transaction('', async () => {
+    await registerOnTarget(target, sync, identity);
+    for (const table of tables) {
+      if (!known.has(table.relid)) await registerTableOnTarget(target, sync, table);
+    }
+  });
   const captured = new Set((await readCaptured(source, sync)).map((table) => table.relid));
   const all = [...obstacles];
   for (const table of tables) {
     const record = known.get(table.relid);
     const seen = obstacles.find((obstacle) => obstacle.table === table);
     if (record?.reason === null && captured.has(table.relid) && seen === undefined) continue;
-    if (record === undefined) await registerTableOnTarget(target, sync, table);
     // Its capture was taken off, by a teardown of the source alone: what changed since is in no delta.
-    else if (!captured.has(table.relid) && record.state !== 'pending')
+    if (record !== undefined && !captured.has(table.relid) && record.state !== 'pending')
       await requestCopy(target, sync, table.relid, true, seen?.error.message ?? null);
     const obstacle = seen ?? (await capture(source, sync, table));
     if (obstacle !== undefined && seen === undefined) all.push(obstacle);

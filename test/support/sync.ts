@@ -72,25 +72,13 @@ async function withSessions<T>(
 }
 
 export async function waitUntilCaughtUp(databases: Databases, timeoutMs: number): Promise<void> {
-  const deadline = Date.now() + timeoutMs;
-  await withSessions(databases, async (source, target) => {
-    for (;;) {
-      const result = await waitForTarget(source, target, {
-        sync: 'main',
-        filter: () => true,
-        timeoutMs: Math.max(0, deadline - Date.now()),
-        signal: new AbortController().signal,
-      }).catch((error) => ({ done: false, missing: [{ table: 'all', reason: String(error.message) }] }));
-      if (result.done) return;
-      const notYet = result.missing.some((table) => /is not set up/.test(table.reason));
-      if (!notYet || Date.now() > deadline) {
-        throw new Error(
-          `not caught up: ${result.missing.map(({ table, reason }) => `${table} (${reason})`).join(', ')}`,
-        );
-      }
-      await new Promise((resolve) => setTimeout(resolve, 50));
-    }
-  });
+  const { signal } = new AbortController();
+  const options = { sync: 'main', filter: () => true, timeoutMs, signal };
+  const { missing } = await withSessions(databases, (source, target) =>
+    waitForTarget(source, target, options),
+  );
+  if (missing.length === 0) return;
+  throw new Error(`not caught up: ${missing.map(({ table, reason }) => `${table} (${reason})`).join(', ')}`);
 }
 
 export function readSyncStatus(databases: Databases): Promise<SyncStatus> {
