@@ -1,0 +1,209 @@
+/**
+ * What makes a batch happen once: rows and checkpoint in one transaction, the three-way rule, the epoch, and a
+ * source whose log is flushed before its position is believed.
+ */
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { Applier } from '../../src/apply/applier.ts';
+import { DeltaReader } from '../../src/capture/trigger/reader.ts';
+import type { BatchHeader, BatchPart } from '../../src/core/batch.ts';
+import type { IncomingBatch } from '../../src/core/ports.ts';
+import { readRoster } from '../../src/engine/roster.ts';
+import { readIdentity } from '../../src/postgres/catalog.ts';
+import { Session } from '../../src/postgres/session.ts';
+import { createInProcessQueue } from '../../src/queue/in-process.ts';
+import { compareTables, type Databases, freshDatabases, useServers, waitFor } from '../support/servers.ts';
+import { expectEqual, onBoth, type RunningSync, startSync } from '../support/sync.ts';
+
+// Real flushing, and a log writer that sleeps: what nobody flushed is lost in a crash.
+const servers = await useServers({ fsync: 'on', wal_writer_delay: '10s', synchronous_commit: 'on' });
+let databases: Databases;
+let sync: RunningSync | undefined;
+
+beforeEach(async () => {
+  databases = await freshDatabases(servers);
+});
+
+afterEach(async () => {
+  await sync?.stop();
+  sync = undefined;
+  await databases.dropAll();
+});
+
+const HISTORY = 'create table account (id int primary key, v int); create table history (id int, v int)';
+
+test('a batch whose checkpoint cannot move leaves no row behind, and is applied once in the end', async () => {
+  await onBoth(databases, HISTORY);
+  sync = startSync(databases);
+  await expectEqual(databases, sync);
+  await databases.targetAdmin.query(`
+    create function public.refuse() returns trigger language plpgsql as $$ begin
+      if new.position is distinct from old.position then raise exception 'not now' using errcode = '40001'; end if; return new; end $$;
+    create trigger refuse before update on ibex.checkpoint for each row execute function public.refuse()`);
+  await databases.source.query(
+    'insert into account select i, i from generate_series(1, 100) i; insert into history select i, i from generate_series(1, 100) i',
+  );
+  await new Promise((resolve) => setTimeout(resolve, 3000));
+  const { rows } = await databases.target.query(
+    'select (select count(*) from account)::int as a, (select count(*) from history)::int as h',
+  );
+  expect(rows[0]).toEqual({ a: 0, h: 0 });
+  await databases.targetAdmin.query('drop trigger refuse on ibex.checkpoint');
+  await expectEqual(databases, sync);
+});
+
+describe('one batch, delivered as queues deliver', () => {
+  const parts: BatchPart[] = [];
+  let header: BatchHeader;
+  let applier: Applier;
+  let target: Session;
+  let source: Session;
+  let flush: Session;
+
+  /** Reads one real batch off the source and keeps it, so that it can be delivered again. */
+  async function record(epoch: number): Promise<void> {
+    const queue = createInProcessQueue();
+    queue.consume(async (batch) => {
+      header = batch.header;
+      for await (const part of batch.parts())
+        parts.push({ table: part.table, bytes: Buffer.from(part.bytes) });
+      return { id: batch.header.id, position: batch.header.to };
+    });
+    const identity = await readIdentity(source);
+    const reader = new DeltaReader({
+      reading: source,
+      control: flush,
+      identity,
+      queue,
+      spoolDirectory: '/tmp',
+    });
+    const roster = await readRoster(source, target, 'main');
+    const tables = roster.flatMap((table) =>
+      table.plan === null ? [] : [{ plan: table.plan, floor: null }],
+    );
+    const { rows } = await databases.target.query('select position from ibex.checkpoint');
+    const request = {
+      sync: 'main',
+      epoch,
+      id: `${epoch}-test`,
+      from: rows[0].position,
+      tables,
+      evenIfEmpty: false,
+    };
+    const result = await reader.read(request);
+    await result.published?.applied;
+    await queue.close();
+  }
+
+  const deliver = (overrides: Partial<BatchHeader> = {}): IncomingBatch => ({
+    header: { ...header, ...overrides },
+    async *parts() {
+      yield* parts;
+    },
+  });
+
+  const historyRows = async () =>
+    (await databases.target.query('select count(*)::int as n from history')).rows[0].n;
+
+  beforeEach(async () => {
+    await onBoth(databases, HISTORY);
+    const first = startSync(databases);
+    await expectEqual(databases, first);
+    await first.stop();
+    await databases.source.query(
+      'insert into history select i, i from generate_series(1, 50) i; insert into account values (1, 1)',
+    );
+    source = await Session.open({ url: databases.sourceUrl, name: 'test' });
+    flush = await Session.open({ url: databases.sourceUrl, name: 'test' });
+    target = await Session.open({ url: databases.targetUrl, name: 'test' });
+    applier = new Applier({ session: target, origin: 'source', onApplied: () => undefined });
+    parts.length = 0;
+    await record(1);
+  });
+
+  afterEach(async () => {
+    await Promise.all([source.close(), target.close(), flush.close()]);
+  });
+
+  test('twice: applied once, skipped the second time', async () => {
+    await applier.apply(deliver());
+    await applier.apply(deliver());
+    expect(await historyRows()).toBe(50);
+    expect(await compareTables(databases.source, databases.target)).toEqual([]);
+  });
+
+  test('by a worker whose lane was taken over: refused, nothing written', async () => {
+    await databases.targetAdmin.query('update ibex.checkpoint set epoch = epoch + 1');
+    await expect(applier.apply(deliver())).rejects.toMatchObject({ kind: 'taken' });
+    expect(await historyRows()).toBe(0);
+  });
+
+  test('after a batch that never came: a gap, nothing written', async () => {
+    await expect(applier.apply(deliver({ from: '3:3:' }))).rejects.toMatchObject({ kind: 'gap' });
+    expect(await historyRows()).toBe(0);
+  });
+
+  test('from another database: refused', async () => {
+    const other = { ...header.source, system: '1' };
+    await expect(applier.apply(deliver({ source: other }))).rejects.toMatchObject({ kind: 'identity' });
+    expect(await historyRows()).toBe(0);
+  });
+
+  test('broken off half-way: nothing written', async () => {
+    const broken: IncomingBatch = {
+      header,
+      async *parts() {
+        yield parts[0] as BatchPart;
+        throw new Error('cut');
+      },
+    };
+    await expect(applier.apply(broken)).rejects.toThrow();
+    await target.close();
+    expect(await historyRows()).toBe(0);
+  });
+});
+
+test('a crash of the source takes back nothing that the target has, and its reused transaction ids hide nothing', async () => {
+  await onBoth(databases, HISTORY);
+  sync = startSync(databases);
+  await expectEqual(databases, sync);
+  const own = databases.source;
+  for (let round = 1; round <= 3; round++) {
+    await own.query('set synchronous_commit = off');
+    await own.query('insert into account values ($1, $1)', [round]);
+    await waitFor(
+      async () => (await databases.target.query('select from account where id = $1', [round])).rowCount === 1,
+      {
+        what: 'the row to arrive',
+      },
+    );
+    // Transaction ids that only the memory of the server knows.
+    for (let i = 0; i < 20; i++) await own.query(`begin; insert into history values (-1, -1); rollback`);
+    await waitFor(async () => (await databases.target.query('select from ibex.checkpoint')).rowCount === 1, {
+      what: 'the target',
+    });
+    await servers.source.stop('immediate');
+    await servers.source.start();
+    await own.end().catch(() => undefined);
+    const again = await reconnect(databases.sourceUrl);
+    Object.assign(own, { query: again.query.bind(again), end: again.end.bind(again) });
+    expect(
+      (await own.query('select from account where id = $1', [round])).rowCount,
+      'a phantom on the target',
+    ).toBe(1);
+    await own.query('insert into account values ($1, $1)', [1000 + round]);
+    await waitFor(
+      async () =>
+        (await databases.target.query('select from account where id = $1', [1000 + round])).rowCount === 1,
+      { what: 'a row with a reused transaction id to arrive', timeout: 60_000 },
+    );
+  }
+  await expectEqual(databases, sync);
+});
+
+async function reconnect(url: string) {
+  const { default: pg } = await import('pg');
+  const client = new pg.Client({ connectionString: url });
+  client.on('error', () => undefined);
+  await client.connect();
+  return client;
+}
