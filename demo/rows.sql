@@ -45,6 +45,11 @@ select o.id, o.placed_at, (enum_range(null::shop.payment_method))[1 + o.id % 3],
   from shop.orders o
  where o.state <> 'placed';
 
+insert into shop.refund (payment_id, amount, reason)
+select id, amount / 2, case when number % 3 = 0 then 'broken' end
+  from shop.payment
+ where number % 10 = 0;
+
 insert into shop.review (customer_id, product_code, rating, body, reading_time)
 select 1 + n % 20000, 'P' || lpad((1 + n / 4)::text, 5, '0'), 1 + n % 5,
        case when n % 100 = 0 then repeat('Not as good as it was, but who is? ', 200) else 'Review ' || n end,

@@ -98,6 +98,7 @@ create index on shop.order_line (product_code);
 
 create table shop.payment (
   id        uuid primary key default gen_random_uuid(),
+  number    bigint generated always as identity unique,
   order_id  bigint not null,
   placed_at timestamptz not null,
   method    shop.payment_method not null,
@@ -107,6 +108,12 @@ create table shop.payment (
   foreign key (order_id, placed_at) references shop.orders on update cascade on delete cascade
 );
 create index on shop.payment (order_id, placed_at);
+
+create table shop.refund (
+  payment_id uuid primary key references shop.payment on delete cascade,
+  amount     numeric(12, 2) not null,
+  reason     text
+);
 
 create table shop.review (
   customer_id  bigint references shop.customer on update cascade on delete cascade,

@@ -1,6 +1,5 @@
 /** `ibex backfill`: copies existing rows and brings them into step, by itself or through the running daemon. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Daemon } from '../engine/daemon.ts';
 import { readDaemon, readStatus, type SyncStatus, type TableStatus } from '../observe/status.ts';
 import { isInstalled } from '../postgres/migrate.ts';
 import {
@@ -65,6 +64,7 @@ function readNow({ config }: Context): Promise<SyncStatus> {
 
 async function runAlone({ config, log, signal }: Context): Promise<void> {
   const filter = tableFilter(onlySync(config));
+  const { Daemon } = await import('../engine/daemon.ts');
   await new Daemon({ config, log, until: { kind: 'copied', covers: filter } }).run(signal);
 }
 

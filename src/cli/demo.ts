@@ -1,7 +1,7 @@
 /** `ibex demo`: servers, rows and load of its own; needs no setting and leaves nothing behind. */
 import { type Command, InvalidArgumentError } from 'commander';
 import { runDemo } from '../demo/demo.ts';
-import { type DemoResult, screen } from '../demo/result.ts';
+import { type DemoResult, isGood, screen } from '../demo/result.ts';
 import { type ExitCode, print, report, stopSignal } from './command.ts';
 
 interface Flags {
@@ -38,7 +38,7 @@ async function demo({ seconds, keep = false, redis, json = false }: Flags): Prom
   const show = (result: DemoResult) => print(json, result, screen(result));
   try {
     const result = await runDemo({ seconds, keep, wantsRedis: redis, show }, signal);
-    if (result !== undefined) return result.differences === 0 ? 0 : 1;
+    if (result !== undefined) return isGood(result) ? 0 : 1;
     process.stderr.write('interrupted; everything is gone again\n');
   } catch (error) {
     report(error, false);

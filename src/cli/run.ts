@@ -1,6 +1,5 @@
 /** `ibex run`: the daemon. */
 import { Option } from 'commander';
-import { Daemon } from '../engine/daemon.ts';
 import type { CommandSpec } from './command.ts';
 
 export const run: CommandSpec = {
@@ -12,6 +11,7 @@ export const run: CommandSpec = {
   own: [new Option('--until-caught-up', 'exit 0 once everything committed before the call is on the target')],
   stopCode: 0,
   run: async ({ config, log, signal, flags }) => {
+    const { Daemon } = await import('../engine/daemon.ts');
     const daemon = new Daemon({
       config,
       log,

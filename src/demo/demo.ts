@@ -65,13 +65,15 @@ async function play(options: DemoOptions, belongings: Belongings, progress: Prog
   progress.show('comparing every row');
   const tables = await compare(places);
   const { ibex, status, ...numbers } = moved;
-  const { last: _, ...log } = await ibex.readLog();
+  const log = await ibex.readLog();
   if (!options.keep) await ibex.stop();
   return {
     postgresql: places.version,
     queue: places.queue.kind,
     differences: tables.reduce((sum, table) => sum + table.differences, 0),
     tables,
+    verdict: status.verdict,
+    why: status.why,
     changes: addUp(status),
     ...numbers,
     log,

@@ -3,6 +3,7 @@
  */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { IbexError } from '../core/errors.ts';
 import { freePort } from '../embedded/process.ts';
@@ -16,6 +17,7 @@ const COMMAND = fileURLToPath(new URL('../../bin/ibex.js', import.meta.url));
 const STOP_MS = 10_000;
 const HASTY_STOP_MS = 3_000;
 const WAIT_SECONDS = 120;
+const READY_MS = 30_000;
 
 /** Lines of the daemon's log by level, and the last that matter. */
 export interface LogSummary {
@@ -86,6 +88,18 @@ export class Ibex {
     if (code === 0) return;
     const said = (await readFile(log, 'utf8')).trim();
     throw await this.failure(`\`ibex wait\` ended with exit code ${code}: ${said}`);
+  }
+
+  /** The status, once it says READY: foreign keys come back last. What it is if it does not in time. */
+  async statusWhenReady(): Promise<SyncStatus> {
+    const deadline = Date.now() + READY_MS;
+    for (;;) {
+      const status = await this.status();
+      const late = Date.now() > deadline;
+      if (status !== undefined && (status.verdict === 'READY' || late)) return status;
+      if (late) throw await this.failure('the daemon does not tell its status');
+      await sleep(100);
+    }
   }
 
   /** Stops the daemon; throws when it does not end in time and in order. */

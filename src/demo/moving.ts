@@ -73,8 +73,7 @@ export class Moving {
     this.#options.progress.show('ibex wait');
     await ibex.waitForTarget(this.#options.belongings);
     const inStepSeconds = (performance.now() - lastCommit) / 1000;
-    const status = await ibex.status();
-    if (status === undefined) throw await ibex.failure('the daemon does not tell its status');
+    const status = await ibex.statusWhenReady();
     const pgbench = bench === undefined ? null : await this.#countPgbench();
     return {
       ibex,

@@ -15,7 +15,8 @@ export interface LagSummary {
   readonly p50Ms: number;
   readonly p99Ms: number;
   readonly maxMs: number;
-  readonly measured: string;
+  /** Between two looks at the target. */
+  readonly everyMs: number;
 }
 
 export class LagProbe {
@@ -44,9 +45,7 @@ export class LagProbe {
       p50Ms: quantile(0.5),
       p99Ms: quantile(0.99),
       maxMs: quantile(1),
-      measured:
-        `${sorted.length} rows, committed one by one during the load by a connection of their own; ` +
-        `each was looked for on the target every ${LOOK_MS} ms until it was there`,
+      everyMs: LOOK_MS,
     };
   }
 

@@ -1,6 +1,7 @@
 /** What comes out of a demo: the document of `--json`, and the screen at the end. */
 import type { SyncStatus } from '../observe/status.ts';
 import type { TableComparison } from './compare.ts';
+import type { LogSummary } from './ibex.ts';
 import type { LagSummary } from './probe.ts';
 
 export interface DemoResult {
@@ -9,6 +10,9 @@ export interface DemoResult {
   /** Rows that one side has and the other lacks. */
   readonly differences: number;
   readonly tables: readonly TableComparison[];
+  /** What Ibex itself says at the end, and what keeps it from saying READY. */
+  readonly verdict: SyncStatus['verdict'];
+  readonly why: readonly string[];
   readonly copied: { readonly rows: number; readonly seconds: number };
   /** captured = carried + coalesced + resolved + held. */
   readonly changes: Changes;
@@ -24,7 +28,7 @@ export interface DemoResult {
   };
   /** From the last commit until `ibex wait` had ended, its own start included. */
   readonly inStepSeconds: number;
-  readonly log: { readonly warnings: number; readonly errors: number };
+  readonly log: LogSummary;
   readonly seconds: number;
   /** With --keep. */
   readonly urls?: {
@@ -55,27 +59,44 @@ export function addUp({ tables }: SyncStatus): Changes {
   };
 }
 
+/** Everything arrived, and nothing of the target is still set aside. */
+export function isGood({ differences, verdict }: DemoResult): boolean {
+  return differences === 0 && verdict === 'READY';
+}
+
 export function screen(result: DemoResult): string {
   const { copied, changes, lag, load, tables } = result;
   const rows = tables.reduce((sum, table) => sum + table.rows, 0);
   const pgbench = load.pgbench === null ? '' : `, ${whole(load.pgbench)} of them by pgbench`;
   return [
     '',
-    result.differences === 0
+    isGood(result)
       ? 'Everything is on the target, and nobody had to stop working.'
-      : 'THE TARGET DIFFERS FROM THE SOURCE. This is a fault in Ibex; please report what stands below.',
+      : 'The target is not what it should be. This is a fault in Ibex; please report what stands below.',
     '',
     `  copied        ${whole(copied.rows)} rows of ${tables.length} tables in ${tenths(copied.seconds)} s, under load`,
     `  load          ${whole(load.transactions)} transactions in ${tenths(load.seconds)} s${pgbench};`,
     `                one was open for ${tenths(load.longTransactionSeconds)} s and committed last`,
     `  changes       ${whole(changes.captured)} captured = ${whole(changes.carried)} carried + ${whole(changes.coalesced)} coalesced${rest(changes)}`,
-    `  lag           p50 ${lag.p50Ms} ms, p99 ${lag.p99Ms} ms (${lag.measured.replace(/(.{60}\S*) /g, '$1\n                ')})`,
+    `  lag           p50 ${whole(lag.p50Ms)} ms, p99 ${whole(lag.p99Ms)} ms, from COMMIT on the source to seen on the target:`,
+    `                ${whole(lag.samples)} rows, one by one during the load, each looked for every ${lag.everyMs} ms`,
     `  in step       ${tenths(result.inStepSeconds)} s after the last commit, by \`ibex wait\``,
     `  differences   ${whole(result.differences)}: ${whole(rows)} rows compared as text, every column of every table`,
-    ...tables.filter((table) => table.differences > 0).flatMap(describe),
+    ...(isGood(result) ? [] : complaints(result)),
     '',
     ...(result.urls === undefined ? furtherByRunning() : furtherByLooking(result.urls)),
   ].join('\n');
+}
+
+function complaints({ tables, verdict, why, log }: DemoResult): string[] {
+  return [
+    ...tables.filter((table) => table.differences > 0).flatMap(describe),
+    '',
+    `  status says ${verdict}`,
+    ...why.map((reason) => `    ${reason}`),
+    `  the log has ${log.warnings} warnings and ${log.errors} errors; the last of them:`,
+    ...log.last.map((line) => `    ${line}`),
+  ];
 }
 
 function describe({ table, differences, examples }: TableComparison): string[] {

@@ -261,7 +261,8 @@ describe('a server that cannot be used', () => {
       what: /source and target are the same database/,
       remedy: /two different URLs/,
     };
-    for (const args of [['setup'], ['run']]) expectRefusal(await call(args, env), refusal);
+    const results = await Promise.all([['setup'], ['run']].map((args) => call(args, env)));
+    for (const result of results) expectRefusal(result, refusal);
     expect(await hasSchema(databases.source)).toBe(false);
   });
 
@@ -390,8 +391,8 @@ describe('wrong usage', () => {
     ['broken YAML', ['listen: [8642'], /ibex\.yaml line \d+: this is not valid YAML/],
   ])('ibex.yaml: %s', async (_what, more, what) => {
     await writeFile(join(directory, 'ibex.yaml'), yaml(...more));
-    expectRefusal(await call(['setup'], {}, { cwd: directory }), { code: 2, what, remedy: /\S/ });
-    expectRefusal(await call(['run'], {}, { cwd: directory }), { code: 2, what, remedy: /\S/ });
+    const results = await Promise.all([['setup'], ['run']].map((args) => call(args, {}, { cwd: directory })));
+    for (const result of results) expectRefusal(result, { code: 2, what, remedy: /\S/ });
   });
 
   test('ibex.yaml: several syncs need --sync where one is meant', async () => {
@@ -407,11 +408,12 @@ describe('wrong usage', () => {
   test('a table that is not there', async () => {
     const env = urls(databases);
     const refusal = { code: 2, what: /no table matches public\.itm/, remedy: /case-sensitive/ };
+    const misspelt = (calls: string[][]) =>
+      calls.flatMap((args) =>
+        ['--tables', '--exclude'].map((list) => call([...args, list, 'public.itm'], env)),
+      );
     const before = [['setup'], ['backfill'], ['run'], ['run', '--until-caught-up']];
-    for (const args of before) {
-      expectRefusal(await call([...args, '--tables', 'public.itm'], env), refusal);
-      expectRefusal(await call([...args, '--exclude', 'public.itm'], env), refusal);
-    }
+    for (const result of await Promise.all(misspelt(before))) expectRefusal(result, refusal);
     expectRefusal(await call(['setup', '--exclude', 'public.*'], env), {
       ...refusal,
       what: /no table is left/,
@@ -420,18 +422,16 @@ describe('wrong usage', () => {
     expect(await hasSchema(databases.source)).toBe(false);
     await succeeds(['setup'], env);
     const after = [['wait'], ['status'], ['teardown', '--yes']];
-    for (const args of after) {
-      for (const list of ['--tables', '--exclude']) {
-        const result = await call([...args, list, 'public.itm'], env);
-        expectRefusal(result, { code: 2, what: /no table that matches public\.itm/, remedy: /public\.item/ });
-      }
+    for (const result of await Promise.all(misspelt(after))) {
+      expectRefusal(result, { code: 2, what: /no table that matches public\.itm/, remedy: /public\.item/ });
     }
     await expectMended(databases, env);
   });
 
   test('nothing is set up yet', async () => {
     const refusal = { code: 3, what: /sync main is not set up/, remedy: /ibex setup/ };
-    for (const args of [['wait'], ['status']]) expectRefusal(await call(args, urls(databases)), refusal);
+    const results = await Promise.all([['wait'], ['status']].map((args) => call(args, urls(databases))));
+    for (const result of results) expectRefusal(result, refusal);
     await succeeds(['teardown', '--yes'], urls(databases));
   });
 });
@@ -695,9 +695,8 @@ describe('the daemon', () => {
     await writeFile(signal, '');
     await late.start();
     const refusal = { code: 3, what: /is a standby/, remedy: /primary/ };
-    for (const args of [['setup'], ['backfill'], ['run']]) {
-      expectRefusal(await call(args, urls(databases)), refusal);
-    }
+    const calls = [['setup'], ['backfill'], ['run']].map((args) => call(args, urls(databases)));
+    for (const result of await Promise.all(calls)) expectRefusal(result, refusal);
     expect(await hasSchema(databases.target)).toBe(false);
     await late.stop();
     await rm(signal);

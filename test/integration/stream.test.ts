@@ -30,6 +30,7 @@ async function connectMany(count: number): Promise<pg.Client[]> {
     { length: count },
     () => new pg.Client({ connectionString: databases.sourceUrl }),
   );
+  for (const client of clients) client.on('error', () => undefined);
   await Promise.all(clients.map((client) => client.connect()));
   return clients;
 }

@@ -13,6 +13,9 @@ import {
 /** How many orders are remembered; later changes meet those. */
 const REMEMBERED = 500;
 
+/** Orders that were there before the load. */
+const ORDERS_BEFORE = 50_000;
+
 const recent = ({ orders }: Memory) => orders[between(0, orders.length - 1)] ?? '1000';
 
 async function placeOrder(client: ClientBase, memory: Memory): Promise<void> {
@@ -62,6 +65,18 @@ const pay: Kind['run'] = (client, memory) => {
   );
 };
 
+/** Half of what was paid. The payment has a number that only the database may give, which UPDATE cannot set. */
+const refund: Kind['run'] = (client, memory) =>
+  transaction(
+    client,
+    [
+      `INSERT INTO shop.refund (payment_id, amount) SELECT id, amount / 2 FROM shop.payment WHERE order_id = $1
+       ON CONFLICT DO NOTHING`,
+      [recent(memory)],
+    ],
+    ['UPDATE shop.payment SET amount = amount / 2 WHERE order_id = $1', [between(1, ORDERS_BEFORE)]],
+  );
+
 /** To another month, and so to another partition; lines and payments follow by ON UPDATE CASCADE. */
 const backdate: Kind['run'] = (client, memory) =>
   client.query(`UPDATE shop.orders SET placed_at = placed_at - interval '1 month' WHERE id = $1`, [
@@ -74,6 +89,7 @@ const cancel: Kind['run'] = (client, memory) =>
 export const ORDERS: readonly Kind[] = [
   { name: 'place order', weight: 40, run: placeOrder },
   { name: 'pay', weight: 14, run: pay },
+  { name: 'refund', weight: 3, run: refund },
   { name: 'backdate', weight: 5, run: backdate },
   { name: 'cancel', weight: 5, run: cancel },
 ];
