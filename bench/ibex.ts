@@ -47,6 +47,7 @@ export class Ibex {
 
   /** A running daemon that is in step: what is on the source now has arrived. */
   async daemon(): Promise<Running> {
+    await this.run('setup');
     const daemon = await this.start('run');
     try {
       await Promise.race([this.run('wait', '--timeout', '120s'), failureOf(daemon)]);

@@ -1,22 +1,80 @@
-/** What Linux tells about a process in /proc. Other systems have no such thing, so two scenarios need Linux. */
+/**
+ * What Linux tells about processes in /proc. CPU time says what work costs even while other programs keep the
+ * machine busy, which times on a clock do not. Other systems have no /proc: there some figures are missing, and two
+ * scenarios do not run.
+ */
 import { execFileSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { IbexError } from '../src/core/errors.ts';
+import type { Cluster } from '../src/embedded/cluster.ts';
+import type { Running } from './children.ts';
+
+const SAMPLE_MS = 20;
+
+export const hasProc = process.platform === 'linux';
 
 /** Throws where there is no /proc, before anything is started. */
 export function requireProc(): void {
-  if (process.platform === 'linux') return;
+  if (hasProc) return;
   throw new IbexError('tool', 'this scenario reads /proc, which only Linux has', {
     hint: 'Run it on Linux, or in a container.',
   });
 }
 
-/** CPU seconds, user and system, that a process has used, waited-for children excluded. */
-export function cpuSeconds(pid: number): number {
-  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-  // The second field is the name in parentheses, which may contain anything; utime and stime are 14 and 15.
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond();
+interface Stat {
+  readonly parent: number;
+  /** CPU seconds, user and system, of the process itself, and of its children that have ended. */
+  readonly own: number;
+  readonly ofEnded: number;
+}
+
+function readStat(pid: number): Stat | undefined {
+  const stat = readFile(`/proc/${pid}/stat`);
+  if (stat === undefined) return undefined;
+  // The second field is the name in parentheses, which may contain anything; the third stands after it.
+  const fields = ['', '', '', ...stat.slice(stat.lastIndexOf(')') + 2).split(' ')];
+  const seconds = (first: number) => (Number(fields[first]) + Number(fields[first + 1])) / ticksPerSecond();
+  return { parent: Number(fields[4]), own: seconds(14), ofEnded: seconds(16) };
+}
+
+/** CPU seconds that a process has used; `undefined` once it has ended. */
+export function cpuSeconds(pid: number): number | undefined {
+  return readStat(pid)?.own;
+}
+
+/** CPU seconds that all processes of a server have used, those of ended sessions included. */
+export function serverCpuSeconds(cluster: Cluster): number {
+  const postmaster = Number(readFile(join(cluster.directory, 'data', 'postmaster.pid'))?.split('\n')[0]);
+  const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
+  const stats = pids.flatMap((pid) => {
+    const stat = readStat(Number(pid));
+    return stat === undefined ? [] : [{ ...stat, pid: Number(pid) }];
+  });
+  return stats.reduce((sum, { pid, parent, own, ofEnded }) => {
+    if (pid === postmaster) return sum + own + ofEnded;
+    return parent === postmaster ? sum + own : sum;
+  }, 0);
+}
+
+/** The most resident memory that a process ever had, in MiB; `undefined` once it has ended. */
+export function peakMemoryMib(pid: number): number | undefined {
+  const kib = /^VmHWM:\s+(\d+) kB$/m.exec(readFile(`/proc/${pid}/status`) ?? '')?.[1];
+  return kib === undefined ? undefined : Number(kib) / 1024;
+}
+
+/** Reads something of a process again and again until it ends, and gives what was read last. */
+export async function readUntilEnd(
+  running: Running,
+  read: (pid: number) => number | undefined,
+): Promise<number> {
+  let last = 0;
+  while (running.running) {
+    last = read(running.pid) ?? last;
+    await sleep(SAMPLE_MS);
+  }
+  return last;
 }
 
 let ticks: number | undefined;
@@ -26,11 +84,9 @@ function ticksPerSecond(): number {
   return ticks;
 }
 
-/** The most resident memory that a process ever had, in MiB; `undefined` once it has ended. */
-export function peakMemoryMib(pid: number): number | undefined {
+function readFile(path: string): string | undefined {
   try {
-    const kib = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
-    return kib === undefined ? undefined : Number(kib) / 1024;
+    return readFileSync(path, 'utf8');
   } catch {
     return undefined;
   }

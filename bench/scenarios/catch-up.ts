@@ -10,6 +10,7 @@ import { setMark, whenMarked } from '../mark.ts';
 import { NativeReplication } from '../native.ts';
 import { type Databases, Pair, settle, type Templates } from '../pair.ts';
 import { findPgbench, makePgbenchTemplates, PGBENCH_TABLES, runTransactions } from '../pgbench.ts';
+import { cpuSeconds, hasProc, readUntilEnd, serverCpuSeconds } from '../proc.ts';
 import { startRedisOrThrow } from '../redis.ts';
 import { type Outcome, type Scenario, say } from '../scenario.ts';
 import { range, type Summary, summarise, table } from '../statistics.ts';
@@ -27,6 +28,14 @@ const options = {
 interface Times {
   readonly equal: number;
   readonly exit: number | null;
+  /** CPU seconds until then, of daemon and servers; 0 where nobody tells. */
+  readonly cpu: Cpu;
+}
+
+interface Cpu {
+  readonly daemon: number;
+  readonly source: number;
+  readonly target: number;
 }
 
 interface Run {
@@ -41,7 +50,7 @@ interface Run {
 }
 
 /** Catches up once with what is there, up to the mark. */
-type CatchUp = (mark: string) => Promise<Times>;
+type CatchUp = (mark: string) => Promise<Omit<Times, 'cpu'> & { readonly daemonCpu: number }>;
 
 export const catchUp: Scenario<typeof options> = {
   name: 'catch-up',
@@ -58,7 +67,8 @@ export const catchUp: Scenario<typeof options> = {
       const once = (who: string, body: (databases: Databases, measure: Measure) => Promise<Run>) =>
         inFreshDatabases(pair, templates, async (databases) => {
           say(`round ${round} of ${repeat}: ${who}`);
-          const measure = (catchUp: CatchUp) => fallBehind(databases, { who, round, transactions }, catchUp);
+          const measure = (catchUp: CatchUp) =>
+            fallBehind({ pair, databases }, { who, round, transactions }, catchUp);
           runs.push(await body(databases, measure));
         });
       await once('ibex', (databases, measure) => runIbex(databases, measure));
@@ -87,18 +97,18 @@ async function inFreshDatabases(
 
 /** In step already, and stopped: measures an empty catch-up, makes the backlog, measures the real one, compares. */
 async function fallBehind(
-  databases: Databases,
+  { pair, databases }: { pair: Pair; databases: Databases },
   { who, round, transactions }: { who: string; round: number; transactions: number },
   catchUp: CatchUp,
 ): Promise<Run> {
   await settle(databases);
   await setMark(databases, 'start-up');
-  const startUp = await catchUp('start-up');
+  const startUp = await withCpu(pair, () => catchUp('start-up'));
   say(`  ${transactions} transactions`);
   await runTransactions(databases.source.login, transactions, round);
   await setMark(databases, 'backlog');
   for (const side of [databases.source, databases.target]) await side.superuser.query('checkpoint');
-  const backlog = await catchUp('backlog');
+  const backlog = await withCpu(pair, () => catchUp('backlog'));
   const differences = await findDifferences(databases, PGBENCH_TABLES);
   say(
     differences.length > 0
@@ -108,17 +118,27 @@ async function fallBehind(
   return { who, round, startUp, backlog, engine: backlog.equal - startUp.equal, differences };
 }
 
+async function withCpu(pair: Pair, catchUp: () => ReturnType<CatchUp>): Promise<Times> {
+  const read = (server: Pair['source']) => (hasProc ? serverCpuSeconds(server) : 0);
+  const before = { source: read(pair.source), target: read(pair.target) };
+  const { equal, exit, daemonCpu } = await catchUp();
+  const source = read(pair.source) - before.source;
+  const target = read(pair.target) - before.target;
+  return { equal, exit, cpu: { daemon: daemonCpu, source, target } };
+}
+
 async function runIbex(databases: Databases, measure: Measure, redisUrl?: string): Promise<Run> {
   const ibex = new Ibex(databases, redisUrl);
   await ibex.run('backfill');
   return measure(async (mark) => {
     const process = await ibex.start('run', '--until-caught-up');
+    const cpu = readUntilEnd(process, cpuSeconds);
     const seen = await whenMarked(databases, mark, () => process.running);
     const ended = requireSuccess('ibex run --until-caught-up', await process.ended);
     if (seen === undefined)
       throw new Error('ibex run --until-caught-up ended before the target had everything');
     const since = (time: number) => (time - process.startedAt) / 1000;
-    return { equal: since(seen), exit: since(ended.at) };
+    return { equal: since(seen), exit: since(ended.at), daemonCpu: await cpu };
   });
 }
 
@@ -133,7 +153,7 @@ async function runNative(databases: Databases, measure: Measure): Promise<Run> {
       const seen = await whenMarked(databases, mark, () => Date.now() < deadline);
       if (seen === undefined) throw new Error('native logical replication did not catch up');
       await native.disable();
-      return { equal: (seen - startedAt) / 1000, exit: null };
+      return { equal: (seen - startedAt) / 1000, exit: null, daemonCpu: 0 };
     });
   } finally {
     await native.drop();
@@ -146,6 +166,8 @@ interface Figures {
   readonly equal: Summary;
   readonly exit: Summary | null;
   readonly engine: Summary;
+  /** All CPU seconds less those of the start-up. */
+  readonly cpu: Summary;
 }
 
 function report(servers: object, transactions: number, runs: readonly Run[]): Outcome {
@@ -165,8 +187,14 @@ function report(servers: object, transactions: number, runs: readonly Run[]): Ou
       ...table([['', 'start-up alone', 'start to equal', 'start to exit', 'engine'], ...figures.map(rowOf)]),
       '',
       ...table([
-        ['native / ..', 'start to equal', 'start to exit', 'engine'],
-        ...ratios.map(({ who, equal, exit, engine }) => [who, times(equal), times(exit), times(engine)]),
+        ['native / ..', 'start to equal', 'start to exit', 'engine', 'engine CPU'],
+        ...ratios.map(({ who, equal, exit, engine, cpu }) => [
+          who,
+          times(equal),
+          times(exit),
+          times(engine),
+          times(cpu),
+        ]),
       ]),
       '',
       equal.length === runs.length
@@ -186,22 +214,35 @@ function figuresOf(who: string, runs: readonly Run[]): Figures {
     equal: summarise(own.map((run) => run.backlog.equal)),
     exit: exits.length === 0 ? null : summarise(exits),
     engine: summarise(own.map((run) => run.engine)),
+    cpu: summarise(own.map((run) => sum(run.backlog.cpu) - sum(run.startUp.cpu))),
   };
 }
 
+function sum({ daemon, source, target }: Cpu): number {
+  return daemon + source + target;
+}
+
 /** How many times as fast as native. Its exit is when it is equal: it does not end. */
-function ratiosTo(native: Figures | undefined, { equal, exit, engine }: Figures) {
+function ratiosTo(native: Figures | undefined, { equal, exit, engine, cpu }: Figures) {
   const ratio = (theirs: Summary | undefined, ours: Summary | null) =>
     theirs === undefined || ours === null ? null : theirs.median / ours.median;
   return {
     equal: ratio(native?.equal, equal),
     exit: ratio(native?.equal, exit),
     engine: ratio(native?.engine, engine),
+    cpu: ratio(native?.cpu, cpu),
   };
 }
 
-function rowOf({ who, startUp, equal, exit, engine }: Figures): string[] {
-  return [who, range(startUp, 3), range(equal, 3), exit === null ? '-' : range(exit, 3), range(engine, 3)];
+function rowOf({ who, startUp, equal, exit, engine, cpu }: Figures): string[] {
+  return [
+    who,
+    range(startUp, 3),
+    range(equal, 3),
+    exit === null ? '-' : range(exit, 3),
+    range(engine, 3),
+    range(cpu, 2),
+  ];
 }
 
 function times(ratio: number | null): string {

@@ -66,7 +66,7 @@ async function createTables({ source, target }: Databases, count: number): Promi
 
 async function readUsage({ source, target }: Databases, daemon: number): Promise<Usage> {
   return {
-    daemon: new Map([[daemon, cpuSeconds(daemon)]]),
+    daemon: usageOf([daemon]),
     source: await readSessions(source),
     target: await readSessions(target),
   };
@@ -76,7 +76,11 @@ async function readSessions({ superuser }: Side): Promise<Map<number, number>> {
   const { rows } = await superuser.query<{ pid: number }>(
     `select pid from pg_stat_activity where application_name like 'ibex%' and datname = current_database()`,
   );
-  return new Map(rows.map(({ pid }) => [pid, cpuSeconds(pid)]));
+  return usageOf(rows.map(({ pid }) => pid));
+}
+
+function usageOf(pids: readonly number[]): Map<number, number> {
+  return new Map(pids.map((pid) => [pid, cpuSeconds(pid) ?? 0]));
 }
 
 function report(servers: object, tables: number, watched: number, before: Usage, after: Usage): Outcome {

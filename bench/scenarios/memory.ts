@@ -2,17 +2,14 @@
  * The most memory that a daemon ever has while it catches up with a large backlog: the high-water mark of its
  * resident set, which the kernel keeps. Linux only.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
 import { requireSuccess } from '../children.ts';
 import { findDifferences } from '../equality.ts';
 import { Ibex } from '../ibex.ts';
 import { Pair, settle } from '../pair.ts';
-import { peakMemoryMib, requireProc } from '../proc.ts';
+import { peakMemoryMib, readUntilEnd, requireProc } from '../proc.ts';
 import { startRedisOrThrow } from '../redis.ts';
 import { type Outcome, type Scenario, say } from '../scenario.ts';
 import { table } from '../statistics.ts';
-
-const LOOK_EVERY_MS = 20;
 
 const options = {
   rows: { kind: 'number', default: 1_000_000, help: 'rows, each changed while the daemon is stopped' },
@@ -71,11 +68,7 @@ async function measure(pair: Pair, who: string, rows: number, redisUrl?: string)
 
 async function catchUp(ibex: Ibex): Promise<{ peak: number; seconds: number }> {
   const daemon = await ibex.start('run', '--until-caught-up');
-  let peak = 0;
-  while (daemon.running) {
-    peak = peakMemoryMib(daemon.pid) ?? peak;
-    await sleep(LOOK_EVERY_MS);
-  }
+  const peak = await readUntilEnd(daemon, peakMemoryMib);
   const ended = requireSuccess('ibex run --until-caught-up', await daemon.ended);
   return { peak, seconds: (ended.at - daemon.startedAt) / 1000 };
 }

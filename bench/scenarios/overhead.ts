@@ -3,9 +3,11 @@
  * No daemon runs, so nothing but the triggers differs.
  */
 import { performance } from 'node:perf_hooks';
+import type { Cluster } from '../../src/embedded/cluster.ts';
 import { Ibex } from '../ibex.ts';
 import { type Databases, Pair, settle } from '../pair.ts';
 import { findPgbench, makePgbenchTemplates, measureTps } from '../pgbench.ts';
+import { hasProc, serverCpuSeconds } from '../proc.ts';
 import { type Outcome, type Scenario, say } from '../scenario.ts';
 import { range, type Summary, summarise, table } from '../statistics.ts';
 
@@ -21,6 +23,9 @@ interface Measured {
   readonly tps: number;
   /** Seconds of the large UPDATE. */
   readonly update: number;
+  /** CPU milliseconds of the server for one transaction, and seconds for the UPDATE; 0 where nobody tells. */
+  readonly tpsCpu: number;
+  readonly updateCpu: number;
 }
 
 export const overhead: Scenario<typeof options> = {
@@ -43,7 +48,7 @@ export const overhead: Scenario<typeof options> = {
         [armed, captured],
       ] as const) {
         say(`round ${round} of ${repeat}: ${databases.name}`);
-        all.push(await measure(databases, seconds, rows, round));
+        all.push(await measure(pair, databases, { seconds, rows, round }));
       }
     }
     for (const databases of [plain, armed]) await databases.drop();
@@ -51,14 +56,32 @@ export const overhead: Scenario<typeof options> = {
   },
 };
 
-async function measure(databases: Databases, seconds: number, rows: number, seed: number): Promise<Measured> {
+async function measure(
+  { source }: Pair,
+  databases: Databases,
+  { seconds, rows, round }: { seconds: number; rows: number; round: number },
+): Promise<Measured> {
   const { login, owner } = databases.source;
   await settle(databases);
-  const tps = await measureTps(login, seconds, seed);
+  const load = await timed(source, () => measureTps(login, seconds, round));
   await settle(databases);
-  const startedAt = performance.now();
-  await owner.query('update pgbench_accounts set abalance = abalance + 1 where aid <= $1', [rows]);
-  return { tps, update: (performance.now() - startedAt) / 1000 };
+  const update = await timed(source, () =>
+    owner.query('update pgbench_accounts set abalance = abalance + 1 where aid <= $1', [rows]),
+  );
+  return {
+    tps: load.result,
+    update: update.seconds,
+    tpsCpu: (1000 * load.cpu) / (load.result * seconds),
+    updateCpu: update.cpu,
+  };
+}
+
+async function timed<T>(server: Cluster, work: () => Promise<T>) {
+  const cpu = () => (hasProc ? serverCpuSeconds(server) : 0);
+  const [before, startedAt] = [cpu(), performance.now()];
+  const result = await work();
+  const seconds = (performance.now() - startedAt) / 1000;
+  return { result, seconds, cpu: cpu() - before };
 }
 
 function report(
@@ -67,9 +90,13 @@ function report(
   without: readonly Measured[],
   captured: readonly Measured[],
 ): Outcome {
-  const tps = compare(without, captured, 'tps');
-  const update = compare(without, captured, 'update');
-  const row = (name: string, figure: typeof tps, digits: number) => [
+  const figures = {
+    tps: compare(without, captured, 'tps'),
+    tpsCpu: compare(without, captured, 'tpsCpu'),
+    update: compare(without, captured, 'update'),
+    updateCpu: compare(without, captured, 'updateCpu'),
+  };
+  const row = (name: string, figure: typeof figures.tps, digits: number) => [
     name,
     range(figure.without, digits),
     range(figure.captured, digits),
@@ -77,14 +104,16 @@ function report(
   ];
   return {
     servers,
-    figures: { scale: SCALE, rows, tps, update },
+    figures: { scale: SCALE, rows, ...figures, runs: { without, captured } },
     screen: [
       `source of scale ${SCALE}, eight clients, no daemon; median (min-max)`,
       '',
       ...table([
         ['', 'without', 'with capture', 'with / without'],
-        row('TPC-B, transactions/s', tps, 0),
-        row(`UPDATE of ${rows} rows, s`, update, 3),
+        row('TPC-B, transactions/s', figures.tps, 0),
+        row('  server CPU, ms a transaction', figures.tpsCpu, 3),
+        row(`UPDATE of ${rows} rows, s`, figures.update, 3),
+        row('  server CPU, s', figures.updateCpu, 3),
       ]),
     ],
     ok: true,

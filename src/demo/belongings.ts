@@ -55,16 +55,16 @@ export class Program {
     await once(child, 'spawn').catch((cause) => {
       throw new IbexError('tool', `cannot start ${file}: ${cause.message}`, { cause });
     });
-    return new Program(name, child);
+    return new Program(name, child, options.cwd);
   }
 
-  private constructor(name: string, child: ChildProcess) {
+  private constructor(name: string, child: ChildProcess, cwd: string) {
     this.name = name;
     this.#child = child;
     this.#ended = once(child, 'exit');
     const kill = () => this.#kill('SIGKILL');
     process.on('exit', kill);
-    const guard = spawn('/bin/sh', ['-c', GUARD, 'sh', String(child.pid)], {
+    const guard = spawn('/bin/sh', ['-c', GUARD, cwd, String(child.pid)], {
       ...{ cwd: '/', detached: true, stdio: ['pipe', 'ignore', 'ignore'] },
     });
     guard.on('error', () => undefined);

@@ -430,7 +430,9 @@ describe('wrong usage', () => {
 
   test('nothing is set up yet', async () => {
     const refusal = { code: 3, what: /sync main is not set up/, remedy: /ibex setup/ };
-    const results = await Promise.all([['wait'], ['status']].map((args) => call(args, urls(databases))));
+    const results = await Promise.all(
+      [['wait', '--timeout', '1s'], ['status']].map((args) => call(args, urls(databases))),
+    );
     for (const result of results) expectRefusal(result, refusal);
     await succeeds(['teardown', '--yes'], urls(databases));
   });

@@ -35,7 +35,7 @@ async function reorganise(client: ClientBase, memory: Memory): Promise<void> {
 }
 
 export const GOODS: readonly Kind[] = [
-  { name: 'recode product', weight: 0.4, run: recode },
+  { name: 'recode product', weight: 0.15, run: recode },
   { name: 'count stock', weight: 1, run: countStock },
   { name: 'raise prices', weight: 1, run: raisePrices },
   { name: 'reorganise', weight: 3, run: reorganise },
