@@ -1,4 +1,5 @@
 /** `ibex wait`: exits 0 as soon as everything committed on the source before the call is on the target. */
+import { readDaemon } from '../observe/status.ts';
 import { waitForTarget } from '../observe/wait.ts';
 import { type CommandSpec, onlySync, print, requireKnown, tableFilter, withBothSides } from './command.ts';
 
@@ -19,9 +20,13 @@ export const wait: CommandSpec = {
         timeoutMs: config.timeoutMs,
         signal,
       });
+      const nobody = !result.done && (await readDaemon(target, sync.name)) === null;
       const text = result.done
         ? 'the target has everything'
-        : result.missing.map(({ table, reason }) => `${table}: ${reason}`).join('\n');
+        : [
+            ...result.missing.map(({ table, reason }) => `${table}: ${reason}`),
+            ...(nobody ? ['no daemon runs this sync; start it with `ibex run`'] : []),
+          ].join('\n');
       print(
         config.json,
         {

@@ -56,8 +56,7 @@ async function play(options: DemoOptions, belongings: Belongings, progress: Prog
   const places = await startServers(belongings, options.wantsRedis);
   introduce(places, progress);
   progress.show('filling the source');
-  await openShop(places);
-  const pgbench = await preparePgbench(places, belongings, progress);
+  const [pgbench] = await Promise.all([preparePgbench(places, belongings, progress), openShop(places)]);
 
   const moving = new Moving({ places, belongings, progress, pgbench });
   const moved = await moving.run(options.seconds);

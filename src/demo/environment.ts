@@ -33,6 +33,8 @@ export function pgEnvironment(places: Places, side: 'source' | 'target'): Record
     PGUSER: url.username,
     PGPASSWORD: url.password,
     PGDATABASE: url.pathname.slice(1),
+    // The schema of the role's own name would come first once the shop has made it.
+    PGOPTIONS: '-c search_path=public',
     PGCONNECT_TIMEOUT: '10',
   });
 }

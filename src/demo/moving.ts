@@ -142,7 +142,7 @@ export class Moving {
 
   async #countPgbench(): Promise<number> {
     const client = await connect(this.#options.places.source, 'demo:count');
-    const { rows } = await client.query<{ n: string }>('SELECT count(*) AS n FROM pgbench_history');
+    const { rows } = await client.query<{ n: string }>('SELECT count(*) AS n FROM public.pgbench_history');
     await client.end();
     return Number(rows[0]?.n);
   }

@@ -17,8 +17,8 @@ const PGBENCH_RATE = '150';
 /** Makes the tables on both sides and fills those of the source. */
 export async function openShop(places: Places): Promise<void> {
   await Promise.all([
-    runFiles(places.source, ['schema.sql', 'rows.sql']),
-    runFiles(places.target, ['schema.sql']),
+    runFiles(places.source, ['tables.sql', 'rows.sql', 'keys.sql']),
+    runFiles(places.target, ['tables.sql', 'keys.sql']),
   ]);
 }
 

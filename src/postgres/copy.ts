@@ -7,15 +7,7 @@ import { from as copyFrom, to as copyTo } from 'pg-copy-streams';
 
 /** Streams what `COPY .. TO STDOUT` gives, in the pieces in which it arrives. */
 export async function* copyOut(client: pg.Client, statement: string): AsyncGenerator<Buffer> {
-  const stream = client.query(copyTo(statement));
-  let complete = false;
-  try {
-    for await (const chunk of stream) yield chunk as Buffer;
-    complete = true;
-  } finally {
-    // A reader that stops half-way leaves the connection in the middle of a COPY: only its end helps.
-    if (!complete) stream.destroy();
-  }
+  for await (const chunk of client.query(copyTo(statement))) yield chunk as Buffer;
 }
 
 /** The receiving end of `COPY .. FROM STDIN`. */

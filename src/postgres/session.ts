@@ -151,11 +151,17 @@ export class Session {
     }
   }
 
+  /** A reader that stops before the end costs the session: a COPY cannot be left half-way. */
   async *copyOut(statement: string): AsyncGenerator<Buffer> {
+    let settled = false;
     try {
       yield* copyOut(this.#client, statement);
+      settled = true;
     } catch (error) {
+      settled = true;
       throw toIbexError(error, this.server);
+    } finally {
+      if (!settled) this.abandon();
     }
   }
 

@@ -42,8 +42,6 @@ const KEY_TTL_MS = 10 * 60_000;
 /** A loss is noticed within two of these. */
 const PULSE_MS = 500;
 const FULL_WINDOW_POLL_MS = 3;
-/** A worker that takes no job for so long, although one waits, has lost its way. */
-const IDLE_WORKER_MS = 3_000;
 /** A server that stands still is given up after this; BullMQ's own waits last half as long. */
 const SILENCE_MS = 10_000;
 /** How long `close` gives Redis to take in what the last job came to. */
@@ -84,10 +82,6 @@ class RedisQueue implements BatchQueue {
   readonly #pulse: NodeJS.Timeout;
   #pulsing = false;
   #worker: Worker<BatchHeader> | undefined;
-  #startWorker: (() => void) | undefined;
-  /** When the worker was started, or last had something to do. */
-  #workerSince = 0;
-  #handling = 0;
   #running: Promise<unknown> = Promise.resolve();
   #closed = false;
 
@@ -130,25 +124,11 @@ class RedisQueue implements BatchQueue {
   }
 
   consume(handler: BatchHandler): void {
-    this.#startWorker = () => {
-      this.#workerSince = Date.now();
-      this.#worker = this.#createWorker(handler);
-    };
-    this.#startWorker();
-  }
-
-  #createWorker(handler: BatchHandler): Worker<BatchHeader> {
-    const worker = new Worker<BatchHeader>(
+    this.#worker = new Worker<BatchHeader>(
       keyName(this.#options.sync),
       (job) => {
         const work = this.#handle(job, handler);
-        this.#handling += 1;
-        this.#running = work
-          .catch(() => {})
-          .finally(() => {
-            this.#handling -= 1;
-            this.#workerSince = Date.now();
-          });
+        this.#running = work.catch(() => {});
         return work;
       },
       {
@@ -162,21 +142,7 @@ class RedisQueue implements BatchQueue {
         runRetryDelay: 500,
       },
     );
-    worker.on('error', (error) => this.#debug(error));
-    return worker;
-  }
-
-  /**
-   * A worker whose connection broke while it noted an outcome may wait for a reply that never comes, and take no
-   * job any more. One that leaves a batch lying although it has nothing to do is replaced.
-   */
-  #replaceIdleWorker(): void {
-    const idleMs = Date.now() - this.#workerSince;
-    if (this.#startWorker === undefined || this.#closed || this.#handling > 0 || idleMs < IDLE_WORKER_MS)
-      return;
-    this.#options.log.debug('redis: the worker does not take its jobs, another one takes its place');
-    void within(CLOSE_MS, this.#worker?.close(true) ?? Promise.resolve());
-    this.#startWorker();
+    this.#worker.on('error', (error) => this.#debug(error));
   }
 
   async clear(): Promise<void> {
@@ -335,7 +301,6 @@ class RedisQueue implements BatchQueue {
       const report = await this.#feed.get(outcome);
       if (report !== null) batch.conclude(JSON.parse(report));
       else if ((exists === 0 || state === 'unknown') && !batch.received) batch.fail(lostError());
-      else if (!batch.started && Date.now() - batch.openedAt > IDLE_WORKER_MS) this.#replaceIdleWorker();
     } catch (error) {
       if (!batch.received) batch.fail(this.#toError(error));
     }
@@ -419,7 +384,6 @@ class RedisBatch implements BatchWriter {
   /** The last frame is in Redis. */
   complete = false;
   settled = false;
-  readonly openedAt = Date.now();
   failure: unknown;
   abortReason: Error | undefined;
   inRedis = 0;
