@@ -6,6 +6,7 @@ import { IbexError } from '../core/errors.ts';
 import { readDaemon } from '../observe/status.ts';
 import { listTables } from '../postgres/catalog.ts';
 import type { Session } from '../postgres/session.ts';
+import { createRedisQueue } from '../queue/bullmq.ts';
 import { readKnown } from '../setup/setup.ts';
 import { requireMatches } from '../setup/tables.ts';
 import {
@@ -49,12 +50,26 @@ export const teardown: CommandSpec = {
     try {
       await refuseWhileRunning(sides, sync.name);
       await requireTables(sides, sync);
-      return await removeFrom(sides, options, config.json);
+      const code = await removeFrom(sides, options, config.json);
+      await emptyQueue(context);
+      return code;
     } finally {
       for (const { session } of Object.values(sides)) await session?.close();
     }
   },
 };
+
+/** What lies in Redis are copies, which end by themselves after a while: that they stay is no failure. */
+async function emptyQueue({ config, log }: Context): Promise<void> {
+  if (config.redis === undefined) return;
+  try {
+    const queue = await createRedisQueue({ url: config.redis, sync: onlySync(config).name, log });
+    await queue.clear();
+    await queue.close();
+  } catch (error) {
+    log.warn(`the queue was not emptied: ${(error as Error).message}`);
+  }
+}
 
 /** A session, or why there is none; neither when the user named the other side only. */
 interface Side {

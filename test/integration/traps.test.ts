@@ -172,6 +172,29 @@ test('a hostile search_path reaches nothing inside the triggers', async () => {
   await expectEqual(databases, sync);
 });
 
+test('a role that could dump the database before can read all of it after', async () => {
+  const { sourceAdmin } = databases;
+  const reader = `reader_${process.pid}`;
+  await onBoth(databases, 'create table t (id int primary key)');
+  await sourceAdmin.query(`create role ${reader}; grant select on t to ${reader}`);
+  sync = startSync(databases);
+  await expectEqual(databases, sync);
+  await databases.source.query(`select ibex.rotate('t'::regclass)`);
+  const { rows } = await sourceAdmin.query(
+    `select c.relname from pg_class c where c.relnamespace = 'ibex'::regnamespace and c.relkind = 'r'
+        and not (has_schema_privilege($1, 'ibex', 'usage') and has_table_privilege($1, c.oid, 'select'))`,
+    [reader],
+  );
+  expect(rows).toEqual([]);
+  const { rows: writable } = await sourceAdmin.query(
+    `select c.relname from pg_class c where c.relnamespace = 'ibex'::regnamespace and c.relkind = 'r'
+        and has_table_privilege($1, c.oid, 'insert, update, delete, truncate')`,
+    [reader],
+  );
+  expect(writable).toEqual([]);
+  await sourceAdmin.query(`drop owned by ${reader}; drop role ${reader}`);
+});
+
 test('row level security ends in an error that names the table, never in rows taken for gone', async () => {
   const source = await inStep(
     'create table t (id int primary key, v int); create table u (id int primary key)',

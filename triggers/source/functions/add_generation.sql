@@ -1,6 +1,6 @@
 -- Function: ibex.add_generation(root oid) returns integer
 -- Purpose:  gives a captured table one more delta table, ibex.delta_<root>_<n>, and returns n.
--- Writes:   ibex.generation, the delta table. Locks: none on the application's table.
+-- Writes:   ibex.generation, the delta table and who may read it. Locks: none on the application's table.
 -- Why:      no index and no sequence (they double the cost of a write; lastval() belongs to the application),
 --           autovacuum off (a vacuum would make our NOWAIT lock fail; there is nothing to vacuum), never
 --           UNLOGGED (a crash would empty it), columns k1 .. kn so that no name of the application collides.
@@ -25,6 +25,7 @@ begin
     'with (autovacuum_enabled = off, toast.autovacuum_enabled = off)',
     format('delta_%s_%s', root, n), noted);
   insert into ibex.generation values (root, n);
+  perform ibex.share(root);
   return n;
 end
 $$;
