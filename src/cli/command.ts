@@ -59,6 +59,8 @@ export function addCommand(program: Command, spec: CommandSpec): void {
   for (const option of spec.own ?? []) command.addOption(option);
   command.action(async (flags: Record<string, unknown>) => {
     process.exitCode = await runCommand(spec, flags);
+    // A connection that cannot be had or closed does not keep a command that is done.
+    setTimeout(() => process.exit(), 1_000).unref();
   });
 }
 

@@ -14,6 +14,8 @@ import { Sessions } from './sessions.ts';
 /** Kinds after which a new start at the checkpoint is all that is needed, and needs no pause to speak of. */
 const AT_ONCE = new Set(['gap', 'source_moved', 'queue_lost']);
 const PAUSE_MIN_MS = 500;
+/** Whatever is under way, a stop takes no longer. */
+const STOP_AT_LAST_MS = 8_000;
 const PAUSE_MAX_MS = 30_000;
 /** A held table is tried again after 15 s, then ever more rarely, up to every 10 minutes. */
 const RETRY_HELD_MIN_MS = 15_000;
@@ -46,12 +48,13 @@ export class SyncEngine {
   async run(signal: AbortSignal): Promise<RunOutcome> {
     const { log } = this.#options;
     let attempt = 0;
+    const stopped = longAfter(signal);
     for (;;) {
       const isDue = (table: TableName) => (this.#retries.get(tableLabel(table))?.at ?? 0) <= Date.now();
       const incarnation = new Incarnation({ ...this.#options, adopt: !this.#adopted, isDue });
       this.#current = incarnation;
       try {
-        return await incarnation.run(signal);
+        return await Promise.race([incarnation.run(signal), stopped]);
       } catch (error) {
         if (signal.aborted) return { held: [] };
         this.#adopted ||= incarnation.started;
@@ -107,6 +110,14 @@ export class SyncEngine {
       await sessions.close();
     }
   }
+}
+
+/** Ends the waiting for what does not end by itself when it is told to, such as an attempt to connect. */
+function longAfter(signal: AbortSignal): Promise<RunOutcome> {
+  return new Promise((resolve) => {
+    const end = () => setTimeout(() => resolve({ held: [] }), STOP_AT_LAST_MS);
+    signal.addEventListener('abort', end, { once: true });
+  });
 }
 
 function kindOf(error: unknown): string {

@@ -11,11 +11,13 @@ const BY_STATE: readonly (readonly [state: string, kind: ErrorKind])[] = [
   ['3D000', 'unknown_database'],
   ['42501', 'privilege'],
   ['55P03', 'lock'],
+  ['57P04', 'unknown_database'],
   ['40', 'transient'],
   ['57014', 'transient'],
   ['57', 'connection'],
   ['08', 'connection'],
   ['53', 'resources'],
+  ['58', 'resources'],
   ['23', 'constraint'],
   ['21', 'constraint'],
   ['42P01', 'schema_mismatch'],
@@ -23,6 +25,9 @@ const BY_STATE: readonly (readonly [state: string, kind: ErrorKind])[] = [
   ['42', 'schema_mismatch'],
   ['22', 'schema_mismatch'],
   ['2BP01', 'schema_mismatch'],
+  ['0A', 'schema_mismatch'],
+  ['54', 'schema_mismatch'],
+  ['P0', 'constraint'],
   ['25006', 'unsupported'],
 ];
 
@@ -64,7 +69,8 @@ export function serverError(error: unknown): ServerError | undefined {
 function kindOf(error: unknown): ErrorKind {
   if (error instanceof pg.DatabaseError && error.code !== undefined) {
     const state = error.code;
-    return BY_STATE.find(([prefix]) => state.startsWith(prefix))?.[1] ?? 'internal';
+    // What the server says and nobody here has thought of may pass; a daemon goes on trying.
+    return BY_STATE.find(([prefix]) => state.startsWith(prefix))?.[1] ?? 'transient';
   }
   const code = (error as { code?: unknown } | null)?.code;
   if (typeof code === 'string' && (SOCKET_CODES.has(code) || CERTIFICATE.test(code))) return 'connection';

@@ -290,9 +290,10 @@ class RedisQueue implements BatchQueue {
     if (!batch.announced || batch.received) return;
     const { job, jobId, list, pushed, outcome } = batch.keys;
     try {
-      const [exists, state] = await Promise.all([
+      const [exists, state, lock] = await Promise.all([
         this.#feed.exists(job),
         this.#jobs.getJobState(jobId),
+        this.#feed.get(`${job}:lock`),
         this.#feed.pexpire(list, KEY_TTL_MS),
         this.#feed.pexpire(pushed, KEY_TTL_MS),
         batch.measure(),
@@ -301,9 +302,20 @@ class RedisQueue implements BatchQueue {
       const report = await this.#feed.get(outcome);
       if (report !== null) batch.conclude(JSON.parse(report));
       else if ((exists === 0 || state === 'unknown') && !batch.received) batch.fail(lostError());
+      else this.#checkHandOver(batch, lock);
     } catch (error) {
       if (!batch.received) batch.fail(this.#toError(error));
     }
+  }
+
+  /**
+   * A job that our worker locked but did not start twice in a row: the reply that handed it over was lost with
+   * the connection. BullMQ would notice when the lock expires.
+   */
+  #checkHandOver(batch: RedisBatch, lock: string | null): void {
+    const ours = this.#worker !== undefined && lock?.startsWith(`${this.#worker.id}:`) === true;
+    batch.unstarted = ours && !batch.started ? batch.unstarted + 1 : 0;
+    if (batch.unstarted > 1) batch.fail(lostError());
   }
 
   /** Removes the keys of a settled batch; what cannot be removed now is tried again at the next beat. */
@@ -384,6 +396,8 @@ class RedisBatch implements BatchWriter {
   /** The last frame is in Redis. */
   complete = false;
   settled = false;
+  /** How many beats in a row found the job locked by the worker of this process, but not started. */
+  unstarted = 0;
   failure: unknown;
   abortReason: Error | undefined;
   inRedis = 0;

@@ -462,6 +462,32 @@ describe.skipIf(redis === undefined)('queue through Redis', () => {
     expect(performance.now() - started).toBeLessThan(2000);
   });
 
+  it('notices that a job was handed over, but the reply was lost', async () => {
+    const { opened, open: openGate } = gate();
+    const queue = await open('unheard');
+    queue.consume(async (batch) => {
+      await opened;
+      return reading(batch);
+    });
+    const current = makeHeader('unheard');
+    const writer = await queue.open(current);
+    await writer.end();
+    const key = '{ibex}:unheard';
+    const job = ({ id }: BatchHeader) => `unheard-${id}`;
+    const lock = await waitFor(() => client.get(`${key}:${job(current)}:lock`), { what: 'the first job' });
+    const unheard = makeHeader('unheard');
+    const next = await queue.open(unheard);
+    await next.end();
+    // What fetching a job does on the server.
+    await client.rpoplpush(`${key}:wait`, `${key}:active`);
+    await client.set(`${key}:${job(unheard)}:lock`, lock);
+    const started = performance.now();
+    await expect(next.applied).rejects.toMatchObject({ kind: 'queue_lost' });
+    expect(performance.now() - started).toBeLessThan(2000);
+    openGate();
+    await writer.applied;
+  });
+
   it('fails a job that is run again after its parts were taken', async () => {
     const writing = await open('stalled');
     const header = makeHeader('stalled');
