@@ -47,15 +47,15 @@ export function cpuSeconds(pid: number): number | undefined {
 /** CPU seconds that all processes of a server have used, those of ended sessions included. */
 export function serverCpuSeconds(cluster: Cluster): number {
   const postmaster = Number(readFile(join(cluster.directory, 'data', 'postmaster.pid'))?.split('\n')[0]);
-  const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
-  const stats = pids.flatMap((pid) => {
-    const stat = readStat(Number(pid));
-    return stat === undefined ? [] : [{ ...stat, pid: Number(pid) }];
-  });
-  return stats.reduce((sum, { pid, parent, own, ofEnded }) => {
-    if (pid === postmaster) return sum + own + ofEnded;
-    return parent === postmaster ? sum + own : sum;
-  }, 0);
+  const ofEnded = () => readStat(postmaster)?.ofEnded ?? 0;
+  for (;;) {
+    const before = ofEnded();
+    const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
+    const stats = pids.map((pid) => ({ pid: Number(pid), ...readStat(Number(pid)) }));
+    const alive = stats.filter(({ pid, parent }) => pid === postmaster || parent === postmaster);
+    // A process that ended meanwhile was perhaps counted twice, or not at all.
+    if (ofEnded() === before) return alive.reduce((sum, { own }) => sum + (own ?? 0), before);
+  }
 }
 
 /** The most resident memory that a process ever had, in MiB; `undefined` once it has ended. */

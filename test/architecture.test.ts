@@ -12,7 +12,8 @@ const root = join(import.meta.dirname, '..');
 
 /** The parts that may import these parts, besides themselves, and no others. */
 const ONLY: Record<string, string[]> = {
-  config: ['core'],
+  // Settings hold URLs, and how a URL reads is one matter with how it is used.
+  config: ['core', 'postgres'],
   postgres: ['core'],
   queue: ['core'],
 };

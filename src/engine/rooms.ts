@@ -51,31 +51,25 @@ export interface RoomsContext {
 }
 
 export async function openRooms(context: RoomsContext): Promise<Rooms> {
-  const { options, sessions, roster, signal } = context;
+  const { options, roster, signal } = context;
   const { sync, log } = options;
-  const source = await sessions.open('source', 'control');
-  const target = await sessions.open('target', 'control');
-  const apply = await sessions.open('target', 'apply');
+  const { source, target, apply, copySource, copyTarget, reading, flush, holder } =
+    await openSessions(context);
   const replica = await becomeReplica(apply);
+  if (replica) await becomeReplica(copyTarget);
   const goal = await readSnapshot(source);
   await setUp(context, source, target, replica);
-  const lease = await Lease.acquire(await sessions.open('target', 'lease'), sync.name, signal, (holder) =>
-    log.info(`waiting for ${holder} to let go of sync ${sync.name}`),
+  const lease = await Lease.acquire(holder, sync.name, signal, (name) =>
+    log.info(`waiting for ${name} to let go of sync ${sync.name}`),
   );
-  const copyTarget = await sessions.open('target', 'copy');
-  if (replica) await becomeReplica(copyTarget);
-  const copySource = await sessions.open('source', 'copy');
   const identity = await readIdentity(source);
   const start = await startPosition(context, source, target, lease, identity);
   await roster.refresh(source, target);
   await requireDeltas(context, source, target, start);
   const applier = new Applier({ session: apply, origin: sync.source.name, onApplied: context.onApplied });
-  const reading = {
-    reading: await sessions.open('source', 'read'),
-    control: await sessions.open('source', 'flush'),
-  };
   const queue = await openQueue(options);
-  const reader = new DeltaReader({ ...reading, identity, queue, spoolDirectory: options.spoolDirectory });
+  const { spoolDirectory } = options;
+  const reader = new DeltaReader({ reading, control: flush, identity, queue, spoolDirectory });
   const lane = new Lane({
     sync: sync.name,
     epoch: lease.epoch,
@@ -87,6 +81,21 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
   });
   log.info({ epoch: lease.epoch, queue: queue.kind, replica }, `sync ${sync.name} runs`);
   return { lease, lane, applier, queue, source, target, copySource, copyTarget, replica, goal };
+}
+
+/** All at once: what each waits for is mostly the network. */
+async function openSessions({ sessions }: RoomsContext) {
+  const [source, copySource, reading, flush, target, apply, copyTarget, holder] = await Promise.all([
+    sessions.open('source', 'control'),
+    sessions.open('source', 'copy'),
+    sessions.open('source', 'read'),
+    sessions.open('source', 'flush'),
+    sessions.open('target', 'control'),
+    sessions.open('target', 'apply'),
+    sessions.open('target', 'copy'),
+    sessions.open('target', 'lease'),
+  ]);
+  return { source, copySource, reading, flush, target, apply, copyTarget, holder };
 }
 
 async function openQueue({ createQueue }: IncarnationOptions): Promise<BatchQueue> {

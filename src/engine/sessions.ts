@@ -5,6 +5,7 @@ import { Session } from '../postgres/session.ts';
 export class Sessions {
   readonly #sync: SyncConfig;
   readonly #open: Session[] = [];
+  #closed = false;
 
   constructor(sync: SyncConfig) {
     this.#sync = sync;
@@ -14,17 +15,15 @@ export class Sessions {
   async open(side: 'source' | 'target', part: string): Promise<Session> {
     const url = await this.#sync[side].resolveUrl();
     const session = await Session.open({ url, name: `ibex:${this.#sync.name}:${part}` });
+    // One that comes while the others are being closed is not wanted any more.
+    if (this.#closed) session.abandon();
     this.#open.push(session);
     return session;
   }
 
-  /** The error of the first session that broke. */
-  get broken(): Error | null {
-    return this.#open.find((session) => session.broken !== null)?.broken ?? null;
-  }
-
   /** Ends them all, whatever they are doing: what they had not committed is undone. */
   abandon(): void {
+    this.#closed = true;
     for (const session of this.#open) session.abandon();
   }
 

@@ -474,7 +474,8 @@ describe.skipIf(redis === undefined)('queue through Redis', () => {
     await writer.end();
     const key = '{ibex}:unheard';
     const job = ({ id }: BatchHeader) => `unheard-${id}`;
-    const lock = await waitFor(() => client.get(`${key}:${job(current)}:lock`), { what: 'the first job' });
+    const lockOf = async () => (await client.get(`${key}:${job(current)}:lock`)) ?? '';
+    const lock = await waitFor(lockOf, { what: 'the first job' });
     const unheard = makeHeader('unheard');
     const next = await queue.open(unheard);
     await next.end();
