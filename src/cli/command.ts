@@ -79,7 +79,7 @@ async function runCommand(spec: CommandSpec, flags: Record<string, unknown>): Pr
 }
 
 /** After this long a stop does not wait any more for a server that does not answer. Nothing is lost by it. */
-const STOP_AFTER_MS = 8_000;
+const STOP_AFTER_MS = 7_000;
 
 /** Aborted by the first SIGINT or SIGTERM. A second one ends the process at once. */
 export function stopSignal(exitCode: ExitCode): AbortSignal {

@@ -122,17 +122,31 @@ function notReached(side: string, { kind, message, hint }: IbexError): IbexError
   });
 }
 
-/** It would set up again what is removed. The target knows who it is; its sessions on the source give it away, too. */
+/** It would set up again what is removed. The target knows who it is; without it, its session on the source tells. */
 async function refuseWhileRunning({ source, target }: Sides, sync: string): Promise<void> {
-  const daemon =
-    target.session && (await isApplying(target.session)) && (await readDaemon(target.session, sync));
-  const who = daemon
-    ? `${daemon.host}, process ${daemon.pid}`
-    : source.session && (await readerOf(source.session, sync));
-  if (!who) return;
+  const who = target.session ? await runnerOf(target.session, sync) : await readerOf(source.session, sync);
+  if (who === undefined) return;
   throw new IbexError('taken', `sync ${sync} is being run by a daemon (${who})`, {
     hint: 'Stop it first: it would set up again what is removed.',
   });
+}
+
+async function runnerOf(target: Session, sync: string): Promise<string | undefined> {
+  const { known } = await target.row<{ known: boolean }>(
+    `select to_regclass('ibex.holder') is not null as known`,
+  );
+  const daemon = known ? await readDaemon(target, sync) : null;
+  return daemon === null ? undefined : `${daemon.host}, process ${daemon.pid}`;
+}
+
+async function readerOf(source: Session | undefined, sync: string): Promise<string | undefined> {
+  const [reader] =
+    (await source?.rows<{ pid: number }>(
+      `select pid from pg_stat_activity
+        where datname = current_database() and application_name = format('ibex:%s:read', $1::text) limit 1`,
+      [sync],
+    )) ?? [];
+  return reader && `it reads on the source, pid ${reader.pid}`;
 }
 
 /** A table that was taken out before is still one of the application's: doing it again is no mistake. */
@@ -144,22 +158,6 @@ async function requireTables({ source, target }: Sides, sync: SyncConfig): Promi
   );
   const known = target.session ? await readKnown(target.session, name) : [];
   requireMatches(asked, [...known, ...there.flat()], name);
-}
-
-async function isApplying(target: Session): Promise<boolean> {
-  const { known } = await target.row<{ known: boolean }>(
-    `select to_regclass('ibex.holder') is not null as known`,
-  );
-  return known;
-}
-
-async function readerOf(source: Session, sync: string): Promise<string | undefined> {
-  const [reader] = await source.rows<{ pid: number }>(
-    `select pid from pg_stat_activity
-      where datname = current_database() and application_name = format('ibex:%s:read', $1::text) limit 1`,
-    [sync],
-  );
-  return reader && `it reads on the source, pid ${reader.pid}`;
 }
 
 async function confirm({ config, flags }: Context): Promise<void> {

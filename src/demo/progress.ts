@@ -8,15 +8,18 @@ const EVERY_MS = 3_000;
 export class Progress {
   #shownAt = 0;
   #shown = false;
+  #over = false;
 
   /** Something done or begun, to stay on the screen. */
   step(text: string): void {
+    if (this.#over) return;
     this.#clear();
     process.stderr.write(`${text}\n`);
   }
 
   /** How it stands, until the next one. */
   show(text: string): void {
+    if (this.#over) return;
     if (process.stderr.isTTY) {
       process.stderr.write(`\r\u001b[K  ${text.slice(0, (process.stderr.columns ?? 80) - 3)}`);
       this.#shown = true;
@@ -26,8 +29,10 @@ export class Progress {
     }
   }
 
+  /** From now on others write: what is still under way after an interruption has nothing more to say. */
   end(): void {
     this.#clear();
+    this.#over = true;
   }
 
   #clear(): void {

@@ -11,14 +11,27 @@
  * `queue_lost`, never into missing rows or an endless wait. BullMQ may hand a job out twice: its frames are
  * gone then, which is the same case. The same port without a server is `in-process.ts`.
  */
-import { EventEmitter, once } from 'node:events';
-import { setTimeout as delay, setImmediate as nextTurn } from 'node:timers/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import { type Job, Queue, Worker } from 'bullmq';
-import { Redis, type RedisOptions } from 'ioredis';
+import { Redis } from 'ioredis';
 import type { Logger } from 'pino';
 import type { BatchHeader, BatchPart } from '../core/batch.ts';
-import { ERROR_KINDS, type ErrorKind, IbexError } from '../core/errors.ts';
+import { IbexError } from '../core/errors.ts';
 import type { BatchHandler, BatchOutcome, BatchQueue, BatchWriter } from '../core/ports.ts';
+import { ABORT, DATA, decodeFrame, END } from './frames.ts';
+import { KEY_TTL_MS, type Keys, PUSH, RedisBatch } from './redis-batch.ts';
+import {
+  BULLMQ,
+  CONNECTION,
+  checkServer,
+  connect,
+  connectError,
+  describeServer,
+  FAIL_FAST,
+  keyName,
+  NO_CONNECTION,
+} from './redis-server.ts';
+import { closedError, describeError, lostError, type Report, restoreError } from './reports.ts';
 
 export interface RedisQueueOptions {
   readonly url: string;
@@ -29,21 +42,11 @@ export interface RedisQueueOptions {
 const MIB = 1024 * 1024;
 /** Bytes that this process keeps in Redis, over all its batches. */
 const WINDOW = 32 * MIB;
-/** Bytes of one RPUSH. More gains nothing and holds Redis up for its other users. */
-const PUSH = MIB;
-/** Bytes that wait in this process while a push is under way. */
-const PENDING = 2 * MIB;
-/** Bytes of one list entry, at most. */
-const FRAME = 256 * 1024;
 /** Entries that one LPOP takes: with those fetched ahead, the consumer holds at most 2 MiB. */
 const POP = 4;
-/** Longer than any healthy process stands still; short enough that a dead one's rows do not stay for long. */
-const KEY_TTL_MS = 10 * 60_000;
 /** A loss is noticed within two of these. */
 const PULSE_MS = 500;
 const FULL_WINDOW_POLL_MS = 3;
-/** A server that stands still is given up after this; BullMQ's own waits last half as long. */
-const SILENCE_MS = 10_000;
 /** How long `close` gives Redis to take in what the last job came to. */
 const CLOSE_MS = 2000;
 
@@ -366,377 +369,6 @@ class RedisQueue implements BatchQueue {
 
   #debug(error: unknown): void {
     this.#options.log.debug(`redis: ${(error as Error).message}`);
-  }
-}
-
-interface Keys {
-  readonly list: string;
-  readonly pushed: string;
-  readonly outcome: string;
-  readonly jobId: string;
-  readonly job: string;
-}
-
-/** What a batch needs from its queue. */
-interface Hooks {
-  room(): Promise<void>;
-  settled(): void;
-  toError(error: unknown): IbexError;
-}
-
-class RedisBatch implements BatchWriter {
-  readonly keys: Keys;
-  readonly applied: Promise<BatchOutcome>;
-  /** BullMQ has the job. */
-  announced = false;
-  /** The handler of this process has the job. */
-  started = false;
-  /** .. and has taken its last frame: Redis can no longer lose it. */
-  received = false;
-  /** The last frame is in Redis. */
-  complete = false;
-  settled = false;
-  /** How many beats in a row found the job locked by the worker of this process, but not started. */
-  unstarted = 0;
-  failure: unknown;
-  abortReason: Error | undefined;
-  inRedis = 0;
-  readonly #feed: Redis;
-  readonly #hooks: Hooks;
-  readonly #frames = new FrameBuilder();
-  readonly #changed = new EventEmitter();
-  /** Pushes of which something may still be in the list, oldest first. */
-  readonly #pushes: { readonly frames: number; readonly bytes: number }[] = [];
-  #framesInRedis = 0;
-  #pushed = 0;
-  #pushing = false;
-  #resolve!: (outcome: BatchOutcome) => void;
-  #reject!: (error: unknown) => void;
-
-  constructor(keys: Keys, feed: Redis, hooks: Hooks) {
-    this.keys = keys;
-    this.#feed = feed;
-    this.#hooks = hooks;
-    this.applied = new Promise((resolve, reject) => {
-      this.#resolve = resolve;
-      this.#reject = reject;
-    });
-    this.applied.catch(() => {});
-  }
-
-  get pending(): number {
-    return this.#frames.bytes;
-  }
-
-  async write(part: BatchPart): Promise<void> {
-    while (!this.settled && this.pending >= PENDING) await once(this.#changed, 'change');
-    this.#add(DATA, part.table, part.bytes);
-  }
-
-  async end(): Promise<void> {
-    this.#add(END, 0, EMPTY);
-    await this.#flushed();
-    if (this.failure !== undefined) throw this.failure;
-    this.complete = true;
-  }
-
-  async abort(reason: Error): Promise<void> {
-    if (this.settled) return;
-    this.abortReason = reason;
-    this.#add(ABORT, 0, Buffer.from(JSON.stringify(describeError(reason))));
-    await this.#flushed();
-  }
-
-  /** Learns from the list's length how much the consumer has taken. */
-  async measure(): Promise<void> {
-    if (this.inRedis > 0) this.#shrink(await this.#feed.llen(this.keys.list));
-  }
-
-  conclude(report: Report): void {
-    if ('outcome' in report) this.settle(report.outcome);
-    else this.fail(restoreError(report.error));
-  }
-
-  settle(outcome: BatchOutcome): void {
-    if (this.settled) return;
-    this.#resolve(outcome);
-    this.#finish();
-  }
-
-  fail(error: unknown): void {
-    if (this.settled) return;
-    this.failure = error;
-    this.#reject(error);
-    this.#finish();
-  }
-
-  #finish(): void {
-    this.settled = true;
-    this.inRedis = 0;
-    this.#frames.clear();
-    this.#changed.emit('change');
-    this.#hooks.settled();
-  }
-
-  #add(kind: number, table: number, bytes: Buffer): void {
-    if (this.failure !== undefined) throw this.failure;
-    if (this.settled) return; // The handler skipped the batch: nobody wants the rest.
-    this.#frames.add(kind, table, bytes);
-    if (!this.#pushing) void this.#push();
-  }
-
-  async #flushed(): Promise<void> {
-    while (this.#pushing) await once(this.#changed, 'change');
-  }
-
-  async #push(): Promise<void> {
-    this.#pushing = true;
-    try {
-      // What is written in the same turn travels together, so that a small batch is one round trip.
-      await nextTurn();
-      while (this.pending > 0) {
-        await this.#hooks.room();
-        if (this.settled) break;
-        await this.#send(this.#frames.take(PUSH));
-        this.#changed.emit('change');
-      }
-    } catch (error) {
-      this.fail(this.#hooks.toError(error));
-    } finally {
-      this.#pushing = false;
-      this.#changed.emit('change');
-    }
-  }
-
-  async #send(frames: Buffer[]): Promise<void> {
-    const bytes = sizeOf(frames);
-    this.#pushed += frames.length;
-    this.#framesInRedis += frames.length;
-    this.inRedis += bytes;
-    this.#pushes.push({ frames: frames.length, bytes });
-    // The list vanishes whenever it is emptied, and its time to live with it. The push comes before the count:
-    // a consumer that reads the count can rely on the frames.
-    const [length] = await Promise.all([
-      this.#feed.rpush(this.keys.list, ...frames),
-      this.#feed.pexpire(this.keys.list, KEY_TTL_MS),
-      this.#feed.set(this.keys.pushed, this.#pushed, 'PX', KEY_TTL_MS),
-    ]);
-    this.#shrink(length);
-  }
-
-  #shrink(left: number): void {
-    for (let oldest = this.#pushes[0]; oldest !== undefined; oldest = this.#pushes[0]) {
-      if (this.#framesInRedis - oldest.frames < left) return;
-      this.#framesInRedis -= oldest.frames;
-      this.inRedis -= oldest.bytes;
-      this.#pushes.shift();
-    }
-  }
-}
-
-// Frames: u8 kind, u16 table, u32 sequence number within the batch, bytes.
-
-const DATA = 0;
-const END = 1;
-const ABORT = 2;
-const FRAME_HEADER = 7;
-const EMPTY = Buffer.alloc(0);
-
-/** Cuts and joins parts into frames of a useful size: nobody on the way reads the bytes. */
-class FrameBuilder {
-  #frames: Buffer[] = [];
-  #framed = 0;
-  /** The data frame that still grows: its pieces, their bytes, its table. */
-  #pieces: Buffer[] = [];
-  #size = 0;
-  #table = 0;
-  #sequence = 0;
-
-  /** What `take` has to give. */
-  get bytes(): number {
-    return this.#framed + this.#size;
-  }
-
-  add(kind: number, table: number, bytes: Buffer): void {
-    if (kind !== DATA || table !== this.#table) this.#seal();
-    this.#table = table;
-    if (kind !== DATA) this.#frame(kind, table, [bytes]);
-    else for (const piece of this.#cut(bytes)) this.#grow(piece);
-  }
-
-  /** Frames of up to `limit` bytes off the front, at least one. */
-  take(limit: number): Buffer[] {
-    this.#seal();
-    let count = 0;
-    for (let size = 0; size < limit && count < this.#frames.length; count += 1) {
-      size += (this.#frames[count] as Buffer).length;
-    }
-    const taken = this.#frames.splice(0, count);
-    this.#framed -= sizeOf(taken);
-    return taken;
-  }
-
-  clear(): void {
-    this.#frames = [];
-    this.#pieces = [];
-    this.#framed = 0;
-    this.#size = 0;
-  }
-
-  /** Pieces that fill up the frame that grows, then further ones. */
-  *#cut(bytes: Buffer): Generator<Buffer> {
-    for (let at = 0; at < bytes.length; ) {
-      const piece = bytes.subarray(at, at + FRAME - FRAME_HEADER - this.#size);
-      at += piece.length;
-      yield piece;
-    }
-  }
-
-  #grow(piece: Buffer): void {
-    this.#pieces.push(piece);
-    this.#size += piece.length;
-    if (this.#size + FRAME_HEADER === FRAME) this.#seal();
-  }
-
-  #seal(): void {
-    if (this.#size === 0) return;
-    this.#frame(DATA, this.#table, this.#pieces);
-    this.#pieces = [];
-    this.#size = 0;
-  }
-
-  #frame(kind: number, table: number, pieces: Buffer[]): void {
-    const header = Buffer.allocUnsafe(FRAME_HEADER);
-    header.writeUInt8(kind, 0);
-    header.writeUInt16LE(table, 1);
-    header.writeUInt32LE(this.#sequence, 3);
-    this.#sequence += 1;
-    const frame = Buffer.concat([header, ...pieces]);
-    this.#frames.push(frame);
-    this.#framed += frame.length;
-  }
-}
-
-interface Frame {
-  readonly kind: number;
-  readonly sequence: number;
-  readonly table: number;
-  readonly bytes: Buffer;
-}
-
-function decodeFrame(frame: Buffer): Frame {
-  return {
-    kind: frame.readUInt8(0),
-    table: frame.readUInt16LE(1),
-    sequence: frame.readUInt32LE(3),
-    bytes: frame.subarray(FRAME_HEADER),
-  };
-}
-
-function sizeOf(buffers: readonly Buffer[]): number {
-  return buffers.reduce((sum, buffer) => sum + buffer.length, 0);
-}
-
-// Errors on their way through Redis.
-
-interface ErrorReport {
-  readonly kind: ErrorKind;
-  readonly message: string;
-}
-
-type Report = { readonly outcome: BatchOutcome } | { readonly error: ErrorReport };
-
-function describeError(error: unknown): ErrorReport {
-  const kind = error instanceof IbexError ? error.kind : 'queue';
-  return { kind, message: error instanceof Error ? error.message : String(error) };
-}
-
-function restoreError(report: ErrorReport): IbexError {
-  return new IbexError(report.kind in ERROR_KINDS ? report.kind : 'queue', report.message);
-}
-
-function lostError(): IbexError {
-  return new IbexError('queue_lost', 'Redis lost parts of the batch');
-}
-
-function closedError(): IbexError {
-  return new IbexError('queue_lost', 'the queue was closed before the batch was applied');
-}
-
-// The server.
-
-/** Of the queue and of its worker. What BullMQ would check, and print to the console, is checked here. */
-const BULLMQ = { prefix: '{ibex}', skipVersionCheck: true };
-
-const CONNECTION = {
-  retryStrategy: (times: number) => Math.min(50 * times, 1000),
-  socketTimeout: SILENCE_MS,
-};
-
-/** A command that Redis did not take or not answer fails at once; the reader starts again anyway. */
-const FAIL_FAST = {
-  ...CONNECTION,
-  lazyConnect: true,
-  enableOfflineQueue: false,
-  // Not `autoResendUnfulfilledCommands: false`: that leaves unanswered commands pending for ever.
-  maxRetriesPerRequest: 0,
-} satisfies RedisOptions;
-
-/** What the driver says of commands that it could not send, or that were not answered. */
-const NO_CONNECTION = /isn't writeable|max retries per request|Connection is closed|Command aborted/;
-
-/** The name of a sync as it can stand in keys, job ids and patterns of SCAN. */
-function keyName(sync: string): string {
-  return encodeURIComponent(sync).replaceAll('*', '%2A');
-}
-
-/** The server for messages: without user and password. */
-function describeServer(url: string): string {
-  const { protocol, host, pathname } = URL.canParse(url) ? new URL(url) : { protocol: '' };
-  if (protocol !== 'redis:' && protocol !== 'rediss:') {
-    throw new IbexError('config', 'the URL of Redis must begin with redis:// or rediss://');
-  }
-  return `${protocol}//${host}${pathname}`;
-}
-
-/** Rejects with the cause where the driver's own promise only says that the connection is closed. */
-async function connect(client: Redis, log: Logger): Promise<void> {
-  let cause: Error | undefined;
-  client.on('error', (error) => {
-    cause = error;
-    log.debug(`redis: ${error.message}`);
-    // The driver listens once only, and a refused certificate makes a TLS socket fail twice.
-    client.stream?.on('error', () => {});
-  });
-  await client.connect().catch((error) => {
-    throw cause ?? error;
-  });
-}
-
-function connectError(error: unknown, server: string): IbexError {
-  if (error instanceof IbexError) return error;
-  const { message, code } = error as NodeJS.ErrnoException;
-  const refused = /^(WRONGPASS|NOAUTH|NOPERM)/.test(message);
-  // Never as `cause`: the driver's errors carry the command, and with it the password.
-  return new IbexError(
-    refused ? 'authentication' : 'queue',
-    `cannot use Redis at ${server}: ${message || code}`,
-  );
-}
-
-/** `INFO` tells the policy too, and is allowed where managed services forbid `CONFIG GET`. */
-function checkServer(info: string, server: string, log: Logger): void {
-  const field = (name: string) => new RegExp(`^${name}:(.*?)\r?$`, 'm').exec(info)?.[1];
-  const version = field('redis_version') ?? '0';
-  const [major = 0, minor = 0] = version.split('.').map(Number);
-  if (major < 6 || (major === 6 && minor < 2)) {
-    throw new IbexError('unsupported', `Redis at ${server} is version ${version}, too old`, {
-      hint: 'Use Redis 6.2 or later, or Valkey.',
-    });
-  }
-  const policy = field('maxmemory_policy');
-  if (policy !== undefined && policy !== 'noeviction') {
-    log.warn(`Redis at ${server} may drop data (maxmemory-policy ${policy}); set it to noeviction`);
   }
 }
 
