@@ -8,11 +8,12 @@ import { judge } from '../core/checkpoint.ts';
 import { IbexError } from '../core/errors.ts';
 import { type TablePlan, tableLabel } from '../core/plan.ts';
 import type { BatchOutcome, IncomingBatch } from '../core/ports.ts';
-import { identityDifference } from '../core/position.ts';
+import { identityDifference, type Snapshot } from '../core/position.ts';
 import type { CopyIn } from '../postgres/copy.ts';
 import { tableIdent } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
-import { foreignKeysAtWork, merge, type StagedTable } from './merge.ts';
+import { merge, type StagedTable } from './merge.ts';
+import { isReplica } from './parking.ts';
 import {
   bookBatch,
   lockCheckpoint,
@@ -23,7 +24,7 @@ import {
   type TableAccount,
 } from './state.ts';
 import * as sql from './statements.ts';
-import { type ForeignKey, readFacts, type TargetFacts } from './target-table.ts';
+import { type ForeignKey, readFacts, readForeignKeys, type TargetFacts } from './target-table.ts';
 
 /** Rows up to which a used staging table is emptied by DELETE, and dead rows it may gather before TRUNCATE. */
 const DELETE_UP_TO = 2_000;
@@ -51,7 +52,6 @@ export class Applier {
   readonly #onApplied: (batch: AppliedBatch) => void;
   readonly #stages = new Map<number, Stage>();
   readonly #facts = new Map<string, TargetFacts>();
-  #foreignKeys: { readonly tables: string; readonly keys: ForeignKey[] } | undefined;
 
   /** `origin` names the source node; capture on the target notes it with every row we write. */
   constructor(options: { session: Session; origin: string; onApplied: (batch: AppliedBatch) => void }) {
@@ -63,13 +63,27 @@ export class Applier {
   /** Forgets what it knows of the target's tables, after a change of their foreign keys, triggers or columns. */
   forgetCatalog(): void {
     this.#facts.clear();
-    this.#foreignKeys = undefined;
   }
 
   async apply(batch: IncomingBatch): Promise<BatchOutcome> {
     const { header } = batch;
     let accounts: TableAccount[] = [];
-    const position = await this.#session.transaction('', async () => {
+    try {
+      const position = await this.#applyInTransaction(batch, (booked) => {
+        accounts = booked;
+      });
+      if (position === header.to) this.#onApplied({ header, accounts });
+      return { id: header.id, position };
+    } catch (error) {
+      // Staging tables that the transaction created went with it.
+      this.#stages.clear();
+      throw error;
+    }
+  }
+
+  #applyInTransaction(batch: IncomingBatch, book: (accounts: TableAccount[]) => void): Promise<Snapshot> {
+    const { header } = batch;
+    return this.#session.transaction('', async () => {
       await this.#session.run(sql.markOrigin(this.#origin));
       const checkpoint = await lockCheckpoint(this.#session, header.sync);
       const verdict = judge(checkpoint, header);
@@ -78,16 +92,15 @@ export class Applier {
       await this.#requireSource(header);
       const staged = await this.#stage(batch);
       const current = await this.#inStep(header, staged);
-      const foreignKeys = await this.#foreignKeysOf(current.map(({ plan }) => plan));
-      await merge({ session: this.#session, foreignKeys }, current);
-      accounts = current.map(account);
+      const foreignKeys = await this.#settleForeignKeys(current.map(({ plan }) => plan));
+      await merge({ session: this.#session, sync: header.sync, foreignKeys }, current);
+      const accounts = current.map(account);
+      book(accounts);
       await bookBatch(this.#session, header.sync, accounts);
       await moveCheckpoint(this.#session, header.sync, header.to);
       for (const { plan, present, gone } of staged) await this.#clear(plan, present + gone);
       return header.to;
     });
-    if (position === header.to) this.#onApplied({ header, accounts });
-    return { id: header.id, position };
   }
 
   #refusal(verdict: 'gap' | 'fenced', header: BatchHeader, epoch: number): IbexError {
@@ -161,10 +174,19 @@ export class Applier {
     return staged.filter(({ table }) => standsAt(byRelid.get(table.plan.relid), table));
   }
 
+  /**
+   * The foreign keys of the tables, which from here on nobody can add to until the transaction ends: ADD FOREIGN KEY
+   * needs a lock that ours excludes. One that came back unseen would let a cascade take rows that no batch carries.
+   */
+  async #settleForeignKeys(plans: readonly TablePlan[]): Promise<ForeignKey[]> {
+    if (plans.length === 0 || (await isReplica(this.#session))) return [];
+    await this.#session.run(sql.lockForWriting(plans));
+    return readForeignKeys(this.#session, plans);
+  }
+
   async #prepare(plan: TablePlan): Promise<void> {
     const definition = sql.createStage(plan);
     if (this.#stages.get(plan.relid)?.definition === definition) return;
-    // An applier does not outlive a failed transaction (its lane starts anew), so what it remembers is there.
     await this.#session.run(`drop table if exists ${sql.stageName(plan)}`);
     await this.#session.run(definition);
     this.#stages.set(plan.relid, { definition, dead: 0 });
@@ -188,14 +210,6 @@ export class Applier {
     }
     this.#facts.set(label, facts);
     return facts;
-  }
-
-  async #foreignKeysOf(plans: readonly TablePlan[]): Promise<ForeignKey[]> {
-    const tables = plans.map(tableLabel).sort().join(' ');
-    if (this.#foreignKeys?.tables !== tables) {
-      this.#foreignKeys = { tables, keys: await foreignKeysAtWork(this.#session, plans) };
-    }
-    return this.#foreignKeys.keys;
   }
 }
 

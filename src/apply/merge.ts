@@ -10,10 +10,11 @@ import { concerningTable, IbexError } from '../core/errors.ts';
 import { parentsFirst } from '../core/order.ts';
 import { type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
 import { serverError } from '../postgres/errors.ts';
-import { ident, tableIdent } from '../postgres/quote.ts';
+import { tableIdent } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
+import { enforceForeignKey, parkForeignKey } from './parking.ts';
 import * as sql from './statements.ts';
-import { type ForeignKey, readForeignKeys, type TargetFacts } from './target-table.ts';
+import type { ForeignKey, TargetFacts } from './target-table.ts';
 
 /** One table of a batch as it lies in its staging table. */
 export interface StagedTable {
@@ -26,6 +27,7 @@ export interface StagedTable {
 
 export interface MergeContext {
   readonly session: Session;
+  readonly sync: string;
   /** Foreign keys at work on the tables: none when the role may set session_replication_role. */
   readonly foreignKeys: readonly ForeignKey[];
 }
@@ -35,6 +37,7 @@ const ORDER_STATES = new Set(['23503', '23505', '23P01', '23001', '21000']);
 
 export async function merge(context: MergeContext, tables: readonly StagedTable[]): Promise<void> {
   const { session } = context;
+  for (const table of tables) if (await identityMoved(context, table)) return mergeCarefully(context, tables);
   await session.run('savepoint staged');
   try {
     await mergeInOrder(context, tables);
@@ -63,10 +66,9 @@ async function mergeInOrder(context: MergeContext, tables: readonly StagedTable[
 
 async function mergeCarefully(context: MergeContext, tables: readonly StagedTable[]): Promise<void> {
   const { session } = context;
-  // Taking part in the transaction, the constraints are back, and checked, before anybody else sees the rows.
-  for (const key of context.foreignKeys) {
-    await session.run(`alter table ${tableIdent(key.child)} drop constraint ${ident(key.name)}`);
-  }
+  // Dropped and back in one transaction, nobody else is without them. What is there is checked right after it, by
+  // the tending, which finds them written down: a check here would read whole tables for every such batch.
+  for (const key of context.foreignKeys) await parkForeignKey(session, context.sync, key);
   for (const table of tables) {
     await emptyTruncated(context, table, false);
     if (table.plan.mode === 'row') await mergeRows(context, table);
@@ -74,7 +76,7 @@ async function mergeCarefully(context: MergeContext, tables: readonly StagedTabl
     await verifyIfDisturbed(context, table);
   }
   for (const key of context.foreignKeys) {
-    await onTable(key.child, () => session.run(key.restore));
+    await onTable(key.child, () => enforceForeignKey(session, key));
   }
 }
 
@@ -125,7 +127,6 @@ async function writePresent(context: MergeContext, table: StagedTable): Promise<
   const { plan, facts } = table;
   if (plan.mode === 'row') return mergeRows(context, table);
   if (table.present === 0) return;
-  if (changesIdentity(table)) return rewriteChanged(context, table);
   await onTable(plan, async () => {
     if (facts.arbiter) {
       await session.run(sql.upsert(plan, facts));
@@ -156,9 +157,16 @@ async function mergeRows(
   });
 }
 
-/** UPDATE cannot set a GENERATED ALWAYS identity; INSERT .. OVERRIDING SYSTEM VALUE can. */
-function changesIdentity({ plan, facts }: StagedTable): boolean {
-  return plan.columns.slice(plan.keyLength).some((column) => facts.identityAlways.includes(column.name));
+/**
+ * UPDATE cannot set a GENERATED ALWAYS identity; a row that got another number is removed and inserted anew, which
+ * is safe only while no foreign key can act on the removal.
+ */
+async function identityMoved(
+  { session }: MergeContext,
+  { plan, facts, present }: StagedTable,
+): Promise<boolean> {
+  const moved = present === 0 ? null : sql.identityMoved(plan, facts);
+  return moved !== null && (await session.row<{ moved: boolean }>(moved)).moved;
 }
 
 async function rewriteChanged({ session }: MergeContext, { plan, facts }: StagedTable): Promise<void> {
@@ -186,15 +194,4 @@ async function onTable<T>(table: TableName, action: () => Promise<T>): Promise<T
   } catch (error) {
     throw concerningTable(error, tableLabel(table));
   }
-}
-
-/** The foreign keys that the merge of these tables has to respect. */
-export async function foreignKeysAtWork(
-  session: Session,
-  plans: readonly TablePlan[],
-): Promise<ForeignKey[]> {
-  const { role } = await session.row<{ role: string }>(
-    `select current_setting('session_replication_role') as role`,
-  );
-  return role === 'replica' ? [] : readForeignKeys(session, plans);
 }

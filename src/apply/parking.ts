@@ -31,6 +31,14 @@ export async function becomeReplica(session: Session): Promise<boolean> {
   }
 }
 
+/** Whether `becomeReplica` was granted to this session. */
+export async function isReplica(session: Session): Promise<boolean> {
+  const { role } = await session.row<{ role: string }>(
+    `select current_setting('session_replication_role') as role`,
+  );
+  return role === 'replica';
+}
+
 const READ_INTERFERING = `
   select 'trigger' as kind, n.nspname as schema, c.relname as name, t.tgname as object,
          format('alter table only %I.%I disable trigger %I', n.nspname, c.relname, t.tgname) as park,
@@ -60,7 +68,12 @@ export async function parkTriggersAndRules(
 ): Promise<void> {
   const wanted = JSON.stringify(tables.map(({ schema, name }) => ({ schema, name })));
   const found = await session.rows<ParkedObject & { park: string }>(READ_INTERFERING, [wanted]);
-  for (const object of found) await park(session, sync, { ...object, referenced: null }, object.park);
+  for (const object of found) {
+    await session.transaction('', async () => {
+      await session.run(`set local lock_timeout = '5s'`);
+      await park(session, sync, { ...object, referenced: null }, object.park);
+    });
+  }
 }
 
 /** Drops, after writing it down, every foreign key that starts or ends at one of these tables. */
@@ -70,9 +83,26 @@ export async function parkForeignKeys(
   tables: readonly TableName[],
 ): Promise<void> {
   for (const key of await readForeignKeys(session, tables)) {
-    const drop = `alter table ${tableIdent(key.child)} drop constraint ${ident(key.name)}`;
-    await park(session, sync, foreignKeyObject(key), drop);
+    await session.transaction('', async () => {
+      await session.run(`set local lock_timeout = '5s'`);
+      await parkForeignKey(session, sync, key);
+    });
   }
+}
+
+/** Writes one foreign key down and drops it, in the transaction of the caller. */
+export async function parkForeignKey(session: Session, sync: string, key: ForeignKey): Promise<void> {
+  const drop = `alter table ${tableIdent(key.child)} drop constraint ${ident(key.name)}`;
+  await park(session, sync, foreignKeyObject(key), drop);
+}
+
+/** Puts one back for what is written from now on; what is there is checked, and the record deleted, by `restoreParked`. */
+export async function enforceForeignKey(session: Session, key: ForeignKey): Promise<void> {
+  await session.run(key.checkedAtOnce ? key.restore : unchecked(key.restore));
+}
+
+function unchecked(restore: string): string {
+  return / not valid$/i.test(restore) ? restore : `${restore} not valid`;
 }
 
 function foreignKeyObject(key: ForeignKey): ParkedObject {
@@ -85,16 +115,17 @@ function foreignKeyObject(key: ForeignKey): ParkedObject {
   };
 }
 
+/**
+ * Part of the caller's transaction, so record and change come together. The change comes first: it takes the lock
+ * under which `restoreParked` makes sure that it deletes no record that is needed again.
+ */
 async function park(session: Session, sync: string, object: ParkedObject, statement: string): Promise<void> {
-  await session.transaction('', async () => {
-    await session.run(`set local lock_timeout = '5s'`);
-    await session.run(
-      `insert into ibex.parked (sync, kind, schema_name, table_name, name, referenced, restore)
-       values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing`,
-      [sync, object.kind, object.schema, object.name, object.object, object.referenced, object.restore],
-    );
-    await session.run(statement);
-  });
+  await session.run(statement);
+  await session.run(
+    `insert into ibex.parked (sync, kind, schema_name, table_name, name, referenced, restore)
+     values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing`,
+    [sync, object.kind, object.schema, object.name, object.object, object.referenced, object.restore],
+  );
 }
 
 export async function readParked(session: Session, sync: string): Promise<ParkedObject[]> {
@@ -112,10 +143,11 @@ export async function readParked(session: Session, sync: string): Promise<Parked
  */
 export async function restoreParked(session: Session, sync: string, object: ParkedObject): Promise<void> {
   const table = tableIdent(object);
-  if (object.kind === 'foreign_key' && !(await hasConstraint(session, object))) {
+  const { present, checkedAtOnce } = await readConstraint(session, object);
+  if (object.kind === 'foreign_key' && !present) {
     await session.transaction('', async () => {
       await session.run(`set local lock_timeout = '5s'`);
-      await session.run(/ not valid$/i.test(object.restore) ? object.restore : `${object.restore} not valid`);
+      await session.run(checkedAtOnce ? object.restore : unchecked(object.restore));
     });
   }
   if (object.kind === 'foreign_key' && !/ not valid$/i.test(object.restore)) {
@@ -124,12 +156,19 @@ export async function restoreParked(session: Session, sync: string, object: Park
   await session.transaction('', async () => {
     await session.run(`set local lock_timeout = '5s'`);
     if (object.kind !== 'foreign_key') await session.run(object.restore);
-    await session.run(
-      'delete from ibex.parked where sync = $1 and kind = $2 and schema_name = $3 and table_name = $4 and name = $5',
-      [sync, object.kind, object.schema, object.name, object.object],
-    );
+    else await session.run(`lock table only ${table} in share update exclusive mode`);
+    await session.run(FORGET_PARKED, [sync, object.kind, object.schema, object.name, object.object]);
   });
 }
+
+/** Unless the foreign key was put aside once more since it was checked: then it is to be checked again. */
+const FORGET_PARKED = `
+  delete from ibex.parked p
+   where p.sync = $1 and p.kind = $2 and p.schema_name = $3 and p.table_name = $4 and p.name = $5
+     and (p.kind <> 'foreign_key' or p.restore ~* ' not valid$'
+          or exists (select from pg_constraint k
+                      where k.conrelid = to_regclass(format('%I.%I', p.schema_name, p.table_name))
+                        and k.conname = p.name and k.convalidated))`;
 
 async function validate(session: Session, object: ParkedObject, table: string): Promise<void> {
   try {
@@ -148,10 +187,11 @@ async function validate(session: Session, object: ParkedObject, table: string): 
   }
 }
 
-async function hasConstraint(session: Session, object: ParkedObject): Promise<boolean> {
-  const { present } = await session.row<{ present: boolean }>(
-    `select exists (select from pg_constraint k where k.conrelid = to_regclass($1) and k.conname = $2) as present`,
+async function readConstraint(session: Session, object: ParkedObject) {
+  return session.row<{ present: boolean; checkedAtOnce: boolean }>(
+    `select exists (select from pg_constraint k where k.conrelid = to_regclass($1) and k.conname = $2) as present,
+            exists (select from pg_class c where c.oid = to_regclass($1) and c.relkind = 'p')
+              and current_setting('server_version_num')::int < 180000 as "checkedAtOnce"`,
     [tableIdent(object), object.object],
   );
-  return present;
 }

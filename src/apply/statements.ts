@@ -59,7 +59,7 @@ export function deleteGone(plan: TablePlan): string {
 /** Writes the rows that are present, through the unique index of the key. */
 export function upsert(plan: TablePlan, facts: TargetFacts): string {
   const key = plan.columns.slice(0, plan.keyLength).map((column) => ident(column.name));
-  const set = plan.columns.filter((column, i) => i >= plan.keyLength || keyNeedsRewrite(column, facts));
+  const set = settable(plan, facts);
   const action =
     set.length === 0
       ? 'nothing'
@@ -70,7 +70,7 @@ export function upsert(plan: TablePlan, facts: TargetFacts): string {
 
 /** Writes the rows that are present where no unique index can be inferred: update what differs .. */
 export function updatePresent(plan: TablePlan, facts: TargetFacts): string | null {
-  const set = plan.columns.filter((column, i) => i >= plan.keyLength || keyNeedsRewrite(column, facts));
+  const set = settable(plan, facts);
   if (set.length === 0) return null;
   const assign = set.map((column) => `${ident(column.name)} = ${staged(plan, column)}`).join(', ');
   return `update ${fromTable(plan)} t set ${assign} from ${stageName(plan)} s
@@ -169,6 +169,22 @@ function differs(plan: TablePlan): string {
   return `${image(plan.columns, 't')} *<> row(${values})::record`;
 }
 
+/** What UPDATE has to set, and may. */
+function settable(plan: TablePlan, facts: TargetFacts): ColumnPlan[] {
+  return plan.columns.filter((column, i) =>
+    i < plan.keyLength ? keyNeedsRewrite(column, facts) : !facts.identityAlways.includes(column.name),
+  );
+}
+
+/** Whether a row that is present has another identity number than on the target; null where none is possible. */
+export function identityMoved(plan: TablePlan, facts: TargetFacts): string | null {
+  const identities = plan.columns.slice(plan.keyLength).filter((c) => facts.identityAlways.includes(c.name));
+  if (identities.length === 0) return null;
+  const moved = identities.map((c) => `t.${ident(c.name)} is distinct from ${staged(plan, c)}`).join(' or ');
+  return `select exists (select from ${fromTable(plan)} t join ${stageName(plan)} s on ${keyMatch(plan)}
+                          where s.present and (${moved})) as moved`;
+}
+
 function image(columns: readonly ColumnPlan[], alias: string): string {
   return `row(${columns.map((column) => `${alias}.${ident(column.name)}`).join(', ')})::record`;
 }
@@ -177,6 +193,11 @@ function image(columns: readonly ColumnPlan[], alias: string): string {
 function keyNeedsRewrite(column: ColumnPlan, facts: TargetFacts): boolean {
   const builtin = /^pg_catalog\.(\w+)$/.exec(column.targetType)?.[1] ?? '';
   return !IMAGE_EQUAL.has(builtin) && !facts.identityAlways.includes(column.name);
+}
+
+/** Keeps everybody from changing what the tables are, and nobody from reading or writing them. */
+export function lockForWriting(plans: readonly TablePlan[]): string {
+  return `lock table ${plans.map((plan) => `only ${tableIdent(plan)}`).join(', ')} in row exclusive mode`;
 }
 
 /** Marks the transaction as a sync's own, so that capture on this side notes where the change came from. */

@@ -6,7 +6,6 @@ import { IbexError } from '../core/errors.ts';
 import { readDaemon } from '../observe/status.ts';
 import { listTables } from '../postgres/catalog.ts';
 import type { Session } from '../postgres/session.ts';
-import { createRedisQueue } from '../queue/bullmq.ts';
 import { readKnown } from '../setup/setup.ts';
 import { requireMatches } from '../setup/tables.ts';
 import {
@@ -63,6 +62,7 @@ export const teardown: CommandSpec = {
 async function emptyQueue({ config, log }: Context): Promise<void> {
   if (config.redis === undefined) return;
   try {
+    const { createRedisQueue } = await import('../queue/bullmq.ts');
     const queue = await createRedisQueue({ url: config.redis, sync: onlySync(config).name, log });
     await queue.clear();
     await queue.close();

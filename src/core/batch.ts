@@ -27,7 +27,7 @@ export interface TruncatedRelation {
 
 export interface BatchHeader {
   readonly sync: string;
-  /** Unique among all batches of the sync: `<epoch>-<counter>`. */
+  /** Unique among all batches of the sync: `<epoch>-<counter>`, and more when it had to be read again. */
   readonly id: string;
   readonly epoch: number;
   readonly from: Snapshot;

@@ -44,7 +44,7 @@ export class Progress {
 export function copyingText({ tables }: SyncStatus, transactionsPerSecond: number): string {
   const rows = tables.reduce((sum, table) => sum + table.copied, 0);
   const done = tables.filter(({ state }) => state === 'streaming').length;
-  return `copying: ${whole(rows)} rows, ${done} of ${tables.length} tables in step; ${whole(transactionsPerSecond)} transactions/s`;
+  return `copying: ${whole(rows)} rows, ${done} of ${tables.length} tables in step; the shop does ${whole(transactionsPerSecond)} transactions/s`;
 }
 
 export function streamingText(
@@ -54,6 +54,6 @@ export function streamingText(
   const { captured } = addUp(status);
   return (
     `streaming: ${whole(captured)} changes in ${whole(live.batches)} batches, ${tenths(status.lag.seconds)} s behind; ` +
-    `${whole(live.transactionsPerSecond)} transactions/s; ${Math.max(0, Math.ceil(live.secondsLeft))} s left`
+    `the shop does ${whole(live.transactionsPerSecond)} transactions/s; ${Math.max(0, Math.ceil(live.secondsLeft))} s left`
   );
 }

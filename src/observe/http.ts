@@ -4,7 +4,7 @@
  */
 import { timingSafeEqual } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { IbexError } from '../core/errors.ts';
+import { IbexError, isKind } from '../core/errors.ts';
 import type { Logger } from './log.ts';
 import type { Metrics } from './metrics.ts';
 import type { SyncStatus } from './status.ts';
@@ -26,8 +26,10 @@ const INDEX = 'ibex: /healthz /readyz /status /metrics\n';
 export async function serve(options: HttpOptions): Promise<Server> {
   const server = createServer((request, response) => {
     answer(options, request, response).catch((error) => {
-      options.log.warn({ err: error }, 'an HTTP request failed');
-      send(response, 500, 'text/plain', `${error instanceof IbexError ? error.message : 'internal error'}\n`);
+      const notYet = isKind(error, 'not_set_up');
+      if (!notYet) options.log.warn({ err: error }, 'an HTTP request failed');
+      const message = error instanceof IbexError ? error.message : 'internal error';
+      send(response, notYet ? 503 : 500, 'text/plain', `${message}\n`);
     });
   });
   await new Promise<void>((resolve, reject) => {

@@ -134,7 +134,8 @@ function reasons(
   const why: string[] = [];
   if (daemon === null) why.push('no daemon runs this sync');
   for (const table of tables) {
-    if (table.reason !== null) why.push(`${table.table}: ${table.reason}`);
+    const named = table.reason?.startsWith(`${table.table}: `);
+    if (table.reason !== null) why.push(named ? table.reason : `${table.table}: ${table.reason}`);
     else if (table.state !== 'streaming') why.push(`${table.table} is ${table.state}`);
   }
   if (lagSeconds > READY_LAG_SECONDS) why.push(`the target is ${Math.round(lagSeconds)} s behind`);

@@ -3,7 +3,7 @@
  * text changed. The files are plain SQL below `triggers/` and can be run with psql as they are.
  */
 import { createHash } from 'node:crypto';
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { IbexError } from '../core/errors.ts';
 import type { Session } from './session.ts';
@@ -20,6 +20,7 @@ const ROOT = fileURLToPath(new URL('../../triggers/', import.meta.url));
 
 function sqlFiles(side: Side, kind: 'tables' | 'functions'): SqlFile[] {
   const directory = `${ROOT}${side}/${kind}/`;
+  if (!existsSync(directory)) return [];
   return readdirSync(directory)
     .filter((name) => name.endsWith('.sql'))
     .sort()

@@ -55,9 +55,10 @@ export async function inspect(options: SetupOptions): Promise<SetupResult> {
   }
   await requireSchema(source);
   await requireSchema(target);
+  await requireTemporaryTables(target);
   const known = await readKnown(target, options.sync);
   const tables = options.adopt ? await chooseTables(source, options, known) : await readTables(source, known);
-  return { tables, obstacles: await findObstacles(source, target, tables) };
+  return { tables, obstacles: await findObstacles(source, target, tables, options.replica) };
 }
 
 async function areSame(source: Session, target: Session): Promise<boolean> {
@@ -88,6 +89,22 @@ async function requireSchema(session: Session): Promise<void> {
   if (possible) return;
   throw new IbexError('privilege', `${session.server}: role ${role} may not create the schema ibex`, {
     hint: `As the owner of the database: grant create on database "${database}" to "${role}";`,
+  });
+}
+
+/** Rows are staged in temporary tables of the target. */
+async function requireTemporaryTables(target: Session): Promise<void> {
+  const { possible, role, database } = await target.row<{
+    possible: boolean;
+    role: string;
+    database: string;
+  }>(
+    `select has_database_privilege(current_database(), 'temporary') as possible,
+            current_user as role, current_database() as database`,
+  );
+  if (possible) return;
+  throw new IbexError('privilege', `${target.server}: role ${role} may not create temporary tables`, {
+    hint: `As the owner of the database: grant temporary on database "${database}" to "${role}";`,
   });
 }
 
@@ -134,7 +151,8 @@ export async function install(
     if (obstacle !== undefined && seen === undefined) all.push(obstacle);
     if (record?.state !== 'held') await setReason(target, sync, table.relid, obstacle?.error.message ?? null);
   }
-  if (!options.replica) await parkTriggersAndRules(target, sync, tables);
+  const carried = tables.filter((table) => !all.some((obstacle) => obstacle.table === table));
+  if (!options.replica) await parkTriggersAndRules(target, sync, carried);
   return all;
 }
 

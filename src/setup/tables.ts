@@ -73,26 +73,46 @@ export interface Obstacle {
   readonly error: IbexError;
 }
 
-/** Looks, without changing anything, for tables and columns missing on the target and for missing rights on both sides. */
+/** That what fires on the target's table, or ties it to others, can be set aside: its owner alone may do that. */
+const MAY_BE_PARKED = `
+  not exists (select from pg_constraint k join pg_class o on o.oid = k.conrelid
+               where k.contype = 'f' and k.conparentid = 0 and c.oid in (k.conrelid, k.confrelid)
+                 and not pg_has_role(o.relowner, 'usage'))
+  and not exists (select from pg_trigger t join pg_class o on o.oid = t.tgrelid
+                   where (o.oid = c.oid or o.oid in (select p.relid from pg_partition_tree(c.oid) p))
+                     and not t.tgisinternal and t.tgenabled in ('O', 'A') and t.tgname !~ '^~?ibex_[a-z]+_[0-9]+$'
+                     and not pg_has_role(o.relowner, 'usage'))
+  and (pg_has_role(c.relowner, 'usage')
+       or not exists (select from pg_rewrite r where r.ev_class = c.oid and c.relkind in ('r', 'p')
+                         and r.ev_type in ('2', '3', '4') and r.ev_enabled in ('O', 'A')))`;
+
+/**
+ * Looks, without changing anything, for tables and columns missing on the target and for missing rights on both
+ * sides. `replica`: nothing has to be set aside on the target.
+ */
 export async function findObstacles(
   source: Session,
   target: Session,
   tables: readonly TableInfo[],
+  replica: boolean,
 ): Promise<Obstacle[]> {
   const counterparts = new Map((await readTables(target, tables)).map((table) => [tableLabel(table), table]));
   const notOwned = await withoutRight(source, tables, `pg_has_role(c.relowner, 'usage')`);
   const notWritable = await withoutRight(
     target,
     tables,
-    `has_table_privilege(c.oid, 'select') and has_table_privilege(c.oid, 'insert')
+    `has_schema_privilege(n.oid, 'usage')
+     and has_table_privilege(c.oid, 'select') and has_table_privilege(c.oid, 'insert')
      and has_table_privilege(c.oid, 'update') and has_table_privilege(c.oid, 'delete')`,
   );
+  const notParkable = replica ? new Set() : await withoutRight(target, tables, MAY_BE_PARKED);
   return tables.flatMap((table) => {
     const label = tableLabel(table);
     const error =
       missing(table, counterparts.get(label)) ??
       (notOwned.has(label) ? ownerNeeded(source, label) : undefined) ??
-      (notWritable.has(label) ? writerNeeded(target, label) : undefined);
+      (notWritable.has(label) ? writerNeeded(target, table) : undefined) ??
+      (notParkable.has(label) ? targetOwnerNeeded(target, label) : undefined);
     return error === undefined ? [] : [{ table, error }];
   });
 }
@@ -150,9 +170,23 @@ function ownerNeeded(source: Session, label: string): IbexError {
   );
 }
 
-function writerNeeded(target: Session, label: string): IbexError {
+function writerNeeded(target: Session, table: TableName): IbexError {
+  const label = tableLabel(table);
   return new IbexError('privilege', `${target.server}: the role may not read and write ${label}`, {
     table: label,
-    hint: `On the target: grant select, insert, update, delete, truncate on ${label} to the role of the target URL.`,
+    hint:
+      `On the target: grant select, insert, update, delete, truncate on ${label} to the role of the target URL` +
+      ` (and usage on schema ${table.schema}).`,
   });
+}
+
+function targetOwnerNeeded(target: Session, label: string): IbexError {
+  return new IbexError(
+    'privilege',
+    `${target.server}: foreign keys, triggers or rules of ${label} have to be set aside, which only an owner may`,
+    {
+      table: label,
+      hint: `Connect as the owner of ${label} and of the tables that refer to it, or grant that role to yours.`,
+    },
+  );
 }

@@ -547,6 +547,46 @@ describe('tables and rights', () => {
     await expectMended(databases, other);
   });
 
+  test('the role does not own what has to be set aside on the target', async () => {
+    await databases.target.query(`
+      create table more (id int primary key, item int references item);
+      create function note() returns trigger language plpgsql as 'begin return new; end';
+      create trigger notes before insert on item for each row execute function note()`);
+    const { role, url } = await otherRole('target', [
+      'grant usage on schema public to ROLE',
+      'grant select, insert, update, delete, truncate on item, more to ROLE',
+      `grant create on database ${new URL(databases.targetUrl).pathname.slice(1)} to ROLE`,
+    ]);
+    const other = { ...env, IBEX_TARGET_URL: url };
+    expectRefusal(await call(['setup'], other), {
+      code: 3,
+      what: /foreign keys, triggers or rules of public\.item have to be set aside/,
+      remedy: /owner of public\.item/,
+    });
+    await expectUntouched();
+    // `run` holds the table and goes on.
+    const run = await call(['run', '--until-caught-up'], other);
+    expect([run.code, run.said]).toEqual([1, []]);
+    await databases.targetAdmin.query(`grant ${new URL(databases.targetUrl).username} to ${role}`);
+    await expectMended(databases, other);
+  });
+
+  test('the role may not create temporary tables on the target', async () => {
+    const owner = new URL(databases.sourceUrl).username;
+    await databases.targetAdmin.query(`
+      alter database ${owner} owner to postgres; revoke all on database ${owner} from public;
+      grant connect, create on database ${owner} to ${owner}`);
+    const result = await call(['setup'], env);
+    const what = /may not create temporary tables/;
+    expectRefusal(result, { code: 3, what, remedy: /grant temporary on database/ });
+    await expectUntouched();
+    await databases.targetAdmin.query(
+      /grant temporary on .*;/.exec(result.said[1] ?? '')?.[0] ?? 'no statement',
+    );
+    await expectMended(databases, env);
+    await databases.targetAdmin.query(`alter database ${owner} owner to ${owner}`);
+  });
+
   test.each(['source', 'target'] as const)('the role may not create a schema on the %s', async (side) => {
     const admin = side === 'source' ? databases.sourceAdmin : databases.targetAdmin;
     const owner = new URL(databases.sourceUrl).username;

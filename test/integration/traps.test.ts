@@ -125,6 +125,24 @@ async function isCopying(): Promise<boolean> {
   return (await sync.status()).tables.some((table) => table.state !== 'streaming');
 }
 
+test('an application that truncates all the time does not hold up the others', async () => {
+  const source = await inStep(
+    'create table scratch (id int); create table t (id int primary key, v int)',
+    'insert into t select i, i from generate_series(1, 2000) i',
+  );
+  const app = await connect();
+  let stop = false;
+  const truncating = (async () => {
+    while (!stop) await app.query('truncate scratch; insert into scratch select generate_series(1, 50)');
+  })();
+  for (let i = 0; i < 10; i++) await source.query('update t set v = v + 1');
+  await sync.caughtUp(30_000);
+  stop = true;
+  await truncating;
+  await app.end();
+  await expectEqual(databases, sync);
+});
+
 test('triggers that somebody disabled for a while make the table be copied again', async () => {
   const source = await inStep(
     'create table t (id int primary key, v int)',

@@ -7,7 +7,7 @@
  * transaction never waits for the queue or the target: what they cannot take yet goes to the spool.
  */
 import type { BatchHeader, BatchTable, TruncatedRelation } from '../../core/batch.ts';
-import { concerningTable, IbexError } from '../../core/errors.ts';
+import { concerningTable, IbexError, isKind } from '../../core/errors.ts';
 import { type TablePlan, tableLabel } from '../../core/plan.ts';
 import type { BatchOutcome, BatchQueue, BatchWriter } from '../../core/ports.ts';
 import type { Snapshot, SourceIdentity } from '../../core/position.ts';
@@ -16,6 +16,7 @@ import { Spool } from '../../queue/spool.ts';
 import {
   BEGIN_BATCH,
   type Generations,
+  lockForReading,
   MOVED_RELATIONS,
   readStatement,
   summaryStatement,
@@ -56,6 +57,8 @@ export class DeltaReader {
   readonly #identity: SourceIdentity;
   readonly #queue: BatchQueue;
   readonly #spoolDirectory: string;
+  /** Relations that moved under the batch that was read last. */
+  #moved: readonly string[] = [];
 
   /** `control` is a second session: the log is flushed by a transaction of its own, outside the snapshot. */
   constructor(options: {
@@ -81,10 +84,21 @@ export class DeltaReader {
   }
 
   /**
-   * Reads one batch and publishes it. Resolves once all of it is in the queue.
-   * Errors: `source_moved` when a table changed its file under the batch: read again.
+   * Reads one batch and publishes it. Resolves once all of it is in the queue. A batch under which a table changed
+   * its file is read again with that table locked before the snapshot, so that an application that truncates all
+   * the time cannot hold it up for ever.
    */
   async read(request: ReadRequest): Promise<ReadResult> {
+    this.#moved = [];
+    try {
+      return await this.#readOnce(request, []);
+    } catch (error) {
+      if (!isKind(error, 'source_moved')) throw error;
+      return this.#readOnce({ ...request, id: `${request.id}-again` }, this.#moved);
+    }
+  }
+
+  async #readOnce(request: ReadRequest, locked: readonly string[]): Promise<ReadResult> {
     const spool = new Spool({ spoolDir: this.#spoolDirectory });
     let writer: BatchWriter | undefined;
     let pumping: Promise<void> | undefined;
@@ -92,6 +106,7 @@ export class DeltaReader {
       const { header, lsn, to } = await this.#reading.transaction(
         'isolation level repeatable read read only',
         async () => {
+          if (locked.length > 0) await this.#reading.run(lockForReading(locked));
           const cut = await this.#cut(request);
           if (cut.header === null) return cut;
           writer = await this.#queue.open(cut.header);
@@ -199,7 +214,8 @@ export class DeltaReader {
     if (relids.length === 0) return;
     const moved = await this.#reading.rows<{ relation: string }>(MOVED_RELATIONS, [relids]);
     if (moved.length > 0) {
-      const names = moved.map((row) => row.relation).join(', ');
+      this.#moved = moved.map((row) => row.relation);
+      const names = this.#moved.join(', ');
       throw new IbexError(
         'source_moved',
         `the file of ${names} changed while a batch was read; it is read again`,

@@ -116,6 +116,11 @@ export const BEGIN_BATCH = `
             where g.relid = any ($1)
               and pg_relation_size(format('ibex.delta_%s_%s', g.relid, g.n)::regclass) > 0), '[]') as generations`;
 
+/** Keeps relations, given as SQL spells them, from being truncated or rewritten. Takes no snapshot. */
+export function lockForReading(relations: readonly string[]): string {
+  return `lock table ${relations.map((relation) => `only ${relation}`).join(', ')} in access share mode`;
+}
+
 /**
  * Relations of the given tables that are no longer what the reading transaction's snapshot says: another file
  * (TRUNCATE and rewriting ALTER TABLE are not MVCC-safe: to an older snapshot the table reads empty), other
