@@ -12,8 +12,8 @@ import { type Databases, Pair, settle, type Templates } from '../pair.ts';
 import { findPgbench, makePgbenchTemplates, PGBENCH_TABLES, runTransactions } from '../pgbench.ts';
 import { cpuSeconds, hasProc, readUntilEnd, serverCpuSeconds } from '../proc.ts';
 import { startRedisOrThrow } from '../redis.ts';
-import { type Outcome, type Scenario, say } from '../scenario.ts';
-import { range, type Summary, summarise, table } from '../statistics.ts';
+import { type Scenario, say } from '../scenario.ts';
+import { type Run, report, type Times } from './catch-up-report.ts';
 
 const SCALE = 10;
 const NATIVE_PATIENCE_MS = 30 * 60_000;
@@ -23,31 +23,6 @@ const options = {
   repeat: { kind: 'number', default: 3, help: 'runs of each' },
   redis: { kind: 'flag', help: 'Ibex through a private Redis as well' },
 } as const;
-
-/** Times in seconds from the start. The process of native replication is the server: it has no exit. */
-interface Times {
-  readonly equal: number;
-  readonly exit: number | null;
-  /** CPU seconds until then, of daemon and servers; 0 where nobody tells. */
-  readonly cpu: Cpu;
-}
-
-interface Cpu {
-  readonly daemon: number;
-  readonly source: number;
-  readonly target: number;
-}
-
-interface Run {
-  readonly who: string;
-  readonly round: number;
-  /** With nothing but one changed row to catch up with. */
-  readonly startUp: Times;
-  readonly backlog: Times;
-  /** `backlog.equal` less `startUp.equal`. */
-  readonly engine: number;
-  readonly differences: readonly string[];
-}
 
 /** Catches up once with what is there, up to the mark. */
 type CatchUp = (mark: string) => Promise<Omit<Times, 'cpu'> & { readonly daemonCpu: number }>;
@@ -76,7 +51,7 @@ export const catchUp: Scenario<typeof options> = {
       if (queue !== undefined)
         await once('ibex, redis', (databases, measure) => runIbex(databases, measure, queue.url));
     }
-    return report(await pair.describe(), transactions, runs);
+    return report(await pair.describe(), { scale: SCALE, transactions }, runs);
   },
 };
 
@@ -114,7 +89,7 @@ async function fallBehind(
       ? `  NOT EQUAL: ${differences.join('; ')}`
       : `  equal after ${backlog.equal.toFixed(3)} s (start-up ${startUp.equal.toFixed(3)} s)`,
   );
-  return { who, round, startUp, backlog, engine: backlog.equal - startUp.equal, differences };
+  return { who, round, startUp, backlog, differences };
 }
 
 async function withCpu(pair: Pair, catchUp: () => ReturnType<CatchUp>): Promise<Times> {
@@ -157,96 +132,4 @@ async function runNative(databases: Databases, measure: Measure): Promise<Run> {
   } finally {
     await native.drop();
   }
-}
-
-interface Figures {
-  readonly who: string;
-  readonly startUp: Summary;
-  readonly equal: Summary;
-  readonly exit: Summary | null;
-  readonly engine: Summary;
-  /** All CPU seconds less those of the start-up. */
-  readonly cpu: Summary;
-}
-
-function report(servers: object, transactions: number, runs: readonly Run[]): Outcome {
-  const equal = runs.filter((run) => run.differences.length === 0);
-  const names = [...new Set(equal.map((run) => run.who))];
-  const figures = names.map((who) => figuresOf(who, equal));
-  const native = figures.find((one) => one.who === 'native');
-  const ratios = figures
-    .filter((one) => one !== native)
-    .map((one) => ({ who: one.who, ...ratiosTo(native, one) }));
-  return {
-    servers,
-    figures: { scale: SCALE, transactions, unit: 's', figures, ratios, runs },
-    screen: [
-      `${transactions} TPC-B transactions behind, scale ${SCALE}; seconds, median (min-max)`,
-      '',
-      ...table([
-        ['', 'start-up alone', 'start to equal', 'start to exit', 'engine', 'engine CPU'],
-        ...figures.map(rowOf),
-      ]),
-      '',
-      ...table([
-        ['native / ..', 'start to equal', 'start to exit', 'engine', 'engine CPU'],
-        ...ratios.map(({ who, equal, exit, engine, cpu }) => [
-          who,
-          times(equal),
-          times(exit),
-          times(engine),
-          times(cpu),
-        ]),
-      ]),
-      '',
-      equal.length === runs.length
-        ? `all ${runs.length} runs ended with equal tables on both sides`
-        : `${runs.length - equal.length} of ${runs.length} runs ended DIFFERENT and have no figure`,
-    ],
-    ok: equal.length === runs.length,
-  };
-}
-
-function figuresOf(who: string, runs: readonly Run[]): Figures {
-  const own = runs.filter((run) => run.who === who);
-  const exits = own.flatMap(({ backlog }) => (backlog.exit === null ? [] : [backlog.exit]));
-  return {
-    who,
-    startUp: summarise(own.map((run) => run.startUp.equal)),
-    equal: summarise(own.map((run) => run.backlog.equal)),
-    exit: exits.length === 0 ? null : summarise(exits),
-    engine: summarise(own.map((run) => run.engine)),
-    cpu: summarise(own.map((run) => sum(run.backlog.cpu) - sum(run.startUp.cpu))),
-  };
-}
-
-function sum({ daemon, source, target }: Cpu): number {
-  return daemon + source + target;
-}
-
-/** How many times as fast as native. Its exit is when it is equal: it does not end. */
-function ratiosTo(native: Figures | undefined, { equal, exit, engine, cpu }: Figures) {
-  const ratio = (theirs: Summary | undefined, ours: Summary | null) =>
-    theirs === undefined || ours === null ? null : theirs.median / ours.median;
-  return {
-    equal: ratio(native?.equal, equal),
-    exit: ratio(native?.equal, exit),
-    engine: ratio(native?.engine, engine),
-    cpu: ratio(native?.cpu, cpu),
-  };
-}
-
-function rowOf({ who, startUp, equal, exit, engine, cpu }: Figures): string[] {
-  return [
-    who,
-    range(startUp, 3),
-    range(equal, 3),
-    exit === null ? '-' : range(exit, 3),
-    range(engine, 3),
-    range(cpu, 2),
-  ];
-}
-
-function times(ratio: number | null): string {
-  return ratio === null ? '-' : `${ratio.toFixed(2)}x`;
 }

@@ -51,7 +51,7 @@ async function answer(
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
-  const path = new URL(request.url ?? '/', 'http://ibex').pathname;
+  const [path] = (request.url ?? '/').split('?');
   if (request.method !== 'GET' && request.method !== 'HEAD')
     return send(response, 405, 'text/plain', 'only GET\n');
   if (path === '/healthz') return send(response, 200, 'text/plain', 'alive\n');

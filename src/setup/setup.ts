@@ -9,6 +9,7 @@ import {
   registerSync as registerOnTarget,
   registerTable as registerTableOnTarget,
   requestCopy,
+  type SyncTable,
   setReason,
 } from '../apply/state.ts';
 import { prepareCapture, tryArm, type Waiting } from '../capture/trigger/arming.ts';
@@ -19,6 +20,7 @@ import { identityDifference } from '../core/position.ts';
 import type { TableInfo } from '../core/table.ts';
 import { checkServer, readIdentity, readTables } from '../postgres/catalog.ts';
 import { migrate } from '../postgres/migrate.ts';
+import { ident } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
 import { chooseTables, findObstacles, type Obstacle, type TableChoice } from './tables.ts';
 
@@ -88,7 +90,7 @@ async function requireSchema(session: Session): Promise<void> {
   );
   if (possible) return;
   throw new IbexError('privilege', `${session.server}: role ${role} may not create the schema ibex`, {
-    hint: `As the owner of the database: grant create on database "${database}" to "${role}";`,
+    hint: `As the owner of the database: grant create on database ${ident(database)} to ${ident(role)};`,
   });
 }
 
@@ -104,7 +106,7 @@ async function requireTemporaryTables(target: Session): Promise<void> {
   );
   if (possible) return;
   throw new IbexError('privilege', `${target.server}: role ${role} may not create temporary tables`, {
-    hint: `As the owner of the database: grant temporary on database "${database}" to "${role}";`,
+    hint: `As the owner of the database: grant temporary on database ${ident(database)} to ${ident(role)};`,
   });
 }
 
@@ -131,11 +133,16 @@ export async function install(
   await claimIdentity(source, identity);
   await registerSync(source, sync);
   const known = new Map((await readSyncTables(target, sync)).map((table) => [table.relid, table]));
+  const former = await readDropped(source, [...known.values()]);
   // The sync with all its tables or not at all: half a list would look like a sync that has caught up.
   await target.transaction('', async () => {
     await registerOnTarget(target, sync, identity);
     for (const table of tables) {
-      if (!known.has(table.relid)) await registerTableOnTarget(target, sync, table);
+      if (known.has(table.relid)) continue;
+      const replaces = former.get(tableLabel(table));
+      if (replaces !== undefined) await forgetTable(target, sync, replaces);
+      await registerTableOnTarget(target, sync, table);
+      if (replaces !== undefined) await emptyBeforeCopy(target, sync, table.relid);
     }
   });
   const captured = new Set((await readCaptured(source, sync)).map((table) => table.relid));
@@ -154,6 +161,30 @@ export async function install(
   const carried = tables.filter((table) => !all.some((obstacle) => obstacle.table === table));
   if (!options.replica) await parkTriggersAndRules(target, sync, carried);
   return all;
+}
+
+/** The tables that the sync has and the source has no more, by name: another one may have taken it. */
+async function readDropped(source: Session, known: readonly SyncTable[]): Promise<Map<string, number>> {
+  const rows = await source.rows<{ relid: string }>(
+    'select k::text as relid from unnest($1::int8[]) k where not exists (select from pg_class c where c.oid = k)',
+    [known.map((table) => table.relid)],
+  );
+  const dropped = new Set(rows.map((row) => Number(row.relid)));
+  return new Map(
+    known.filter(({ relid }) => dropped.has(relid)).map((table) => [tableLabel(table), table.relid]),
+  );
+}
+
+async function forgetTable(target: Session, sync: string, relid: number): Promise<void> {
+  await target.run('delete from ibex.target_table where sync = $1 and relid = $2', [sync, relid]);
+}
+
+/** The rows that the former table left on the target are none of the new one's. */
+async function emptyBeforeCopy(target: Session, sync: string, relid: number): Promise<void> {
+  await target.run('update ibex.target_table set replace = true where sync = $1 and relid = $2', [
+    sync,
+    relid,
+  ]);
 }
 
 async function capture(source: Session, sync: string, table: TableInfo): Promise<Obstacle | undefined> {

@@ -6,6 +6,7 @@ import { isExact, matches, type TablePattern } from '../core/patterns.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
 import type { TableInfo } from '../core/table.ts';
 import { listTables, readTables } from '../postgres/catalog.ts';
+import { ident, tableIdent } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
 
 export interface TableChoice {
@@ -105,13 +106,14 @@ export async function findObstacles(
      and has_table_privilege(c.oid, 'select') and has_table_privilege(c.oid, 'insert')
      and has_table_privilege(c.oid, 'update') and has_table_privilege(c.oid, 'delete')`,
   );
+  const { role } = await target.row<{ role: string }>('select current_user as role');
   const notParkable = replica ? new Set() : await withoutRight(target, tables, MAY_BE_PARKED);
   return tables.flatMap((table) => {
     const label = tableLabel(table);
     const error =
       missing(table, counterparts.get(label)) ??
       (notOwned.has(label) ? ownerNeeded(source, label) : undefined) ??
-      (notWritable.has(label) ? writerNeeded(target, table) : undefined) ??
+      (notWritable.has(label) ? writerNeeded(target, table, role) : undefined) ??
       (notParkable.has(label) ? targetOwnerNeeded(target, label) : undefined);
     return error === undefined ? [] : [{ table, error }];
   });
@@ -123,7 +125,7 @@ export function missing(source: TableInfo, target: TableInfo | undefined): IbexE
   if (target === undefined || !['r', 'p'].includes(target.kind)) {
     return new IbexError('schema_mismatch', `table ${label} does not exist on the target`, {
       table: label,
-      hint: `Create it there (pg_dump --schema-only --table '${label}' SOURCE | psql TARGET), or --exclude '${label}'.`,
+      hint: `Create it there (pg_dump --schema-only --table '${tableIdent(source)}' SOURCE | psql TARGET), or --exclude '${label}'.`,
     });
   }
   if (target.isPartition) {
@@ -136,10 +138,10 @@ export function missing(source: TableInfo, target: TableInfo | undefined): IbexE
   const lost = source.columns.filter((column) => !there.has(column.name));
   if (lost.length === 0) return undefined;
   const names = lost.map((column) => column.name).join(', ');
-  const add = lost.map((column) => `add column "${column.name}" ${column.type.declared}`).join(', ');
+  const add = lost.map((column) => `add column ${ident(column.name)} ${column.type.declared}`).join(', ');
   return new IbexError('schema_mismatch', `${label} lacks on the target: column ${names}`, {
     table: label,
-    hint: `On the target: alter table ${label} ${add};`,
+    hint: `On the target: alter table ${tableIdent(source)} ${add};`,
   });
 }
 
@@ -170,13 +172,13 @@ function ownerNeeded(source: Session, label: string): IbexError {
   );
 }
 
-function writerNeeded(target: Session, table: TableName): IbexError {
+function writerNeeded(target: Session, table: TableName, role: string): IbexError {
   const label = tableLabel(table);
   return new IbexError('privilege', `${target.server}: the role may not read and write ${label}`, {
     table: label,
     hint:
-      `On the target: grant select, insert, update, delete, truncate on ${label} to the role of the target URL` +
-      ` (and usage on schema ${table.schema}).`,
+      `On the target: grant usage on schema ${ident(table.schema)} to ${ident(role)}; ` +
+      `grant select, insert, update, delete, truncate on ${tableIdent(table)} to ${ident(role)};`,
   });
 }
 

@@ -5,7 +5,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { readParked, restoreParked } from '../apply/parking.ts';
 import { pauseBeforeTry, tryDisarm, type Waiting } from '../capture/trigger/arming.ts';
-import type { TableName } from '../core/plan.ts';
+import { type TableName, tableLabel } from '../core/plan.ts';
 import { isInstalled, migrate } from '../postgres/migrate.ts';
 import type { Session } from '../postgres/session.ts';
 
@@ -98,7 +98,9 @@ export async function teardownTarget(target: Session, options: TeardownOptions):
     try {
       await restoreParked(target, options.sync, object);
     } catch (error) {
-      notRestored.push((error as Error).message);
+      const what = `${object.kind.replace('_', ' ')} ${object.object} of ${tableLabel(object)}`;
+      const { message } = error as Error;
+      notRestored.push(message.includes(what) ? message : `${what}: ${message}`);
     }
   }
   const tables = await target.rows<TableName & { relid: string }>(

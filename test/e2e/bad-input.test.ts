@@ -22,6 +22,7 @@ import {
   startIbex,
 } from '../support/ibex.ts';
 import { type Databases, freshDatabases, useServers, waitFor } from '../support/servers.ts';
+import { onBoth } from '../support/sync.ts';
 
 const servers = await useServers();
 
@@ -241,6 +242,15 @@ describe('a server that cannot be used', () => {
     const commands = COMMANDS.filter(([name]) => everywhere || name === 'setup' || name === 'teardown');
     const results = await Promise.all(commands.map((args) => call(args, env)));
     for (const result of results) expectRefusal(result, refusal);
+  });
+
+  test('the stack is shown to who asks for it', async () => {
+    const env = urls({ ...databases, sourceUrl: changed(databases.sourceUrl, { password: 'wrong' }) });
+    remember(databases.targetUrl);
+    const { code, stderr, said } = await ibex(['status', '--log-level', 'debug'], { env });
+    expect([code, said[0]]).toEqual([3, expect.stringMatching(/^error: .*password authentication failed/)]);
+    expect(stderr).toMatch(/^\s+at .*:\d+/m);
+    for (const secret of secrets) expect(stderr.includes(secret)).toBe(false);
   });
 
   test('only the target: nothing is done to the source', async () => {
@@ -499,14 +509,17 @@ describe('tables and rights', () => {
   });
 
   test('the target lacks a column', async () => {
-    await databases.target.query('alter table item drop column name');
-    expectRefusal(await call(['setup'], env), {
+    await onBoth(databases, 'create table "Odd.one" (id int primary key, "A b" int)');
+    await databases.target.query('alter table "Odd.one" drop column "A b"');
+    const result = await call(['setup'], env);
+    expectRefusal(result, {
       code: 3,
-      what: /public\.item lacks on the target: column name/,
-      remedy: /alter table public\.item add column "name" (pg_catalog\.)?text/,
+      what: /public\.Odd\.one lacks on the target: column A b/,
+      remedy: /alter table public\."Odd\.one" add column "A b" /,
     });
     await expectUntouched();
-    await databases.target.query('alter table item add column name text');
+    // What it prints is what helps.
+    await databases.target.query(/alter table .*;/.exec(result.said[1] ?? '')?.[0] ?? 'no statement');
     await expectMended(databases, env);
   });
 
@@ -539,8 +552,7 @@ describe('tables and rights', () => {
   });
 
   test('the role may not write on the target', async () => {
-    const { role, url } = await otherRole('target', [
-      'grant usage on schema public to ROLE',
+    const { url } = await otherRole('target', [
       'grant select on item to ROLE',
       `grant create on database ${new URL(databases.targetUrl).pathname.slice(1)} to ROLE`,
     ]);
@@ -549,11 +561,10 @@ describe('tables and rights', () => {
     expectRefusal(result, {
       code: 3,
       what: /may not read and write public\.item/,
-      remedy: /grant select, insert/,
+      remedy: /grant usage .* grant select, insert/,
     });
     await expectUntouched();
-    const grant = /grant .* on public\.item/.exec(result.said[1] ?? '')?.[0];
-    await databases.targetAdmin.query(`${grant} to ${role}`);
+    await databases.targetAdmin.query(/grant .*;/.exec(result.said[1] ?? '')?.[0] ?? 'no statement');
     await expectMended(databases, other);
   });
 
@@ -700,6 +711,14 @@ describe('the daemon', () => {
     await late.remove();
   });
 
+  /** The cluster comes and goes, and connections with it. */
+  async function inLate(sql: string): Promise<void> {
+    const client = new pg.Client({ connectionString: databases.sourceUrl });
+    await client.connect();
+    await client.query(sql);
+    await client.end();
+  }
+
   test.each([
     [
       'a wrong password',
@@ -736,6 +755,14 @@ describe('the daemon', () => {
     await late.start();
     await daemon.waitForLog(/sync main runs/);
     await succeeds(['wait'], urls(databases));
+    // The same when it goes away later.
+    await late.stop('immediate');
+    await daemon.waitForLog(/trying again/);
+    await late.start();
+    await inLate(`insert into item values (100, 'after')`);
+    await succeeds(['wait'], urls(databases));
+    const { rows } = await databases.target.query('select name from item where id = 100');
+    expect(rows).toEqual([{ name: 'after' }]);
     expect((await daemon.stop()).code).toBe(0);
     expectDiscreet(daemon);
     await succeeds(['teardown', '--yes'], urls(databases));

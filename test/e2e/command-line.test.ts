@@ -285,6 +285,18 @@ describe('a table that is held', () => {
     expect(daemon?.running, daemon?.stderr).toBe(true);
     await expectCleanStop(daemon as RunningIbex);
   });
+
+  test('a table that is dropped and made anew is copied anew', async () => {
+    await start();
+    await expectCode(0, ['wait']);
+    await databases.source.query(`drop table sale; ${TWO_TABLES.split(';')[1]};
+      insert into sale values (1, 1, 1)`);
+    await daemon?.waitForLog(/public\.sale: dropped/);
+    await expectCode(0, ['wait']);
+    await waitFor(async () => (await call(['status'])).code === 0, { what: 'status to be READY' });
+    await expectEqual();
+    await expectCleanStop(daemon as RunningIbex);
+  });
 });
 
 describe('a table that others have locked', () => {
@@ -367,7 +379,7 @@ describe('HTTP', () => {
       expect((await get(path, { headers: { authorization: `Bearer ${token}x` } })).status, path).toBe(401);
       expect((await get(path)).status, path).toBe(200);
     }
-    expect((await get('/nothing-here')).status).toBe(404);
+    for (const path of ['/nothing-here', '//', '/%']) expect((await get(path)).status, path).toBe(404);
     expect(
       (await get('/status', { method: 'POST', headers: { authorization: `Bearer ${token}` } })).status,
     ).toBe(405);

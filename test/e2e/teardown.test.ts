@@ -239,6 +239,25 @@ describe('when something is in the way', () => {
     expect(await objects()).toEqual(before);
   });
 
+  test('what cannot be put back on the target is named; it is back once nobody uses its table', async () => {
+    await onBoth(databases, `${BANK}${FURNITURE}`);
+    const before = await objects();
+    await expectCode(0, ['setup']);
+    const reader = new pg.Client({ connectionString: databases.targetUrl });
+    await reader.connect();
+    await reader.query('begin; lock table branch in row exclusive mode');
+    const { source, target } = await teardown(1);
+    expect(source.left).toBe(0);
+    expect(target.notRestored).toEqual(
+      ['tells', 'tells_always'].map((rule) =>
+        expect.stringMatching(`rule ${rule} of public.branch: .*lock timeout`),
+      ),
+    );
+    await reader.end();
+    await teardown(0);
+    expect(await objects()).toEqual(before);
+  });
+
   test('a foreign key that the rows contradict is named; it is back once they do not', async () => {
     await onBoth(databases, BANK);
     await databases.source.query(BANK_ROWS);
