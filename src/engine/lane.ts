@@ -13,7 +13,7 @@ import type { RosterTable } from './roster.ts';
 const AHEAD = 2;
 /** Pauses between looks at the source, in milliseconds: at once after a batch, then ever longer up to the last. */
 const PAUSE_MIN = 4;
-const PAUSE_MAX = 50;
+const PAUSE_MAX = 70;
 /** A checkpoint that has nothing to carry still moves this often, so that reading stays short and deltas go. */
 const EMPTY_BATCH_EVERY_MS = 10_000;
 

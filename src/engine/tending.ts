@@ -17,7 +17,7 @@ import { type Rooms, readSnapshot } from './rooms.ts';
 import { isHeld, type Roster } from './roster.ts';
 
 /** Pause between rounds; shorter in a run that is to end soon. */
-const ROUND_MS = 500;
+const ROUND_MS = 1_000;
 const SHORT_ROUND_MS = 50;
 
 export class Tending {

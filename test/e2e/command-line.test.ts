@@ -273,7 +273,7 @@ describe('a table that is held', () => {
     await expectCleanStop(daemon as RunningIbex);
   });
 
-  test('a daemon that was given names goes on when one of the tables is dropped', async () => {
+  test('a daemon that was given names goes on when one of the tables is dropped, and starts again', async () => {
     await start(['--tables', 'public.item,public.sale']);
     await expectCode(0, ['wait']);
     await databases.source.query('drop table sale');
@@ -283,6 +283,9 @@ describe('a table that is held', () => {
     await databases.source.query(`insert into item values (3001, 'later still')`);
     await expectCode(0, ['wait', '--tables', 'public.item']);
     expect(daemon?.running, daemon?.stderr).toBe(true);
+    await expectCleanStop(daemon as RunningIbex);
+    await start(['--tables', 'public.item,public.sale']);
+    await daemon?.waitForLog(/sync main runs/);
     await expectCleanStop(daemon as RunningIbex);
   });
 
