@@ -128,7 +128,7 @@ async function writePresent(context: MergeContext, table: StagedTable): Promise<
   if (plan.mode === 'row') return mergeRows(context, table);
   if (table.present === 0) return;
   await onTable(plan, async () => {
-    if (facts.arbiter) {
+    if (facts.arbiter && facts.takesOnConflict) {
       await session.run(sql.upsert(plan, facts));
     } else {
       const update = sql.updatePresent(plan, facts);

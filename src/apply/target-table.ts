@@ -18,7 +18,9 @@ export interface ForeignKey {
 
 export interface TargetFacts {
   readonly partitioned: boolean;
-  /** An immediate, whole unique index over exactly the key, on a table without rules: ON CONFLICT works. */
+  /** ON CONFLICT can be said at all: the table has no rule on INSERT or UPDATE, not even a disabled one. */
+  readonly takesOnConflict: boolean;
+  /** There is an immediate, whole unique index over exactly the key, to infer from it. */
   readonly arbiter: boolean;
   readonly identityAlways: readonly string[];
   /** Triggers or rules of the application that would fire for our writes. */
@@ -36,9 +38,10 @@ const READ_FACTS = `
                      join pg_attribute a on a.attrelid = c.oid and a.attnum = k.attnum
                     where k.ord <= i.indnkeyatts)
                   = (select array_agg(n order by n collate "C") from unnest($2::text[]) n)
-         ) and not exists (
-           select from pg_rewrite r where r.ev_class = c.oid and r.ev_type in ('2', '3') and r.ev_enabled <> 'D'
          ) as arbiter,
+         not exists (
+           select from pg_rewrite r where r.ev_class = c.oid and r.ev_type in ('2', '3')
+         ) as "takesOnConflict",
          coalesce((select array_agg(a.attname::text) from pg_attribute a
                     where a.attrelid = c.oid and a.attidentity = 'a' and not a.attisdropped), '{}') as "identityAlways",
          exists (

@@ -186,7 +186,9 @@ async function mergeChunk(options: CopyOptions, plan: TablePlan, read: string): 
   const rows = await pipe(options, read, merge.loadStage(plan));
   const update = merge.updatePresent(plan, facts);
   if (update !== null) await target.run(update);
-  await target.run(merge.insertUnlessThere(plan, facts));
+  await target.run(
+    facts.takesOnConflict ? merge.insertUnlessThere(plan, facts) : merge.insertMissing(plan, facts),
+  );
   await target.run(`drop table ${merge.stageName(plan)}`);
   return rows;
 }

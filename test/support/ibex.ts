@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { waitFor } from './servers.ts';
@@ -148,22 +148,28 @@ export function startIbex(args: readonly string[], options: IbexOptions = {}): R
 const GUARD = 'read -r done || kill -s KILL "$1"';
 
 function guard(child: ChildProcess): void {
-  const watcher = spawn('/bin/sh', ['-c', GUARD, 'sh', String(child.pid)], {
+  const watcher = watch(GUARD, String(child.pid));
+  child.once('exit', () => watcher.stdin?.end('done\n'));
+}
+
+/** A shell that outlives this process, and learns of its end by the end of its input. */
+function watch(script: string, argument: string): ChildProcess {
+  const watcher = spawn('/bin/sh', ['-c', script, 'sh', argument], {
+    cwd: '/',
     detached: true,
     stdio: ['pipe', 'ignore', 'ignore'],
   });
   watcher.stdin?.on('error', () => undefined);
   watcher.unref();
-  child.once('exit', () => watcher.stdin?.end('done\n'));
+  return watcher;
 }
 
 let empty: string | undefined;
 
 function emptyDirectory(): string {
   if (empty === undefined) {
-    const made = mkdtempSync(join(tmpdir(), 'ibex-empty-'));
-    process.on('exit', () => rmSync(made, { recursive: true, force: true }));
-    empty = made;
+    empty = mkdtempSync(join(tmpdir(), 'ibex-empty-'));
+    watch('read -r done; rm -rf "$1"', empty);
   }
   return empty;
 }
