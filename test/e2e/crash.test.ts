@@ -124,8 +124,10 @@ test('kill -9, thirty times over setup, backfill and streaming, each followed at
   const finished = new Map<string, string>();
   for (let kill = 0; kill < 30; kill++) {
     daemon = start(random() < 0.5 ? redis?.url : undefined);
-    // The first kills fall into setup and backfill, the later ones into reading, applying and acknowledging.
-    await sleep(kill < 12 ? 350 + random() * 900 : 700 + random() * 1500);
+    // The first kills fall anywhere, setup included; the later ones, however slow the machine, into the backfill,
+    // reading, applying and acknowledging.
+    if (kill >= 10) await daemon.waitForLog(/^sync main runs/);
+    await sleep(kill < 10 ? 350 + random() * 900 : random() * 1200);
     await daemon.kill9();
     for (const [table, copied] of await finishedCopies()) {
       expect(copied, `${table} was copied again`).toBe(finished.get(table) ?? copied);
