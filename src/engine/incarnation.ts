@@ -73,7 +73,7 @@ export class Incarnation {
     try {
       const outcome = await Promise.race([tending, ...[lane, ...others].map(failureOf)]);
       stop.abort();
-      const clean = await Promise.race([lane.then(() => true), sleep(STOP_MS, false)]);
+      const clean = await Promise.race([lane.then(() => true), sleep(STOP_MS, false, { ref: false })]);
       if (clean) await rooms.lease.release();
       return outcome;
     } finally {

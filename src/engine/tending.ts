@@ -19,12 +19,15 @@ import { isHeld, type Roster } from './roster.ts';
 /** Pause between rounds; shorter in a run that is to end soon. */
 const ROUND_MS = 1_000;
 const SHORT_ROUND_MS = 50;
+/** The source is looked over no more often than this. */
+const WATCH_MS = 500;
 
 export class Tending {
   readonly #options: IncarnationOptions;
   readonly #rooms: Rooms;
   readonly #roster: Roster;
   readonly #applied: () => Snapshot;
+  #watchedAt = 0;
   /** The source's snapshot when it was last looked over. */
   #seen: Snapshot | null = null;
   /** Foreign keys that can come back and have not yet. */
@@ -46,7 +49,7 @@ export class Tending {
       this.#countStates();
       await this.#armWaiting();
       await this.#restoreForeignKeys();
-      await this.#watchSource();
+      if (Date.now() - this.#watchedAt >= WATCH_MS) await this.#watchSource();
       const outcome = this.#outcome();
       if (outcome !== null) return outcome;
       if (until.kind === 'caught-up') this.#rooms.lane.flush();
@@ -126,6 +129,7 @@ export class Tending {
     const { sync, log, lockTimeoutMs } = this.#options;
     const { source, target } = this.#rooms;
     const now = await readSnapshot(source);
+    this.#watchedAt = Date.now();
     if (now === this.#seen) return;
     this.#seen = now;
     const reports = await answerDrift(source, target, sync.name, lockTimeoutMs);

@@ -10,8 +10,8 @@ import { plainFallback } from './tls.ts';
 import { describeServer, parseUrl, type ServerConfig } from './url.ts';
 
 /**
- * Session settings. The first group changes the text of values, the second what a statement may see or do, the
- * third what a provider or role may have set against long statements.
+ * Session settings: what changes the text of values, what a statement may see or do, what a provider or role may
+ * have set against long statements, and what keeps ours from taking more of a server than one core at a time.
  */
 const SETTINGS: Readonly<Record<string, string>> = {
   client_encoding: 'UTF8',
@@ -36,6 +36,7 @@ const SETTINGS: Readonly<Record<string, string>> = {
   idle_session_timeout: '0',
   transaction_timeout: '0',
   jit: 'off',
+  max_parallel_workers_per_gather: '0',
 };
 
 /** Setting it to its own value needs a right that most roles lack. */

@@ -65,6 +65,7 @@ export function readStatement(
   return `copy (${query}) to stdout (format binary)`;
 }
 
+/** Keys in their order: neighbouring rows are looked up one after the other, here and again on the target. */
 function readKeys(plan: TablePlan, generations: Generations, from: Snapshot): string {
   const key = plan.columns.slice(0, plan.keyLength);
   const noted = key.map((_, i) => `k${i + 1}`).join(', ');
@@ -78,7 +79,7 @@ function readKeys(plan: TablePlan, generations: Generations, from: Snapshot): st
     select k.n, t.tableoid is not null, ${values.join(', ')}
       from (select ${noted}, count(*) as n
               from (${unread(plan, generations, from, `${noted}, op`)}) d
-             where op <> 'T' group by ${noted}) k
+             where op <> 'T' group by ${noted} order by ${noted}) k
       left join ${plan.only ? 'only ' : ''}${tableIdent(plan)} t on ${join}`;
 }
 

@@ -1,7 +1,8 @@
 -- Function: ibex.capture(root regclass) returns text
 -- Purpose:  prepares the capture of a table: its row in ibex.captured, the first delta table, the trigger
---           functions. The triggers themselves come with ibex.arm, one relation a transaction. Repeatable; a
---           table whose key is another one now is prepared anew, once it is disarmed.
+--           functions. The triggers themselves come with ibex.arm, one relation a transaction. Repeatable. A
+--           table whose key is another one now is prepared anew once it is disarmed; until then it stays as it
+--           is, and the daemon's look at the catalogs disarms it and has it copied again.
 -- Returns:  null when it is prepared, otherwise why this table cannot be captured exactly.
 -- Writes:   ibex.captured, ibex.generation. Locks: none on the application's table.
 create or replace function ibex.capture(root regclass) returns text
@@ -14,7 +15,7 @@ begin
     return refusal;
   end if;
   if exists (select from ibex.captured c where c.relid = root) then
-    if ibex.follow_shape(root) then
+    if ibex.follow_shape(root) or exists (select from ibex.armed_relations(root)) then
       return null;
     end if;
     perform ibex.uncapture(root);
