@@ -58,11 +58,12 @@ function pgbench(...args: string[]) {
 
 const TABLES = ['pgbench_accounts', 'pgbench_branches', 'pgbench_tellers', 'pgbench_history'];
 
-test.skipIf(!present).each(['in-process', 'redis'])(
+test.for(['in-process', 'redis'])(
   'pgbench at full speed, moved through the %s queue',
-  async (kind) => {
+  async (kind, context) => {
+    if (!present) return context.skip('no pgbench on the PATH');
     await using redis = kind === 'redis' ? await redisForTests() : undefined;
-    if (kind === 'redis' && redis === undefined) return;
+    if (kind === 'redis' && redis === undefined) return context.skip('no redis-server on the PATH');
     await pgbench('-i', '-q', '-s', '3').done;
     for (const table of TABLES) {
       const { rows } = await databases.source.query(
