@@ -22,21 +22,25 @@ export interface CopyIn {
 export function copyIn(client: pg.Client, statement: string): CopyIn {
   const stream = client.query(copyFrom(statement));
   const done = finished(stream);
-  done.catch(() => undefined);
+  // Once the server has refused, the stream has let go of its connection without a word: it must not be touched.
+  let refused = false;
+  done.catch(() => {
+    refused = true;
+  });
   return {
     async write(bytes) {
-      if (stream.destroyed || stream.errored) return done;
+      if (refused || stream.destroyed) return done;
       if (!stream.write(bytes)) {
         await Promise.race([new Promise<void>((resolve) => stream.once('drain', resolve)), done]);
       }
     },
     async end() {
-      stream.end();
+      if (!refused) stream.end();
       await done;
       return stream.rowCount;
     },
     async fail(reason) {
-      stream.destroy(reason);
+      if (!refused) stream.destroy(reason);
       await done.catch(() => undefined);
     },
   };

@@ -435,7 +435,7 @@ describe('SIGTERM', () => {
     const load = await startLoad(databases.sourceUrl);
     await start();
     await expectCode(0, ['wait']);
-    for (let round = 0; round < 3; round++) {
+    for (let round = 0; round < 2; round++) {
       const before = load.done;
       const bulk = databases.source.query(`update account set note = note || '.'`);
       await waitFor(() => load.done > before + 50, { what: 'load' });
