@@ -13,7 +13,7 @@ import type { RosterTable } from './roster.ts';
 const AHEAD = 2;
 /** Pauses between looks at the source, in milliseconds: at once after a batch, then ever longer up to the last. */
 const PAUSE_MIN = 4;
-const PAUSE_MAX = 70;
+const PAUSE_MAX = 100;
 /** A checkpoint that has nothing to carry still moves this often, so that reading stays short and deltas go. */
 const EMPTY_BATCH_EVERY_MS = 10_000;
 
@@ -36,6 +36,8 @@ export class Lane {
   readonly #pending: Promise<BatchOutcome>[] = [];
   #position: Snapshot;
   #seen: Snapshot | null = null;
+  /** The roster when it was last gone through and no table waited to join. */
+  #quietRoster: readonly RosterTable[] | null = null;
   #batches = 0;
   #lastPublished = Date.now();
   #flush = false;
@@ -75,9 +77,14 @@ export class Lane {
   /** One look at the source; true when a batch was published. */
   async #step(failed: (error: unknown) => void): Promise<boolean> {
     const { reader, sync, epoch } = this.#options;
-    const tables = this.#tablesToRead();
+    const roster = this.#options.roster();
+    const late = this.#flush || Date.now() - this.#lastPublished > EMPTY_BATCH_EVERY_MS;
+    // With nothing new on either side there is nothing to go through: most looks of an idle daemon end here.
+    if (!late && roster === this.#quietRoster && (await reader.peek()) === this.#seen) return false;
+    const tables = this.#tablesToRead(roster);
     const joins = tables.some((table) => table.floor !== null);
-    const evenIfEmpty = joins || this.#flush || Date.now() - this.#lastPublished > EMPTY_BATCH_EVERY_MS;
+    this.#quietRoster = joins ? null : roster;
+    const evenIfEmpty = joins || late;
     if (!evenIfEmpty && (await reader.peek()) === this.#seen) return false;
     while (this.#pending.length >= AHEAD) await this.#pending[0];
     const id = `${epoch}-${++this.#batches}`;
@@ -106,8 +113,7 @@ export class Lane {
    * What the next batch reads. A table keeps the lower bound with which it came until a batch has taken it; from
    * then on it goes with the lane, although the target's record still says otherwise until that batch is applied.
    */
-  #tablesToRead(): ReadTable[] {
-    const roster = this.#options.roster();
+  #tablesToRead(roster: readonly RosterTable[]): ReadTable[] {
     const present = new Set(roster.map((table) => table.relid));
     for (const relid of [...this.#tables.keys()]) if (!present.has(relid)) this.#tables.delete(relid);
     const tables: ReadTable[] = [];
