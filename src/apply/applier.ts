@@ -13,13 +13,11 @@ import type { CopyIn } from '../postgres/copy.ts';
 import { tableIdent } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
 import { merge, type StagedTable } from './merge.ts';
-import { isReplica } from './parking.ts';
 import {
   bookBatch,
   lockCheckpoint,
   lockSyncTables,
   moveCheckpoint,
-  readRecord,
   type SyncTable,
   type TableAccount,
 } from './state.ts';
@@ -49,14 +47,22 @@ interface Staged extends StagedTable {
 export class Applier {
   readonly #session: Session;
   readonly #origin: string;
+  readonly #replica: boolean;
   readonly #onApplied: (batch: AppliedBatch) => void;
   readonly #stages = new Map<number, Stage>();
   readonly #facts = new Map<string, TargetFacts>();
 
   /** `origin` names the source node; capture on the target notes it with every row we write. */
-  constructor(options: { session: Session; origin: string; onApplied: (batch: AppliedBatch) => void }) {
+  constructor(options: {
+    session: Session;
+    origin: string;
+    /** The session has become a replica: foreign keys do not act on what it writes. */
+    replica: boolean;
+    onApplied: (batch: AppliedBatch) => void;
+  }) {
     this.#session = options.session;
     this.#origin = options.origin;
+    this.#replica = options.replica;
     this.#onApplied = options.onApplied;
   }
 
@@ -89,7 +95,10 @@ export class Applier {
       const verdict = judge(checkpoint, header);
       if (verdict === 'skip') return checkpoint.position;
       if (verdict !== 'apply') throw this.#refusal(verdict, header, checkpoint.epoch);
-      await this.#requireSource(header);
+      const difference = identityDifference(checkpoint.source, header.source);
+      if (difference) {
+        throw new IbexError('identity', `batch ${header.id} comes from another source: ${difference}`);
+      }
       const staged = await this.#stage(batch);
       const current = await this.#inStep(header, staged);
       const foreignKeys = await this.#settleForeignKeys(current.map(({ plan }) => plan));
@@ -110,13 +119,6 @@ export class Applier {
           'gap',
           `batch ${header.id} does not start where the checkpoint of ${header.sync} stands`,
         );
-  }
-
-  async #requireSource(header: BatchHeader): Promise<void> {
-    const record = await readRecord(this.#session, header.sync);
-    const difference = record && identityDifference(record.source, header.source);
-    if (difference)
-      throw new IbexError('identity', `batch ${header.id} comes from another source: ${difference}`);
   }
 
   /** Loads the parts into staging tables as they come; tables without parts are staged empty. */
@@ -179,7 +181,7 @@ export class Applier {
    * needs a lock that ours excludes. One that came back unseen would let a cascade take rows that no batch carries.
    */
   async #settleForeignKeys(plans: readonly TablePlan[]): Promise<ForeignKey[]> {
-    if (plans.length === 0 || (await isReplica(this.#session))) return [];
+    if (plans.length === 0 || this.#replica) return [];
     await this.#session.run(sql.lockForWriting(plans));
     return readForeignKeys(this.#session, plans);
   }

@@ -31,14 +31,6 @@ export async function becomeReplica(session: Session): Promise<boolean> {
   }
 }
 
-/** Whether `becomeReplica` was granted to this session. */
-export async function isReplica(session: Session): Promise<boolean> {
-  const { role } = await session.row<{ role: string }>(
-    `select current_setting('session_replication_role') as role`,
-  );
-  return role === 'replica';
-}
-
 const READ_INTERFERING = `
   select 'trigger' as kind, n.nspname as schema, c.relname as name, t.tgname as object,
          format('alter table only %I.%I disable trigger %I', n.nspname, c.relname, t.tgname) as park,

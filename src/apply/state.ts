@@ -1,12 +1,15 @@
 /**
- * The target's own record of a sync: checkpoint, tables and their states. All reading and writing of the tables
- * `ibex.checkpoint`, `ibex.target_table` and `ibex.holder` is here.
+ * The target's own record of a sync: checkpoint, tables and their states (`ibex.checkpoint`, `ibex.target_table`).
+ * Chunks are in `backfill/progress.ts`, who holds the lane in `engine/lease.ts`.
  */
 import type { Checkpoint } from '../core/checkpoint.ts';
 import { IbexError } from '../core/errors.ts';
 import type { TableName } from '../core/plan.ts';
 import type { Snapshot, SourceIdentity } from '../core/position.ts';
 import type { Session } from '../postgres/session.ts';
+
+/** A daemon that has not said that it lives for so long counts as gone. */
+export const SILENT_MS = 10_000;
 
 /** Who may move a table from each state is said in triggers/target/tables/0001_apply.sql. */
 export type TableState = 'pending' | 'copying' | 'joining' | 'streaming' | 'held';
@@ -39,21 +42,28 @@ export async function registerSync(session: Session, sync: string, source: Sourc
 }
 
 export async function readRecord(session: Session, sync: string): Promise<SyncRecord | undefined> {
-  const [row] = await session.rows<{
-    epoch: string;
-    position: string | null;
-    system: string;
-    database: string;
-    timeline: number;
-  }>('select epoch::text, position, system, database, timeline from ibex.checkpoint where sync = $1', [sync]);
+  return toRecord(await session.rows<RecordRow>(READ_RECORD, [sync]));
+}
+
+/**
+ * Reads the checkpoint and locks its row until the transaction ends: the fence of the exactly-once rule. Others may
+ * still refer to the row, as the backfill's chunks do.
+ */
+export async function lockCheckpoint(session: Session, sync: string): Promise<SyncRecord> {
+  const record = toRecord(await session.rows<RecordRow>(`${READ_RECORD} for no key update`, [sync]));
+  if (record !== undefined) return record;
+  throw new IbexError('not_set_up', `sync ${sync} is not set up on ${session.server}`);
+}
+
+const READ_RECORD =
+  'select epoch::text, position, system, database, timeline from ibex.checkpoint where sync = $1';
+
+type RecordRow = SourceIdentity & { readonly epoch: string; readonly position: string | null };
+
+function toRecord([row]: readonly RecordRow[]): SyncRecord | undefined {
   if (row === undefined) return undefined;
-  const { system, database, timeline } = row;
-  return {
-    epoch: Number(row.epoch),
-    position: row.position ?? '',
-    started: row.position,
-    source: { system, database, timeline },
-  };
+  const { epoch, position, ...source } = row;
+  return { epoch: Number(epoch), position: position ?? '', started: position, source };
 }
 
 /** Checkpoint and tables as they were at one moment. */
@@ -75,16 +85,6 @@ export async function startLane(
     'update ibex.checkpoint set position = $3, moved_at = clock_timestamp() where sync = $1 and epoch = $2 and position is null',
     [sync, epoch, position],
   );
-}
-
-/** Reads the checkpoint and locks its row until the transaction ends: the fence of the exactly-once rule. */
-export async function lockCheckpoint(session: Session, sync: string): Promise<Checkpoint> {
-  const [row] = await session.rows<{ epoch: string; position: string }>(
-    'select epoch::text, position from ibex.checkpoint where sync = $1 for no key update',
-    [sync],
-  );
-  if (row === undefined) throw new IbexError('not_set_up', `sync ${sync} is not set up on ${session.server}`);
-  return { epoch: Number(row.epoch), position: row.position };
 }
 
 export async function moveCheckpoint(session: Session, sync: string, position: Snapshot): Promise<void> {

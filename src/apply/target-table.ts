@@ -11,7 +11,6 @@ export interface ForeignKey {
   readonly parent: TableName;
   /** `ALTER TABLE` that puts it back as it was. */
   readonly restore: string;
-  readonly validated: boolean;
   /** Cannot be added NOT VALID: before PostgreSQL 18 a partitioned table cannot have such a one. */
   readonly checkedAtOnce: boolean;
 }
@@ -68,7 +67,7 @@ export async function readFacts(
 }
 
 const READ_FOREIGN_KEYS = `
-  select k.conname as name, k.convalidated as validated,
+  select k.conname as name,
          c.relkind = 'p' and current_setting('server_version_num')::int < 180000 as "checkedAtOnce",
          json_build_object('schema', cn.nspname, 'name', c.relname) as child,
          json_build_object('schema', pn.nspname, 'name', p.relname) as parent,

@@ -5,14 +5,14 @@
  */
 import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { SILENT_MS } from '../apply/state.ts';
 import { IbexError } from '../core/errors.ts';
 import type { Session } from '../postgres/session.ts';
 
-/** How often a holder says that it lives, and after how much silence it counts as gone. */
+/** How often a holder says that it lives. */
 const BEAT_MS = 2_000;
-const SILENT_MS = 10_000;
 /** How long a daemon waits for another one to let go (or to fall silent) before it is refused. */
-export const TAKEOVER_WAIT_MS = 30_000;
+const TAKEOVER_WAIT_MS = 30_000;
 
 interface Holder {
   readonly host: string;

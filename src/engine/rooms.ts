@@ -6,6 +6,7 @@ import { type AppliedBatch, Applier } from '../apply/applier.ts';
 import { becomeReplica } from '../apply/parking.ts';
 import { readRecord, requestCopy, startLane } from '../apply/state.ts';
 import { DeltaReader } from '../capture/trigger/reader.ts';
+import { readSnapshot } from '../capture/trigger/registry.ts';
 import { IbexError } from '../core/errors.ts';
 import { tableLabel } from '../core/plan.ts';
 import type { BatchQueue } from '../core/ports.ts';
@@ -66,7 +67,12 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
   const start = await startPosition(context, source, target, lease, identity);
   await roster.refresh(source, target);
   await requireDeltas(context, source, target, start);
-  const applier = new Applier({ session: apply, origin: sync.source.name, onApplied: context.onApplied });
+  const applier = new Applier({
+    session: apply,
+    origin: sync.source.name,
+    replica,
+    onApplied: context.onApplied,
+  });
   const queue = await openQueue(options);
   const { spoolDirectory } = options;
   const reader = new DeltaReader({ reading, control: flush, identity, queue, spoolDirectory });
@@ -107,13 +113,6 @@ async function openQueue({ createQueue }: IncarnationOptions): Promise<BatchQueu
     await queue.close();
     throw error;
   }
-}
-
-export async function readSnapshot(source: Session): Promise<Snapshot> {
-  const { snapshot } = await source.row<{ snapshot: Snapshot }>(
-    'select txid_current_snapshot()::text as snapshot',
-  );
-  return snapshot;
 }
 
 async function setUp(

@@ -115,7 +115,7 @@ export class SyncEngine {
 /** Ends the waiting for what does not end by itself when it is told to, such as an attempt to connect. */
 function longAfter(signal: AbortSignal): Promise<RunOutcome> {
   return new Promise((resolve) => {
-    const end = () => setTimeout(() => resolve({ held: [] }), STOP_AT_LAST_MS);
+    const end = () => setTimeout(() => resolve({ held: [] }), STOP_AT_LAST_MS).unref();
     signal.addEventListener('abort', end, { once: true });
   });
 }

@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type ParkedObject, readParked, restoreParked } from '../apply/parking.ts';
 import { setReason } from '../apply/state.ts';
 import type { Waiting } from '../capture/trigger/arming.ts';
+import { readSnapshot } from '../capture/trigger/registry.ts';
 import { IbexError, isKind } from '../core/errors.ts';
 import { tableLabel } from '../core/plan.ts';
 import { covers, type Snapshot } from '../core/position.ts';
@@ -13,7 +14,7 @@ import { armAll } from '../setup/setup.ts';
 import { answerDrift } from './drift.ts';
 import { keepSmall } from './keeper.ts';
 import type { IncarnationOptions, RunOutcome } from './options.ts';
-import { type Rooms, readSnapshot } from './rooms.ts';
+import type { Rooms } from './rooms.ts';
 import { isHeld, type Roster } from './roster.ts';
 
 /** Pause between rounds; shorter in a run that is to end soon. */

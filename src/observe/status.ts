@@ -3,7 +3,7 @@
  * databases, so that it is true whether or not a daemon runs.
  */
 import { readParked } from '../apply/parking.ts';
-import { readRecord, readSyncTables, type SyncTable } from '../apply/state.ts';
+import { readRecord, readSyncTables, SILENT_MS, type SyncTable } from '../apply/state.ts';
 import { IbexError } from '../core/errors.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
 import type { Snapshot } from '../core/position.ts';
@@ -50,8 +50,6 @@ export interface SyncStatus {
 
 /** Lag from which a sync is not ready. */
 const READY_LAG_SECONDS = 30;
-/** Silence after which a daemon counts as gone; the same as for taking its lane over. */
-const SILENT_SECONDS = 10;
 
 export type TableFilter = (table: TableName) => boolean;
 
@@ -158,7 +156,7 @@ export async function readDaemon(target: Session, sync: string): Promise<SyncSta
                        and l.objid::int8::bit(32) = hashtext('lane ' || $1)::bit(32))`,
     [sync],
   );
-  return daemon === undefined || daemon.silentSeconds > SILENT_SECONDS ? null : daemon;
+  return daemon === undefined || daemon.silentSeconds * 1000 > SILENT_MS ? null : daemon;
 }
 
 async function readChunkCounts(target: Session, sync: string) {

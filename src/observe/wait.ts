@@ -7,7 +7,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { readRecord, readSyncTables, type SyncTable } from '../apply/state.ts';
-import { readGenerations } from '../capture/trigger/registry.ts';
+import { readGenerations, readSnapshot } from '../capture/trigger/registry.ts';
 import { existsStatement } from '../capture/trigger/statements.ts';
 import { IbexError } from '../core/errors.ts';
 import { tableLabel } from '../core/plan.ts';
@@ -35,7 +35,7 @@ export async function waitForTarget(
     readonly signal: AbortSignal;
   },
 ): Promise<WaitResult> {
-  const { goal } = await source.row<{ goal: Snapshot }>('select txid_current_snapshot()::text as goal');
+  const goal = await readSnapshot(source);
   const deadline = Date.now() + options.timeoutMs;
   for (;;) {
     const missing = await findMissing(source, target, options.sync, options.filter, goal);

@@ -115,7 +115,7 @@ describe('one batch, delivered as queues deliver', () => {
     source = await Session.open({ url: databases.sourceUrl, name: 'test' });
     flush = await Session.open({ url: databases.sourceUrl, name: 'test' });
     target = await Session.open({ url: databases.targetUrl, name: 'test' });
-    applier = new Applier({ session: target, origin: 'source', onApplied: () => undefined });
+    applier = new Applier({ session: target, origin: 'source', replica: false, onApplied: () => undefined });
     parts.length = 0;
     await record(1);
   });

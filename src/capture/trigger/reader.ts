@@ -13,6 +13,7 @@ import type { BatchOutcome, BatchQueue, BatchWriter } from '../../core/ports.ts'
 import type { Snapshot, SourceIdentity } from '../../core/position.ts';
 import type { Session } from '../../postgres/session.ts';
 import { Spool } from '../../queue/spool.ts';
+import { readSnapshot } from './registry.ts';
 import {
   BEGIN_BATCH,
   type Generations,
@@ -76,11 +77,8 @@ export class DeltaReader {
   }
 
   /** The source's snapshot now. Unchanged since the last batch means that nothing was committed since. */
-  async peek(): Promise<Snapshot> {
-    const { snapshot } = await this.#control.row<{ snapshot: Snapshot }>(
-      'select txid_current_snapshot()::text as snapshot',
-    );
-    return snapshot;
+  peek(): Promise<Snapshot> {
+    return readSnapshot(this.#control);
   }
 
   /**

@@ -28,6 +28,14 @@ export async function claimIdentity(session: Session, identity: SourceIdentity):
   );
 }
 
+/** What is committed on the source now. */
+export async function readSnapshot(session: Session): Promise<Snapshot> {
+  const { snapshot } = await session.row<{ snapshot: Snapshot }>(
+    'select txid_current_snapshot()::text as snapshot',
+  );
+  return snapshot;
+}
+
 export async function registerSync(session: Session, sync: string): Promise<void> {
   await session.run(
     'insert into ibex.source_sync (name, position) values ($1, txid_current_snapshot()) on conflict do nothing',
