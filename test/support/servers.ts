@@ -43,12 +43,23 @@ export interface Databases {
   dropAll(): Promise<void>;
 }
 
-export async function freshDatabases(servers: Servers): Promise<Databases> {
+export interface DatabaseOptions {
+  /** The target's role may set session_replication_role, which is a privilege from PostgreSQL 15 on. */
+  readonly replica?: boolean;
+  /** More of CREATE DATABASE on one side, such as `encoding 'LATIN1' lc_collate 'C' lc_ctype 'C'`. */
+  readonly sourceIs?: string;
+  readonly targetIs?: string;
+}
+
+export async function freshDatabases(servers: Servers, options: DatabaseOptions = {}): Promise<Databases> {
   const name = `app_${randomBytes(5).toString('hex')}`;
   const [source, target] = await Promise.all([
-    createDatabase(servers.source, name),
-    createDatabase(servers.target, name),
+    createDatabase(servers.source, name, options.sourceIs),
+    createDatabase(servers.target, name, options.targetIs),
   ]);
+  if (options.replica) {
+    await target.admin.query(`GRANT SET ON PARAMETER session_replication_role TO ${name}`);
+  }
   return {
     sourceUrl: source.url,
     targetUrl: target.url,
@@ -62,7 +73,7 @@ export async function freshDatabases(servers: Servers): Promise<Databases> {
   };
 }
 
-async function createDatabase(cluster: Cluster, name: string) {
+async function createDatabase(cluster: Cluster, name: string, more?: string) {
   // Each of these characters breaks a URL that was put together without escaping.
   const password = `${randomBytes(6).toString('hex')}@:/?#[]%41&=+ '"\\`;
   await withSuperuser(cluster, async (superuser) => {
@@ -70,7 +81,9 @@ async function createDatabase(cluster: Cluster, name: string) {
       `CREATE ROLE ${name} LOGIN NOSUPERUSER NOREPLICATION NOBYPASSRLS NOCREATEROLE NOCREATEDB
        PASSWORD ${pg.escapeLiteral(password)}`,
     );
-    await superuser.query(`CREATE DATABASE ${name} OWNER ${name}`);
+    await superuser.query(
+      `CREATE DATABASE ${name} OWNER ${name} ${more === undefined ? '' : `TEMPLATE template0 ${more}`}`,
+    );
   });
   const adminUrl = new URL(cluster.superuserUrl);
   adminUrl.pathname = name;
@@ -91,6 +104,8 @@ async function dropDatabase(superuser: pg.Client, name: string): Promise<void> {
   await superuser.query(`ALTER DATABASE ${name} ALLOW_CONNECTIONS false`);
   await superuser.query('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1', [name]);
   await superuser.query(`DROP DATABASE ${name}`);
+  // What the role was granted outside of the database; such a privilege exists from PostgreSQL 15 on.
+  await superuser.query(`DROP OWNED BY ${name}`);
   await superuser.query(`DROP ROLE ${name}`);
 }
 
