@@ -5,6 +5,7 @@ import { pauseBeforeTry, type Waiting } from '../capture/trigger/arming.ts';
 import { tableLabel } from '../core/plan.ts';
 import { readRoster } from '../engine/roster.ts';
 import type { Session } from '../postgres/session.ts';
+import { readLeftBehind } from '../setup/left-behind.ts';
 import { armAll, inspect, install } from '../setup/setup.ts';
 import { type CommandSpec, type Context, onlySync, print, withBothSides, writeError } from './command.ts';
 
@@ -66,10 +67,11 @@ async function setUp({ config, signal }: Context, source: Session, target: Sessi
       `${table.table}: ${table.refused ?? (table.armed ? `armed, notes ${table.noted}` : `waits for a lock: ${table.waitingFor.join(', ') || 'held by others'}`)}`,
   );
   const armed = tables.filter((table) => table.armed).length;
+  const leftBehind = await readLeftBehind(source);
   print(
     config.json,
-    { sync: sync.name, tables },
-    [...lines, `${armed} of ${tables.length} tables are armed`].join('\n'),
+    { sync: sync.name, tables, leftBehind },
+    [...lines, ...leftBehind, `${armed} of ${tables.length} tables are armed`].join('\n'),
   );
   return armed === tables.length ? 0 : 1;
 }

@@ -8,7 +8,7 @@ import type { ColumnInfo, TableInfo } from '../core/table.ts';
 import type { Session } from './session.ts';
 
 /** Schemas that belong to PostgreSQL, to Ibex or to a provider, never to the application. */
-const FOREIGN_SCHEMAS =
+export const FOREIGN_SCHEMAS =
   '^(pg_.*|information_schema|ibex|bullmq|bucardo|_heroku|heroku_ext|rds_tools|rdsadmin|aiven_extras|cron|partman' +
   '|auth|storage|realtime|supabase_functions|supabase_migrations|graphql|graphql_public|vault|pgsodium|pgsodium_masks' +
   '|extensions|net|pgbouncer|neon|neon_control_plane|azure|google_vacuum_mgmt)$';
