@@ -16,6 +16,8 @@ import { compareTables, type Databases } from './servers.ts';
 export interface RunningSync {
   /** Ends the daemon cleanly; resolves to what it came to. */
   stop(): Promise<RunOutcome>;
+  /** Settles when the daemon ends by itself; rejects with why. */
+  readonly stopped: Promise<RunOutcome>;
   /** Waits until the target has everything committed so far; throws with what is missing. */
   caughtUp(timeoutMs?: number): Promise<void>;
   status(): Promise<SyncStatus>;
@@ -47,6 +49,7 @@ export function startSync(databases: Databases, options: SyncOptions = {}): Runn
   const running = daemon.run(stop.signal);
   running.catch(() => undefined);
   return {
+    stopped: running,
     async stop() {
       stop.abort();
       return running;
