@@ -139,7 +139,7 @@ export function emptyRelation(
 
 /** `only` spares inheritance children, which are tables of their own; partitions belong to their table. */
 function fromTable(plan: TablePlan): string {
-  return `${plan.only ? 'only ' : ''}${tableIdent(plan)}`;
+  return `${plan.targetOnly ? 'only ' : ''}${tableIdent(plan)}`;
 }
 
 function insertPresent(plan: TablePlan, facts: TargetFacts): string {

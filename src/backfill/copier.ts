@@ -85,7 +85,7 @@ async function start(options: CopyOptions, plan: TablePlan, replace: boolean): P
     plan.mode === 'key' && source.version >= 140_000,
   );
   await startCopy(target, key, floor, chunks, async () => {
-    if (replace) await target.run(`delete from ${plan.only ? 'only ' : ''}${tableIdent(plan)}`);
+    if (replace) await target.run(`delete from ${plan.targetOnly ? 'only ' : ''}${tableIdent(plan)}`);
     else if (plan.mode === 'row') await requireEmpty(target, plan);
   });
 }

@@ -41,6 +41,8 @@ export interface TablePlan extends TableName {
   readonly keyLength: number;
   /** Read with ONLY: a plain table, which may have inheritance children that are tables of their own. */
   readonly only: boolean;
+  /** Written with ONLY, for the same reason; the target may be partitioned where the source is not, and vice versa. */
+  readonly targetOnly: boolean;
 }
 
 /** `schema.name`, the form in which tables appear in messages, logs and metrics. */

@@ -59,6 +59,7 @@ export function planTable(source: CapturedTable, target: TableInfo | undefined):
     columns: plans,
     keyLength: source.mode === 'key' ? source.noted.length : 0,
     only: source.kind === 'r',
+    targetOnly: target.kind === 'r',
   };
 }
 
