@@ -46,7 +46,7 @@ async function answer(source: Session, target: Session, sync: string, drift: Dri
     await recapture(source, target, sync, relid, lockTimeoutMs, why);
     return { what: `${why}: it is copied again`, replan: true };
   }
-  await acceptSignature(source, relid);
+  await acceptSignature(source, relid, drift.seen);
   return drift.shape ? { what: 'its columns changed', replan: true } : null;
 }
 

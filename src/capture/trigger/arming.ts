@@ -29,13 +29,26 @@ export async function prepareCapture(session: Session, relid: number): Promise<s
  * armed meanwhile; calling again goes on where this left off.
  */
 export async function tryArm(session: Session, relid: number, lockTimeoutMs: number): Promise<Waiting[]> {
-  const waiting = await onEach(session, 'ibex.unarmed', relid, lockTimeoutMs, 'ibex.arm');
+  const waiting = await tryArmPartitions(session, relid, lockTimeoutMs);
   if (waiting.length > 0) return waiting;
   const { finished } = await session.row<{ finished: boolean }>('select ibex.finish_arming($1) as finished', [
     relid,
   ]);
   // A partition that came in between is there on the second look.
   return finished ? [] : tryArm(session, relid, lockTimeoutMs);
+}
+
+/**
+ * Arms what lacks its triggers, and disables those of partitions that are gone: what happens there is no change of
+ * the table any more. What the catalogs say is not recorded.
+ */
+export async function tryArmPartitions(
+  session: Session,
+  relid: number,
+  lockTimeoutMs: number,
+): Promise<Waiting[]> {
+  const unarmed = await onEach(session, 'ibex.unarmed', relid, lockTimeoutMs, 'ibex.arm');
+  return [...unarmed, ...(await onEach(session, 'ibex.strays', relid, lockTimeoutMs, 'ibex.disable'))];
 }
 
 /** Tries once to disarm every relation of a table; when none is left, its delta tables and functions go too. */

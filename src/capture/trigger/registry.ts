@@ -168,6 +168,15 @@ export interface Drift {
   readonly armour: boolean;
   /** Partitions came or went. */
   readonly partitions: boolean;
+  readonly seen: Signature;
+}
+
+/** What the catalogs said at one moment, see `ibex.signatures`. */
+export interface Signature {
+  readonly shape: string;
+  readonly storage: string;
+  readonly armour: string;
+  readonly tree: string | null;
 }
 
 /** The armed tables whose catalog rows changed since; nothing is changed by asking. */
@@ -181,21 +190,22 @@ export async function readDrift(session: Session, sync: string): Promise<Drift[]
        select c.relid::int8::float8 as relid, c.schema_name as schema, c.table_name as name,
               s.relid is null as dropped, s.shape is distinct from c.shape as shape,
               s.storage is distinct from c.storage as storage, s.armour is distinct from c.armour as armour,
-              regexp_replace(s.storage, ':\\d+', '', 'g') is distinct from regexp_replace(c.storage, ':\\d+', '', 'g')
-                as partitions
+              s.tree is distinct from c.tree as partitions,
+              json_build_object('shape', s.shape, 'storage', s.storage, 'armour', s.armour, 'tree', s.tree) as seen
          from armed c
          left join ibex.signatures((select array_agg(a.relid) from armed a)) s on s.relid = c.relid) d
-      where dropped or shape or storage or armour`,
+      where dropped or shape or storage or armour or partitions`,
     [sync],
   );
 }
 
-/** Accepts what the catalogs say now as the state to compare with. */
-export async function acceptSignature(session: Session, relid: number): Promise<void> {
+/** Accepts what was seen as the state to compare with; what changed after that look is found by the next one. */
+export async function acceptSignature(session: Session, relid: number, seen: Signature): Promise<void> {
   await session.run(
-    `update ibex.captured c set shape = s.shape, storage = s.storage, armour = s.armour
-       from ibex.signatures(array[$1::oid]) s where c.relid = s.relid`,
-    [relid],
+    `update ibex.captured c
+        set shape = $2, storage = $3, armour = $4, tree = $5, leaves = ibex.refresh_leaves(c.relid, c.leaves)
+      where c.relid = $1`,
+    [relid, seen.shape, seen.storage, seen.armour, seen.tree],
   );
 }
 

@@ -15,16 +15,13 @@ declare
 begin
   execute format('lock table only %s in share row exclusive mode', relation);
   for wanted in
-    select v.name || '_' || root as name, v.event,
+    select w.name || '_' || root as name, w.event,
            (select t.tgenabled from pg_trigger t
-             where t.tgrelid = relation and t.tgname = 'ibex_' || v.name || '_' || root) as enabled
-      from (values ('insert', 'insert on %s referencing new table as n'),
-                   ('update', 'update on %s referencing old table as o new table as n'),
-                   ('delete', 'delete on %s referencing old table as o'),
-                   ('truncate', 'truncate on %s')) v(name, event)
+             where t.tgrelid = relation and t.tgname = 'ibex_' || w.name || '_' || root) as enabled
+      from ibex.wanted_triggers(relation, root) w
   loop
     if wanted.enabled is null then
-      execute format('create trigger %I after ' || wanted.event || ' for each statement execute function ibex.%I()',
+      execute format('create trigger %I after ' || wanted.event || ' execute function ibex.%I()',
                      'ibex_' || wanted.name, relation, wanted.name);
     end if;
     if wanted.enabled is distinct from 'A' then
@@ -32,8 +29,7 @@ begin
     end if;
   end loop;
 
-  if relation = root and (select c.relkind = 'p' from pg_class c where c.oid = root)
-     and current_setting('server_version_num')::int >= 150000
+  if relation = root and ibex.wants_move(root)
      and not exists (select from pg_trigger t
                       where t.tgrelid = root and t.tgname = '~ibex_move_' || root and t.tgenabled = 'A') then
     select format('(%s) is distinct from (%s)', string_agg(format('old.%I', k), ', '),
@@ -44,4 +40,32 @@ begin
     execute format('alter table %s enable always trigger %I', relation, '~ibex_move_' || root);
   end if;
 end
+$$;
+
+-- Function: ibex.wanted_triggers(relation oid, root oid) returns table (name text, event text)
+-- Purpose:  the triggers that a relation of a captured table carries. Row triggers stand on what holds rows, one
+--           by one: on a partitioned table they would be cloned, and PostgreSQL 12 lets nobody enable a clone.
+create or replace function ibex.wanted_triggers(relation oid, root oid) returns table (name text, event text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select w.name, w.event
+    from ibex.captured c
+    join pg_class r on r.oid = relation
+    cross join (values
+      ('statement', 'insert', 'insert on %s referencing new table as n for each statement'),
+      ('statement', 'update', 'update on %s referencing old table as o new table as n for each statement'),
+      ('statement', 'delete', 'delete on %s referencing old table as o for each statement'),
+      ('row', 'insert', 'insert on %s for each row'),
+      ('row', 'update', 'update on %s for each row'),
+      ('row', 'delete', 'delete on %s for each row'),
+      (null, 'truncate', 'truncate on %s for each statement')) w(level, name, event)
+   where c.relid = root
+     and (w.level is null or (w.level = c.level and (w.level = 'statement' or r.relkind = 'r')))
+$$;
+
+-- Function: ibex.wants_move(root oid) returns boolean
+-- Purpose:  whether the table carries the row trigger that sees what MERGE moves between partitions.
+create or replace function ibex.wants_move(root oid) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select r.relkind = 'p' and c.level = 'statement' and current_setting('server_version_num')::int >= 150000
+    from ibex.captured c join pg_class r on r.oid = c.relid where c.relid = root
 $$;

@@ -21,8 +21,9 @@ begin
     perform ibex.uncapture(root);
   end if;
   select * into strict chosen from ibex.choose_key(root);
-  insert into ibex.captured (relid, schema_name, table_name, mode, columns, types, attnums, generation)
-    select root, n.nspname, t.relname, chosen.mode, chosen.columns, chosen.types, chosen.attnums, 1
+  insert into ibex.captured (relid, schema_name, table_name, mode, level, columns, types, attnums, generation)
+    select root, n.nspname, t.relname, chosen.mode, ibex.choose_level(root, chosen.mode), chosen.columns, chosen.types,
+           chosen.attnums, 1
       from pg_class t join pg_namespace n on n.oid = t.relnamespace where t.oid = root;
   perform ibex.add_generation(root);
   perform ibex.write_functions(root);
@@ -38,23 +39,36 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     when c.relkind not in ('r', 'p') then 'it is not an ordinary or partitioned table'
     when c.relpersistence = 't' then 'it is a temporary table'
     when c.relispartition then 'it is a partition; name its partitioned table instead'
-    when c.relkind = 'r' and exists (select from pg_inherits i where root in (i.inhparent, i.inhrelid))
-      then 'it takes part in table inheritance, which is not carried yet'
     when exists (select from ibex.members(root) m join pg_class l on l.oid = m where l.relkind = 'f')
-      then 'one of its partitions is a foreign table, which is not carried yet'
-    when exists (select from pg_subscription_rel s join ibex.members(root) m on m = s.srrelid)
-      then 'a subscription writes it, whose changes fire no statement trigger'
+      then (select format('its partition %s is a foreign table, whose rows can change unseen', min(l.oid::regclass::text))
+              from ibex.members(root) m join pg_class l on l.oid = m where l.relkind = 'f')
     when not exists (select from pg_attribute a where a.attrelid = root and a.attnum > 0
                         and not a.attisdropped and a.attgenerated = '')
       then 'it has no column of its own'
-    when c.relkind = 'p' and (select k.mode from ibex.choose_key(root) k) = 'row'
-      then 'it is partitioned and has no primary key or unique NOT NULL index, which is not carried yet'
   end
   from pg_class c where c.oid = root
 $$;
 
+-- Function: ibex.choose_level(root regclass, mode text) returns text
+-- Purpose:  whether the changes of a table are noted by statement triggers, or by row triggers because the
+--           statement triggers would see
+--           - too much: the transition tables of an inheritance parent have the rows of its children in them;
+--           - too little: a child's triggers do not fire for a statement on its parent, and what a subscription
+--             writes fires none at all;
+--           - and cannot be balanced: MERGE moves rows between partitions without their seeing it. A key may
+--             be noted twice, a whole row may not.
+create or replace function ibex.choose_level(root regclass, mode text) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select case when (c.relkind = 'p' and mode = 'row')
+                or (c.relkind = 'r' and exists (select from pg_inherits i where i.inhrelid = root or i.inhparent = root))
+                or exists (select from pg_subscription_rel s join ibex.members(root) m on m = s.srrelid)
+              then 'row' else 'statement' end
+    from pg_class c where c.oid = root
+$$;
+
 -- Function: ibex.follow_shape(root oid) returns boolean
--- Purpose:  after DDL: true when the table still has the key that its delta tables note. Renamed columns are
+-- Purpose:  after DDL: true when the table still has the key that its delta tables note, and its triggers see
+--           what they have to see. Renamed columns are
 --           followed at once, by new trigger functions: until then every write of the application fails.
 -- Writes:   ibex.captured, the trigger functions. Locks: none on the application's table.
 create or replace function ibex.follow_shape(root oid) returns boolean
@@ -65,7 +79,8 @@ declare
 begin
   select * into strict known from ibex.captured c where c.relid = root for update;
   select * into strict chosen from ibex.choose_key(root);
-  if (known.mode, known.types, known.attnums) is distinct from (chosen.mode, chosen.types, chosen.attnums) then
+  if (known.mode, known.types, known.attnums) is distinct from (chosen.mode, chosen.types, chosen.attnums)
+     or (known.level = 'statement' and ibex.choose_level(root, known.mode) = 'row') then
     return false;
   end if;
   if known.columns is distinct from chosen.columns then

@@ -1,22 +1,27 @@
--- Function: ibex.signatures(roots oid[]) returns table (relid oid, shape text, storage text, armour text)
+-- Function: ibex.signatures(roots oid[]) returns table (relid oid, shape text, storage text, armour text, tree text)
 -- Purpose:  what the catalogs say about captured tables; compared with what they said when they were armed.
 -- Returns:  one row a table that still exists:
---           shape    - name, columns with their types and the version of their catalog rows, unique indexes;
+--           shape    - name, columns with their types and the version of their catalog rows, unique indexes, and
+--                      what decides by what kind of trigger it is noted (inheritance, subscriptions);
 --           storage  - the relations and their files: changes with TRUNCATE, rewrites, new and gone partitions;
---           armour   - our triggers on every relation, whether enabled, and the version of their catalog rows.
+--           armour   - our triggers on every relation, whether enabled, and the version of their catalog rows;
+--           tree     - how partitions hang together, and the version of those catalog rows.
 -- Why:      no trigger tells us of DISABLE TRIGGER, ALTER TABLE, ATTACH or DETACH. xmin of the catalog rows
---           shows a trigger that was disabled and enabled again, and an ALTER TYPE to the same type. One
---           statement for all tables: it is asked every second.
-create or replace function ibex.signatures(roots oid[])
-returns table (relid oid, shape text, storage text, armour text)
+--           shows a trigger that was disabled and enabled again, a partition that was detached and attached
+--           again, and an ALTER TYPE to the same type. One statement for all tables: it is asked every second.
+drop function if exists ibex.signatures(oid[]);
+create function ibex.signatures(roots oid[])
+returns table (relid oid, shape text, storage text, armour text, tree text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
-  with root as (
+  with recursive root as (
     select c.oid, c.relname, c.relnamespace, c.relkind from pg_class c where c.oid = any (roots)
   ), member as (
-    select r.oid as root, r.oid from root r
+    select r.oid as root, r.oid, null::text as link from root r
     union all
-    select r.oid, p.relid from root r cross join lateral pg_partition_tree(r.oid) p
-     where r.relkind = 'p' and p.relid <> r.oid
+    select m.root, i.inhrelid, concat_ws(':', i.inhparent, i.inhrelid, i.xmin)
+      from member m
+      join pg_class c on c.oid = m.oid and c.relkind = 'p'
+      join pg_inherits i on i.inhparent = m.oid and coalesce(to_jsonb(i) ->> 'inhdetachpending', 'false') = 'false'
   ), columns as (
     select a.attrelid as root,
            string_agg(concat_ws(',', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attnotnull, a.attgenerated, a.xmin),
@@ -27,8 +32,15 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
            string_agg(concat_ws(',', i.indexrelid, i.indkey, i.indisprimary, i.indisreplident, i.indisvalid),
                       ' ' order by i.indexrelid) as text
       from pg_index i where i.indrelid = any (roots) and i.indisunique group by 1
+  ), kin as (
+    select r.oid as root, string_agg(concat_ws(':', i.inhparent, i.inhrelid, i.xmin), ' ' order by i.inhparent, i.inhrelid) as text
+      from root r join pg_inherits i on i.inhrelid = r.oid or (i.inhparent = r.oid and r.relkind = 'r') group by 1
+  ), fed as (
+    select m.root, string_agg(s.srrelid || '<' || s.srsubid, ' ' order by s.srrelid, s.srsubid) as text
+      from member m join pg_subscription_rel s on s.srrelid = m.oid group by 1
   ), files as (
-    select m.root, string_agg(c.oid || ':' || c.relfilenode, ' ' order by c.oid) as text
+    select m.root, string_agg(c.oid || ':' || c.relfilenode, ' ' order by c.oid) as text,
+           string_agg(m.link, ' ' order by m.oid) as tree
       from member m join pg_class c on c.oid = m.oid group by 1
   ), triggers as (
     select m.root,
@@ -36,7 +48,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       from member m join pg_trigger t on t.tgrelid = m.oid
      where t.tgname ~ ('^~?ibex_[a-z]+_' || m.root || '$') group by 1
   )
-  select r.oid, md5(concat_ws(' ', r.relnamespace, r.relname, c.text, k.text)), f.text, t.text
+  select r.oid, md5(concat_ws(' ', r.relnamespace, r.relname, c.text, k.text, i.text, s.text)), f.text, t.text, f.tree
     from root r left join columns c on c.root = r.oid left join keys k on k.root = r.oid
+    left join kin i on i.root = r.oid left join fed s on s.root = r.oid
     left join files f on f.root = r.oid left join triggers t on t.root = r.oid
 $$;

@@ -9,36 +9,48 @@
 --           - UPDATE notes the new keys, and those old keys that no new row has (keys that changed). The
 --             anti-join writes half of what `union all` would.
 --           - move_ is for MERGE, which moves rows between partitions without any statement trigger seeing it.
+--           - By row (see ibex.choose_level) the same is noted from the records old and new.
 create or replace function ibex.write_functions(root oid) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   captured ibex.captured;
   delta text;
   noted text;
+  from_new text := ' from n';
+  from_old text := ' from o';
+  unless_same text := ' from o where not exists (select from n where (%s) operator(pg_catalog.=) (%s))';
+  n text := 'n';
+  o text := 'o';
 begin
   select * into strict captured from ibex.captured c where c.relid = root;
+  if captured.level = 'row' then
+    from_new := '';
+    from_old := '';
+    unless_same := ' where not (%s) operator(pg_catalog.=) (%s)';
+    n := 'new';
+    o := 'old';
+  end if;
   delta := format('ibex.delta_%s_%s', root, captured.generation);
   select string_agg(format('k%s', c.ord), ', ' order by c.ord) into noted
     from generate_subscripts(captured.columns, 1) c(ord);
 
+  n := ibex.noted_values(captured, n);
+  o := ibex.noted_values(captured, o);
+
   perform ibex.write_function(format('insert_%s', root), format(
-    'insert into %s (%s, op) select %s, ''I'' from n',
-    delta, noted, ibex.noted_values(captured, 'n')), 'null');
+    'insert into %s (%s, op) select %s, ''I''%s', delta, noted, n, from_new), 'null');
   perform ibex.write_function(format('delete_%s', root), format(
-    'insert into %s (%s, op) select %s, ''D'' from o',
-    delta, noted, ibex.noted_values(captured, 'o')), 'null');
+    'insert into %s (%s, op) select %s, ''D''%s', delta, noted, o, from_old), 'null');
   perform ibex.write_function(format('truncate_%s', root), format(
     'insert into %s (op, relation) values (''T'', tg_relid)', delta), 'null');
   if captured.mode = 'row' then
     perform ibex.write_function(format('update_%s', root), format(
-      'insert into %s (%s, op) select %s, ''I'' from n union all select %s, ''D'' from o',
-      delta, noted, ibex.noted_values(captured, 'n'), ibex.noted_values(captured, 'o')), 'null');
+      'insert into %s (%s, op) select %s, ''I''%s union all select %s, ''D''%s',
+      delta, noted, n, from_new, o, from_old), 'null');
   else
     perform ibex.write_function(format('update_%s', root), format(
-      'insert into %s (%s, op) select %s, ''U'' from n '
-      'union all select %s, ''U'' from o where not exists (select from n where (%s) operator(pg_catalog.=) (%s))',
-      delta, noted, ibex.noted_values(captured, 'n'), ibex.noted_values(captured, 'o'),
-      ibex.noted_values(captured, 'n'), ibex.noted_values(captured, 'o')), 'null');
+      'insert into %s (%s, op) select %s, ''U''%s union all select %s, ''U''%s',
+      delta, noted, n, from_new, o, format(unless_same, n, o)), 'null');
     perform ibex.write_function(format('move_%s', root), format(
       'insert into %s (%s, op) values (%s, ''U''), (%s, ''U'')',
       delta, noted, ibex.noted_values(captured, 'old'), ibex.noted_values(captured, 'new')), 'new');
