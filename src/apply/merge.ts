@@ -6,6 +6,7 @@
  * keys) the careful way sets the foreign keys aside for the transaction and writes changed rows anew. What fails
  * even then is a real disagreement, and is raised with the table's name.
  */
+import type { TruncatedRelation } from '../core/batch.ts';
 import { concerningTable, IbexError } from '../core/errors.ts';
 import { parentsFirst } from '../core/order.ts';
 import { type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
@@ -22,7 +23,7 @@ export interface StagedTable {
   readonly facts: TargetFacts;
   readonly present: number;
   readonly gone: number;
-  readonly emptied: readonly { readonly schema: string; readonly name: string; readonly whole: boolean }[];
+  readonly emptied: readonly TruncatedRelation[];
 }
 
 export interface MergeContext {
@@ -86,35 +87,40 @@ async function emptyTruncated(
   referenced: boolean,
 ): Promise<void> {
   const { plan, facts } = table;
-  const whole = table.emptied.some((relation) => relation.whole);
-  const relations = whole ? [plan] : table.emptied;
-  for (const relation of relations) {
-    if (!whole) await requireSamePartition(session, plan, relation);
-    await onTable(plan, () =>
-      session.run(sql.emptyRelation(relation, facts.partitioned || !whole, referenced)),
-    );
+  if (table.emptied.some((relation) => relation.whole)) {
+    await onTable(plan, () => session.run(sql.emptyRelation(plan, facts.partitioned, referenced)));
+    return;
   }
+  for (const leaf of table.emptied) await emptyPartition(session, plan, leaf, referenced);
 }
 
-/** A TRUNCATE of one partition is carried where the target has the same partition; elsewhere nobody knows its rows. */
-async function requireSamePartition(
+/**
+ * A TRUNCATE of one partition empties the target's partition of that name if it is for the same rows, and otherwise
+ * removes these rows, wherever they lie. Where neither can be said for sure the table is copied again.
+ */
+async function emptyPartition(
   session: Session,
   plan: TablePlan,
-  relation: { schema: string; name: string },
+  leaf: TruncatedRelation,
+  referenced: boolean,
 ): Promise<void> {
-  const { same } = await session.row<{ same: boolean }>(
-    `select exists (select from pg_partition_tree(to_regclass($1)) p where p.relid = to_regclass($2)) as same`,
-    [tableIdent(plan), tableIdent(relation)],
-  );
-  if (same) return;
-  throw new IbexError(
-    'schema_mismatch',
-    `partition ${tableLabel(relation)} of ${tableLabel(plan)} was truncated, and the target has no such partition`,
-    {
-      table: tableLabel(plan),
-      hint: `Copy the table again: ibex backfill --restart --tables '${tableLabel(plan)}'.`,
-    },
-  );
+  const comparable = plan.columns.slice(0, plan.keyLength).every((column) => column.same);
+  const { same } = await session.row<{ same: boolean }>(sql.IS_SAME_PARTITION, [
+    tableIdent(plan),
+    tableIdent(leaf),
+    leaf.definition,
+  ]);
+  if (comparable && same) {
+    await onTable(plan, () => session.run(sql.emptyRelation(leaf, true, referenced)));
+  } else if (comparable && leaf.predicate !== null) {
+    await onTable(plan, () => session.run(sql.deleteRegion(plan, leaf.predicate as string)));
+  } else {
+    throw new IbexError(
+      'recopy',
+      `partition ${tableLabel(leaf)} of ${tableLabel(plan)} was truncated, whose rows cannot be told apart on the target`,
+      { table: tableLabel(plan) },
+    );
+  }
 }
 
 async function removeGone({ session }: MergeContext, { plan, gone }: StagedTable): Promise<void> {

@@ -4,7 +4,7 @@
  */
 import type { Checkpoint } from '../core/checkpoint.ts';
 import { IbexError } from '../core/errors.ts';
-import type { TableName } from '../core/plan.ts';
+import { type TableName, tableLabel } from '../core/plan.ts';
 import type { Snapshot, SourceIdentity } from '../core/position.ts';
 import type { Session } from '../postgres/session.ts';
 
@@ -223,6 +223,12 @@ export async function requestCopy(
       [sync, relid, replace, reason],
     );
   });
+}
+
+/** As `requestCopy` of the table with this label, emptied first. */
+export async function requestCopyOf(session: Session, sync: string, label: string): Promise<void> {
+  const table = (await readSyncTables(session, sync)).find((candidate) => tableLabel(candidate) === label);
+  if (table !== undefined) await requestCopy(session, sync, table.relid, true, null);
 }
 
 /** Throws `taken` unless the epoch is still the lane's. Locks the checkpoint's row against a take-over until the transaction ends. */

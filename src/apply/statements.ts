@@ -137,8 +137,20 @@ export function emptyRelation(
   return referenced ? `delete from ${name}` : `truncate ${name}`;
 }
 
+/** Whether a partition of the target's table takes the same rows as one of the source with that definition. */
+export const IS_SAME_PARTITION = `
+  select exists (
+    select from pg_partition_tree(to_regclass($1)) p
+     where p.relid = to_regclass($2)
+       and regexp_replace(pg_get_partition_constraintdef(p.relid), 'satisfies_hash_partition\\(''\\d+''::oid', 'hash(', 'g') = $3) as same`;
+
+/** Removes the rows of one region: `predicate` is a partition constraint of the source, columns by name. */
+export function deleteRegion(plan: TablePlan, predicate: string): string {
+  return `delete from ${fromTable(plan)} where ${predicate}`;
+}
+
 /** `only` spares inheritance children, which are tables of their own; partitions belong to their table. */
-function fromTable(plan: TablePlan): string {
+export function fromTable(plan: TablePlan): string {
   return `${plan.targetOnly ? 'only ' : ''}${tableIdent(plan)}`;
 }
 

@@ -85,14 +85,14 @@ async function start(options: CopyOptions, plan: TablePlan, replace: boolean): P
     plan.mode === 'key' && source.version >= 140_000,
   );
   await startCopy(target, key, floor, chunks, async () => {
-    if (replace) await target.run(`delete from ${plan.targetOnly ? 'only ' : ''}${tableIdent(plan)}`);
+    if (replace) await target.run(`delete from ${merge.fromTable(plan)}`);
     else if (plan.mode === 'row') await requireEmpty(target, plan);
   });
 }
 
 async function requireEmpty(target: Session, plan: TablePlan): Promise<void> {
   const { empty } = await target.row<{ empty: boolean }>(
-    `select not exists (select from ${tableIdent(plan)}) as empty`,
+    `select not exists (select from ${merge.fromTable(plan)}) as empty`,
   );
   if (empty) return;
   const label = tableLabel(plan);

@@ -23,6 +23,10 @@ export interface TruncatedRelation {
   readonly name: string;
   /** The table of the sync itself, as opposed to one of its partitions. */
   readonly whole: boolean;
+  /** A partition's constraint, to be found again at one of the target; null where equal ones may differ. */
+  readonly definition: string | null;
+  /** The same as a condition on the table's rows, on any server; null where there is none. */
+  readonly predicate: string | null;
 }
 
 export interface BatchHeader {

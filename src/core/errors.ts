@@ -59,6 +59,8 @@ export const ERROR_KINDS = {
   gap: { retry: 'timed', exit: 3, hint: 'Nothing to do: reading starts again at the checkpoint.' },
   /** The source moved under a batch that was being read (TRUNCATE, rewrite, DDL); the batch is thrown away. */
   source_moved: { retry: 'timed', exit: 3, hint: 'Nothing to do: the batch is read again.' },
+  /** A change of a table cannot be carried exactly row by row; copying it anew can. */
+  recopy: { retry: 'timed', exit: 3, hint: 'Nothing to do: the table is copied again.' },
   /** The queue lost what it was given (restart without persistence, FLUSHALL, eviction). */
   queue_lost: { retry: 'timed', exit: 3, hint: 'Nothing to do: reading starts again at the checkpoint.' },
   /** The queue's server refuses more data, or is set up so that it may drop it. */

@@ -4,15 +4,16 @@
  * trying again cannot help. What concerns one table holds that table, and the others go on.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { holdTable, readRecord } from '../apply/state.ts';
+import { holdTable, readRecord, requestCopyOf } from '../apply/state.ts';
 import { IbexError } from '../core/errors.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
+import type { Session } from '../postgres/session.ts';
 import { Incarnation } from './incarnation.ts';
 import type { RunOutcome, SyncEngineOptions } from './options.ts';
 import { Sessions } from './sessions.ts';
 
 /** Kinds after which a new start at the checkpoint is all that is needed, and needs no pause to speak of. */
-const AT_ONCE = new Set(['gap', 'source_moved', 'queue_lost']);
+const AT_ONCE = new Set(['gap', 'source_moved', 'queue_lost', 'recopy']);
 const PAUSE_MIN_MS = 500;
 /** Whatever is under way, a stop takes no longer. */
 const STOP_AT_LAST_MS = 8_000;
@@ -78,6 +79,12 @@ export class SyncEngine {
     if (!(error instanceof IbexError)) throw error;
     if (!this.#options.patient && !incarnation.started) throw error;
     log.debug({ err: error }, 'incarnation failed');
+    if (error.kind === 'recopy' && error.table !== undefined) {
+      log.warn({ table: error.table }, `${error.message} (${error.hint})`);
+      const again = this.#onTarget((target) => requestCopyOf(target, this.name, error.table as string));
+      await again.catch((failure) => log.warn({ err: failure }, 'could not ask for the copy'));
+      return;
+    }
     if (error.table !== undefined && incarnation.started) {
       // What it knew of the target's catalog may have been out of date: the second failure counts.
       const again = this.#suspect === error.table || this.#retries.has(error.table);
@@ -93,9 +100,7 @@ export class SyncEngine {
   /** Writes down that a table waits, so that the next incarnation goes on without it. */
   async #hold(table: string, error: IbexError): Promise<void> {
     const { sync, log } = this.#options;
-    const sessions = new Sessions(sync);
-    try {
-      const target = await sessions.open('target', 'hold');
+    await this.#onTarget(async (target) => {
       const record = await readRecord(target, sync.name);
       await holdTable(target, sync.name, table, record?.started ?? null, error.message);
       const pauseMs = Math.min(
@@ -104,8 +109,13 @@ export class SyncEngine {
       );
       this.#retries.set(table, { at: Date.now() + pauseMs, pauseMs });
       this.#suspect = null;
-    } catch (failure) {
-      log.warn({ err: failure, table }, 'could not hold the table');
+    }).catch((failure) => log.warn({ err: failure, table }, 'could not hold the table'));
+  }
+
+  async #onTarget(work: (target: Session) => Promise<void>): Promise<void> {
+    const sessions = new Sessions(this.#options.sync);
+    try {
+      await work(await sessions.open('target', 'hold'));
     } finally {
       await sessions.close();
     }

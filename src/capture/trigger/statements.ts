@@ -41,13 +41,33 @@ export function summaryStatement(
       from (${unread(plan, generations, from, 'op, at')}) d`;
 }
 
-/** The relations that unread truncates emptied, as far as they still exist. */
+/**
+ * The relations that unread truncates emptied, as far as they still belong to the table. TRUNCATE of a partitioned
+ * table names each level and leaf. A leaf that was copied by itself since (`since`, see ibex.captured.leaves) has
+ * rows that no delta brings back: a truncate from before is in that copy, and must not be repeated. Rows without a
+ * key are sent whole after any truncate, so they go whole.
+ */
 export function truncatedStatement(plan: TablePlan, generations: Generations, from: Snapshot): string {
+  const emptied = `select d.relation, d.xid from (${unread(plan, generations, from, 'op, relation, xid')}) d where d.op = 'T'`;
+  if (plan.mode === 'row') {
+    return `
+      select n.nspname as schema, c.relname as name, true as whole, null as definition, null as predicate
+        from pg_class c join pg_namespace n on n.oid = c.relnamespace
+       where c.oid = ${plan.relid} and exists (${emptied})`;
+  }
   return `
-    select distinct n.nspname as schema, c.relname as name, c.oid = ${plan.relid} as whole
-      from (${unread(plan, generations, from, 'op, relation')}) d
-      join pg_class c on c.oid = d.relation join pg_namespace n on n.oid = c.relnamespace
-     where d.op = 'T'`;
+    with leaf as (
+      select l.key::oid as oid, (l.value ->> 'since')::txid_snapshot as since
+        from ibex.captured c cross join jsonb_each(c.leaves) l where c.relid = ${plan.relid}
+    ), emptied as (
+      select distinct e.relation from (${emptied}) e
+       where not exists (select from leaf f
+                          where e.relation in (f.oid, ${plan.relid}) and txid_visible_in_snapshot(e.xid, f.since))
+    )
+    select n.nspname as schema, c.relname as name, c.oid = ${plan.relid} as whole, l.definition, l.predicate
+      from emptied e join pg_class c on c.oid = e.relation join pg_namespace n on n.oid = c.relnamespace
+      left join ibex.leaves(${plan.relid}) l on l.leaf = c.oid
+     where c.oid = ${plan.relid} or l.leaf is not null`;
 }
 
 /**

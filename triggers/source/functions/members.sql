@@ -37,8 +37,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
         select p.partstrat as strategy,
                p.partexprs is null and not exists (
                  select from unnest(p.partcollation::oid[]) k join pg_collation n on n.oid = k
-                  where not n.collisdeterministic
-                     or (p.partstrat = 'r' and n.collname not in ('C', 'POSIX'))) as alike
+                  where p.partstrat = 'r' or not n.collisdeterministic) as alike
           from pg_partitioned_table p where p.partrelid = t.relid
       ) s on true
      where coalesce(to_jsonb(i) ->> 'inhdetachpending', 'false') = 'false'
