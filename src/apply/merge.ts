@@ -177,7 +177,7 @@ async function identityMoved(
 
 async function rewriteChanged({ session }: MergeContext, { plan, facts }: StagedTable): Promise<void> {
   await onTable(plan, async () => {
-    await session.run(sql.deleteChanged(plan));
+    await session.run(facts.others.length === 0 ? sql.deleteChanged(plan) : sql.rewriteChanged(plan, facts));
     await session.run(sql.insertMissing(plan, facts));
   });
 }

@@ -89,6 +89,26 @@ export function deleteChanged(plan: TablePlan): string {
            where ${keyMatch(plan)} and (not s.present or ${differs(plan)})`;
 }
 
+/**
+ * As `deleteChanged`, and writes those that are present anew at once: what the target's other columns hold goes from
+ * the removed row to the new one. Counting the removed first makes all of them go before the first one comes.
+ */
+export function rewriteChanged(plan: TablePlan, facts: TargetFacts): string {
+  const others = facts.others.map(ident);
+  const kept = ['s.ctid as place', ...others.map((name, i) => `t.${name} as o${i + 1}`)].join(', ');
+  const names = [...written(plan).map((column) => ident(column.name)), ...others];
+  const values = [
+    ...written(plan).map((column) => staged(plan, column)),
+    ...others.map((_, i) => `r.o${i + 1}`),
+  ];
+  return `
+    with r as (${deleteChanged(plan)} returning ${kept})
+    insert into ${tableIdent(plan)} (${names.join(', ')})${overriding(facts)}
+    select ${values.join(', ')}
+      from (select count(*) from r) all_removed cross join r join ${stageName(plan)} s on s.ctid = r.place
+     where s.present`;
+}
+
 /** A chunk's rows, where other rows may be in the way already: what is missing .. */
 export function insertUnlessThere(plan: TablePlan, facts: TargetFacts): string {
   return `${insertPresent(plan, facts)} where s.present on conflict do nothing`;
@@ -155,10 +175,22 @@ export function fromTable(plan: TablePlan): string {
 }
 
 function insertPresent(plan: TablePlan, facts: TargetFacts): string {
-  const names = plan.columns.map((column) => ident(column.name)).join(', ');
-  const values = plan.columns.map((column) => staged(plan, column)).join(', ');
-  const overriding = facts.identityAlways.length > 0 ? ' overriding system value' : '';
-  return `insert into ${tableIdent(plan)} as t (${names})${overriding} select ${values} from ${stageName(plan)} s`;
+  const names = written(plan)
+    .map((column) => ident(column.name))
+    .join(', ');
+  const values = written(plan)
+    .map((column) => staged(plan, column))
+    .join(', ');
+  return `insert into ${tableIdent(plan)} as t (${names})${overriding(facts)} select ${values} from ${stageName(plan)} s`;
+}
+
+function overriding(facts: TargetFacts): string {
+  return facts.identityAlways.length > 0 ? ' overriding system value' : '';
+}
+
+/** All but what the target generates by itself. */
+function written(plan: TablePlan): ColumnPlan[] {
+  return plan.columns.filter((column) => column.generated === undefined);
 }
 
 /** A staged value in the type of the target's column. */
@@ -177,19 +209,26 @@ function keyMatch(plan: TablePlan): string {
 }
 
 function differs(plan: TablePlan): string {
-  const values = plan.columns.map((column) => staged(plan, column)).join(', ');
-  return `${image(plan.columns, 't')} *<> row(${values})::record`;
+  const values = written(plan)
+    .map((column) => staged(plan, column))
+    .join(', ');
+  return `${image(written(plan), 't')} *<> row(${values})::record`;
 }
 
 /** What UPDATE has to set, and may. */
 function settable(plan: TablePlan, facts: TargetFacts): ColumnPlan[] {
   return plan.columns.filter((column, i) =>
-    i < plan.keyLength ? keyNeedsRewrite(column, facts) : !facts.identityAlways.includes(column.name),
+    column.generated !== undefined
+      ? false
+      : i < plan.keyLength
+        ? keyNeedsRewrite(column, facts)
+        : !facts.identityAlways.includes(column.name),
   );
 }
 
 /** Whether a row that is present has another identity number than on the target; null where none is possible. */
 export function identityMoved(plan: TablePlan, facts: TargetFacts): string | null {
+  if (plan.mode === 'row') return null;
   const identities = plan.columns.slice(plan.keyLength).filter((c) => facts.identityAlways.includes(c.name));
   if (identities.length === 0) return null;
   const moved = identities.map((c) => `t.${ident(c.name)} is distinct from ${staged(plan, c)}`).join(' or ');

@@ -22,6 +22,8 @@ export interface TargetFacts {
   /** There is an immediate, whole unique index over exactly the key, to infer from it. */
   readonly arbiter: boolean;
   readonly identityAlways: readonly string[];
+  /** Columns that the batch does not bring and that are not generated: they keep what they hold. */
+  readonly others: readonly string[];
   /** Triggers or rules of the application that would fire for our writes. */
   readonly interferes: boolean;
 }
@@ -43,6 +45,9 @@ const READ_FACTS = `
          ) as "takesOnConflict",
          coalesce((select array_agg(a.attname::text) from pg_attribute a
                     where a.attrelid = c.oid and a.attidentity = 'a' and not a.attisdropped), '{}') as "identityAlways",
+         coalesce((select array_agg(a.attname::text order by a.attnum) from pg_attribute a
+                    where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+                      and a.attname <> all ($3::text[])), '{}') as others,
          exists (
            select from pg_trigger t
             where t.tgrelid = c.oid and not t.tgisinternal and t.tgname !~ '^~?ibex_[a-z]+_[0-9]+$'
@@ -61,8 +66,9 @@ export async function readFacts(
   plan: TablePlan,
   quotedName: string,
 ): Promise<TargetFacts | undefined> {
-  const key = plan.columns.slice(0, plan.keyLength).map((column) => column.name);
-  const [facts] = await session.rows<TargetFacts>(READ_FACTS, [quotedName, key]);
+  const names = plan.columns.map((column) => column.name);
+  const key = names.slice(0, plan.keyLength);
+  const [facts] = await session.rows<TargetFacts>(READ_FACTS, [quotedName, key, names]);
   return facts;
 }
 

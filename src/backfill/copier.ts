@@ -9,7 +9,7 @@
 import { parkForeignKeys } from '../apply/parking.ts';
 import type { SyncTable } from '../apply/state.ts';
 import * as merge from '../apply/statements.ts';
-import { readFacts } from '../apply/target-table.ts';
+import { readFacts, type TargetFacts } from '../apply/target-table.ts';
 import { setFloor } from '../capture/trigger/registry.ts';
 import { concerningTable, IbexError } from '../core/errors.ts';
 import { type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
@@ -184,11 +184,20 @@ async function mergeChunk(options: CopyOptions, plan: TablePlan, read: string): 
   await target.run(`drop table if exists ${merge.stageName(plan)}`);
   await target.run(merge.createStage(plan));
   const rows = await pipe(options, read, merge.loadStage(plan));
-  const update = merge.updatePresent(plan, facts);
-  if (update !== null) await target.run(update);
+  await bringInLine(target, plan, facts);
   await target.run(
     facts.takesOnConflict ? merge.insertUnlessThere(plan, facts) : merge.insertMissing(plan, facts),
   );
   await target.run(`drop table ${merge.stageName(plan)}`);
   return rows;
+}
+
+/** A GENERATED ALWAYS identity cannot be set by UPDATE: rows that have another number are written anew. */
+async function bringInLine(target: Session, plan: TablePlan, facts: TargetFacts): Promise<void> {
+  const moved = merge.identityMoved(plan, facts);
+  const update =
+    moved !== null && (await target.row<{ moved: boolean }>(moved)).moved
+      ? merge.rewriteChanged(plan, facts)
+      : merge.updatePresent(plan, facts);
+  if (update !== null) await target.run(update);
 }

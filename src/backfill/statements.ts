@@ -1,6 +1,6 @@
 /** The SQL of the backfill: what a chunk reads on the source and how it arrives on the target. */
 import { sent } from '../capture/trigger/statements.ts';
-import type { TableName, TablePlan } from '../core/plan.ts';
+import type { ColumnPlan, TableName, TablePlan } from '../core/plan.ts';
 import { ident, tableIdent } from '../postgres/quote.ts';
 import type { ChunkPlan } from './chunks.ts';
 
@@ -29,12 +29,16 @@ export function copyFormat(plan: TablePlan): string {
 }
 
 export function readDirect(plan: TablePlan, relation: TableName, chunk: ChunkPlan): string {
-  const columns = plan.columns.map((column) => `t.${ident(column.name)}`).join(', ');
+  const columns = written(plan)
+    .map((column) => `t.${ident(column.name)}`)
+    .join(', ');
   return `copy (select ${columns} ${fromChunk(relation, chunk)}) to stdout ${copyFormat(plan)}`;
 }
 
 export function writeDirect(plan: TablePlan): string {
-  const columns = plan.columns.map((column) => ident(column.name)).join(', ');
+  const columns = written(plan)
+    .map((column) => ident(column.name))
+    .join(', ');
   return `copy ${tableIdent(plan)} (${columns}) from stdin ${copyFormat(plan)}`;
 }
 
@@ -42,6 +46,11 @@ export function writeDirect(plan: TablePlan): string {
 export function readStaged(plan: TablePlan, relation: TableName, chunk: ChunkPlan): string {
   const columns = plan.columns.map(sent).join(', ');
   return `copy (select 1::int8, true, ${columns} ${fromChunk(relation, chunk)}) to stdout (format binary)`;
+}
+
+/** All but what the target generates by itself. */
+function written(plan: TablePlan): ColumnPlan[] {
+  return plan.columns.filter((column) => column.generated === undefined);
 }
 
 function fromChunk(relation: TableName, chunk: ChunkPlan): string {

@@ -23,6 +23,8 @@ export interface ColumnPlan {
   readonly same: boolean;
   /** Number of the column `k<n>` in which the delta tables note it; null when they do not. */
   readonly noted: number | null;
+  /** The target generates it, by the source's formula: part of the key, matched and never written. */
+  readonly generated?: true;
 }
 
 /**

@@ -39,8 +39,10 @@ export function planTable(source: CapturedTable, target: TableInfo | undefined):
   for (const column of keyFirst(source)) {
     const counterpart = targetColumns.get(column.name);
     if (counterpart === undefined) throw missingColumn(label, column);
-    if (counterpart.generated) continue;
     const index = source.noted.indexOf(column.name);
+    const inKey = source.mode === 'key' && index >= 0;
+    if (counterpart.generated && !inKey) continue;
+    if (counterpart.generated) requireSameFormula(label, column, counterpart);
     if (index < 0 && source.mode === 'row') throw generatedWithoutKey(label, column);
     plans.push({
       name: column.name,
@@ -49,8 +51,11 @@ export function planTable(source: CapturedTable, target: TableInfo | undefined):
       sourceType: column.type.declared,
       targetType: counterpart.type.declared,
       same: sameType(column.type, counterpart.type),
+      ...(counterpart.generated ? { generated: true } : {}),
     });
   }
+  const fault = columnFault(label, plans, target);
+  if (fault !== undefined) throw fault;
   return {
     schema: source.schema,
     name: source.name,
@@ -61,6 +66,48 @@ export function planTable(source: CapturedTable, target: TableInfo | undefined):
     only: source.kind === 'r',
     targetOnly: target.kind === 'r',
   };
+}
+
+/** What the merge adds to a table's own columns when it stages them, against what a table may have: 1,600. */
+const MOST_COLUMNS = 1_598;
+
+/**
+ * What stands against the columns that travel as a whole: `schema_mismatch` for a column of the target that would
+ * stay empty and must not, `unsupported` for more columns than can be staged.
+ */
+export function columnFault(
+  label: string,
+  travelling: readonly { readonly name: string }[],
+  target: TableInfo,
+): IbexError | undefined {
+  const names = new Set(travelling.map((column) => column.name));
+  const empty = target.columns.find(
+    (column) => !names.has(column.name) && !column.generated && column.notNull && !column.hasDefault,
+  );
+  if (empty !== undefined) {
+    const message = `column ${empty.name} of ${label} on the target must not be null, has no default, and nothing is carried into it`;
+    return new IbexError('schema_mismatch', message, {
+      table: label,
+      hint: `On the target: alter table ${label} alter column "${empty.name}" set default ..; or: alter column "${empty.name}" drop not null;`,
+    });
+  }
+  if (travelling.length <= MOST_COLUMNS) return undefined;
+  return new IbexError(
+    'unsupported',
+    `${label} has ${travelling.length} columns to carry, and ${MOST_COLUMNS} can be`,
+    { table: label, hint: `Leave it out: --exclude '${label}'.` },
+  );
+}
+
+/** A key that the target generates finds its rows only if both sides generate it alike. */
+function requireSameFormula(label: string, column: ColumnInfo, counterpart: ColumnInfo): void {
+  if (column.formula === counterpart.formula) return;
+  const here = column.formula === null ? 'not generated' : `generated as ${column.formula}`;
+  throw new IbexError(
+    'schema_mismatch',
+    `column ${column.name} of ${label} is part of the key, ${here} on the source and generated as ${counterpart.formula} on the target`,
+    { table: label, hint: 'Make it a plain column on the target, or generate it there as on the source.' },
+  );
 }
 
 function keyFirst(source: CapturedTable): ColumnInfo[] {

@@ -17,8 +17,15 @@ export interface ColumnInfo {
   readonly name: string;
   readonly type: TypeInfo;
   readonly generated: boolean;
+  /** The expression that generates it, as the server prints it; null when it is not generated. */
+  readonly formula: string | null;
+  /** Generated when it is read: another formula changes what it reads as, and no row. */
+  readonly virtual: boolean;
   readonly identityAlways: boolean;
+  /** By itself or by its domain. */
   readonly notNull: boolean;
+  /** A row that does not give it gets a value all the same. */
+  readonly hasDefault: boolean;
 }
 
 export interface TableInfo extends TableName {

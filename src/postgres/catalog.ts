@@ -30,8 +30,11 @@ const READ_TABLES = `
            select json_agg(json_build_object(
                     'name', a.attname,
                     'generated', a.attgenerated <> '',
+                    'formula', case when a.attgenerated <> '' then pg_get_expr(ad.adbin, ad.adrelid) end,
+                    'virtual', a.attgenerated = 'v',
                     'identityAlways', a.attidentity = 'a',
-                    'notNull', a.attnotnull,
+                    'notNull', a.attnotnull or base.notnull,
+                    'hasDefault', a.atthasdef or a.attidentity <> '' or t.typdefault is not null,
                     'type', json_build_object(
                       'name', format('%I.%I', bn.nspname, b.typname),
                       'declared', format('%I.%I', tn.nspname, t.typname),
@@ -42,11 +45,13 @@ const READ_TABLES = `
              join pg_type t on t.oid = a.atttypid join pg_namespace tn on tn.oid = t.typnamespace
              join lateral (
                with recursive d as (
-                 select x.oid, x.typtype, x.typbasetype from pg_type x where x.oid = a.atttypid
+                 select x.oid, x.typtype, x.typbasetype, x.typnotnull from pg_type x where x.oid = a.atttypid
                  union all
-                 select x.oid, x.typtype, x.typbasetype from d join pg_type x on x.oid = d.typbasetype where d.typtype = 'd'
-               ) select oid from d where typtype <> 'd'
+                 select x.oid, x.typtype, x.typbasetype, d.typnotnull or x.typnotnull
+                   from d join pg_type x on x.oid = d.typbasetype where d.typtype = 'd'
+               ) select oid, typnotnull as notnull from d where typtype <> 'd'
              ) base on true
+             left join pg_attrdef ad on ad.adrelid = a.attrelid and ad.adnum = a.attnum
              join pg_type b on b.oid = base.oid join pg_namespace bn on bn.oid = b.typnamespace
             where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped), '[]') as columns
     from pg_class c join pg_namespace n on n.oid = c.relnamespace

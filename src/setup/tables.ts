@@ -4,6 +4,7 @@
 import { IbexError } from '../core/errors.ts';
 import { isExact, matches, type TablePattern } from '../core/patterns.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
+import { columnFault } from '../core/planner.ts';
 import type { TableInfo } from '../core/table.ts';
 import { listTables, readTables } from '../postgres/catalog.ts';
 import { ident, tableIdent } from '../postgres/quote.ts';
@@ -136,7 +137,14 @@ export function missing(source: TableInfo, target: TableInfo | undefined): IbexE
   }
   const there = new Set(target.columns.map((column) => column.name));
   const lost = source.columns.filter((column) => !there.has(column.name));
-  if (lost.length === 0) return undefined;
+  if (lost.length === 0) {
+    const generated = new Set(target.columns.filter((column) => column.generated).map(({ name }) => name));
+    return columnFault(
+      label,
+      source.columns.filter(({ name }) => !generated.has(name)),
+      target,
+    );
+  }
   const names = lost.map((column) => column.name).join(', ');
   const add = lost.map((column) => `add column ${ident(column.name)} ${column.type.declared}`).join(', ');
   return new IbexError('schema_mismatch', `${label} lacks on the target: column ${names}`, {
