@@ -116,6 +116,15 @@ export async function readSyncTables(session: Session, sync: string): Promise<Sy
   return toTables(await session.rows<TableRow>(`${READ_TABLES} order by 2, 3`, [sync]));
 }
 
+/** What was chosen to be carried of each table when it was copied, see `core/carry.ts`. */
+export async function readChoices(session: Session, sync: string): Promise<Map<number, string | null>> {
+  const rows = await session.rows<{ relid: string; choice: string | null }>(
+    'select relid::text, choice from ibex.target_table where sync = $1',
+    [sync],
+  );
+  return new Map(rows.map((row) => [Number(row.relid), row.choice]));
+}
+
 /** The tables of a batch, locked until the transaction ends, so that nobody moves them to another state. */
 export async function lockSyncTables(
   session: Session,

@@ -84,7 +84,7 @@ async function start(options: CopyOptions, plan: TablePlan, replace: boolean): P
     })),
     plan.mode === 'key' && source.version >= 140_000,
   );
-  await startCopy(target, key, floor, chunks, async () => {
+  await startCopy(target, key, { floor, choice: plan.choice }, chunks, async () => {
     if (replace) await target.run(`delete from ${merge.fromTable(plan)}`);
     else if (plan.mode === 'row') await requireEmpty(target, plan);
   });

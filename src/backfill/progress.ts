@@ -39,7 +39,7 @@ export async function readChunks(target: Session, { sync, relid }: CopyKey): Pro
 export async function startCopy(
   target: Session,
   { sync, epoch, relid }: CopyKey,
-  floor: Snapshot,
+  { floor, choice }: { readonly floor: Snapshot; readonly choice: string | null },
   chunks: readonly ChunkPlan[],
   also: () => Promise<void>,
 ): Promise<void> {
@@ -55,8 +55,8 @@ export async function startCopy(
     );
     await move(target, { sync, epoch, relid }, ['pending', 'copying'], 'copying', floor);
     await target.run(
-      'update ibex.target_table set copied = 0, replace = false where sync = $1 and relid = $2',
-      [sync, relid],
+      'update ibex.target_table set copied = 0, replace = false, choice = $3 where sync = $1 and relid = $2',
+      [sync, relid, choice],
     );
   });
 }

@@ -1,5 +1,5 @@
 /** The SQL of the backfill: what a chunk reads on the source and how it arrives on the target. */
-import { sent } from '../capture/trigger/statements.ts';
+import { rowSource, sent } from '../capture/trigger/statements.ts';
 import type { ColumnPlan, TableName, TablePlan } from '../core/plan.ts';
 import { ident, tableIdent } from '../postgres/quote.ts';
 import type { ChunkPlan } from './chunks.ts';
@@ -32,7 +32,7 @@ export function readDirect(plan: TablePlan, relation: TableName, chunk: ChunkPla
   const columns = written(plan)
     .map((column) => `t.${ident(column.name)}`)
     .join(', ');
-  return `copy (select ${columns} ${fromChunk(relation, chunk)}) to stdout ${copyFormat(plan)}`;
+  return `copy (select ${columns} ${fromChunk(plan, relation, chunk)}) to stdout ${copyFormat(plan)}`;
 }
 
 export function writeDirect(plan: TablePlan): string {
@@ -45,7 +45,7 @@ export function writeDirect(plan: TablePlan): string {
 /** In the shape of a batch's staging table, see `apply/statements.ts`. */
 export function readStaged(plan: TablePlan, relation: TableName, chunk: ChunkPlan): string {
   const columns = plan.columns.map(sent).join(', ');
-  return `copy (select 1::int8, true, ${columns} ${fromChunk(relation, chunk)}) to stdout (format binary)`;
+  return `copy (select 1::int8, true, ${columns} ${fromChunk(plan, relation, chunk)}) to stdout (format binary)`;
 }
 
 /** All but what the target generates by itself. */
@@ -53,10 +53,10 @@ function written(plan: TablePlan): ColumnPlan[] {
   return plan.columns.filter((column) => column.generated === undefined);
 }
 
-function fromChunk(relation: TableName, chunk: ChunkPlan): string {
+function fromChunk(plan: TablePlan, relation: TableName, chunk: ChunkPlan): string {
   const bounds = [
     chunk.firstBlock === 0 ? '' : `t.ctid >= '(${chunk.firstBlock},0)'::tid`,
     chunk.lastBlock === null ? '' : `t.ctid < '(${chunk.lastBlock},0)'::tid`,
   ].filter((bound) => bound !== '');
-  return `from only ${tableIdent(relation)} t${bounds.length === 0 ? '' : ` where ${bounds.join(' and ')}`}`;
+  return `from ${rowSource(plan, relation, true)}${bounds.length === 0 ? '' : ` where ${bounds.join(' and ')}`}`;
 }

@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { becomeReplica } from '../apply/parking.ts';
 import { pauseBeforeTry, type Waiting } from '../capture/trigger/arming.ts';
+import type { SyncConfig } from '../config/syncs.ts';
 import { tableLabel } from '../core/plan.ts';
 import { readRoster } from '../engine/roster.ts';
 import type { Session } from '../postgres/session.ts';
@@ -32,6 +33,8 @@ async function setUp({ config, signal }: Context, source: Session, target: Sessi
     adopt: true,
     tables: sync.tables,
     exclude: sync.exclude,
+    carry: sync.carry,
+    asked: sync.asked,
   };
   const inspection = await inspect(options);
   const [obstacle, ...more] = inspection.obstacles;
@@ -41,15 +44,8 @@ async function setUp({ config, signal }: Context, source: Session, target: Sessi
   }
   const refused = await install(options, inspection);
   for (const { error } of refused) writeError(error);
-  const waiting = await armPatiently(
-    source,
-    target,
-    sync.name,
-    config.lockTimeoutMs,
-    config.armTimeoutMs,
-    signal,
-  );
-  const roster = await readRoster(source, target, sync.name);
+  const waiting = await armPatiently(source, target, sync, config.lockTimeoutMs, config.armTimeoutMs, signal);
+  const roster = await readRoster(source, target, sync.name, sync.carry);
   const tables = roster.map((table) => ({
     table: tableLabel(table),
     armed: table.armed,
@@ -84,14 +80,14 @@ function keyOf(columns: readonly { readonly name: string }[], length: number): s
 async function armPatiently(
   source: Session,
   target: Session,
-  sync: string,
+  sync: SyncConfig,
   lockTimeoutMs: number,
   patienceMs: number,
   signal: AbortSignal,
 ): Promise<Map<number, Waiting[]>> {
   const deadline = Date.now() + patienceMs;
   for (let attempt = 1; ; attempt++) {
-    const roster = await readRoster(source, target, sync);
+    const roster = await readRoster(source, target, sync.name, sync.carry);
     const unarmed = roster.filter((table) => table.plan !== null && !table.armed).map((table) => table.relid);
     const waiting = await armAll(source, unarmed, lockTimeoutMs);
     if (waiting.size === 0 || Date.now() > deadline || signal.aborted) return waiting;

@@ -45,7 +45,40 @@ syncs:
 \`\`\`
 
 Names of nodes and syncs begin with a-z, followed by at most 30 of a-z, 0-9 and \`_\`. Syncs go one way and must not
-form a cycle. A value that begins with \`*\` needs quotes.`;
+form a cycle. A value that begins with \`*\` needs quotes.
+
+## Parts of a table
+
+\`carry\` says for single tables what is carried of them; of all others everything is.
+
+\`\`\`yaml
+syncs:
+  - name: copy
+    from: a
+    to: b
+    carry:
+      public.users:
+        columns: [id, name, tenant_id]        # of the source's columns these; left out: all
+        select: {email: "md5(email)"}         # a column of the target, from an expression over the source's row
+        where: tenant_id = 4                  # the rows for which it is true
+\`\`\`
+
+- A table is named as in a pattern, without wildcards, a partitioned table as a whole. One that the sync does not have
+  is an error. Names of columns are those of the catalog.
+- The key always travels, as it is: it cannot be left out of \`columns\`, nor be an expression. A table without a key
+  takes none of these settings.
+- \`select\` may replace a column or fill one that the source does not have; it need not stand in \`columns\`. Its type is
+  compared with the target's as that of a plain column is. What nothing is carried into keeps its value or its default.
+- Expressions use the columns of one row by their names. Only a write to that row makes Ibex look at it again, so the
+  server must hold them IMMUTABLE (no subquery, no \`now()\`); Ibex has it check that and says what it complains of.
+  Functions, operators and types outside \`pg_catalog\` need their schema: \`public.f(a)\`, \`a operator(public.=) b\`.
+  A function that is given another body changes values that nobody writes: change the text of the expression then,
+  if only by a comment (\`-- 2\`), and the table is copied again.
+- A row enters and leaves the filter as it is written; NULL is not true. The target loses a row that left, and whatever
+  it holds under the key of a row that was written and is not carried. TRUNCATE on the source empties the whole table,
+  and so does a new copy. Rows that others put there under other keys are otherwise left alone.
+- When these settings have changed at a start, the table is copied again: what is there was chosen otherwise.
+- A foreign key of the target to a table with a filter holds only if the referring rows are filtered alike.`;
 
 const PATTERNS = `## Table patterns
 

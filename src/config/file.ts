@@ -9,6 +9,8 @@ import { readFileSync } from 'node:fs';
 import { isMap, LineCounter, parseDocument, visit } from 'yaml';
 import * as z from 'zod';
 import { IbexError } from '../core/errors.ts';
+import { isExact, parsePatterns } from '../core/patterns.ts';
+import type { TableName } from '../core/plan.ts';
 import { fileOptionSchema, type NodeSource, nodeSource, patterns } from './options.ts';
 
 const NAME = /^[a-z][a-z0-9_]{0,30}$/;
@@ -16,12 +18,45 @@ const NAME_RULE = 'must begin with a-z, followed by at most 30 of a-z, 0-9 and _
 
 const name = z.string({ error: 'must be a name' }).regex(NAME, { error: NAME_RULE });
 
+const sqlText = z.string({ error: 'must be SQL, as a text' }).regex(/\S/, { error: 'must not be empty' });
+
+const columnName = z.string({ error: 'must be the name of a column' }).min(1, { error: 'must not be empty' });
+
+/** `schema.table` without wildcards, quoted as in a pattern. */
+const tableName = z.string().superRefine((text, context) => {
+  try {
+    if (exactTable(text) === undefined) context.addIssue('must be one table, schema.table without wildcards');
+  } catch (error) {
+    if (!(error instanceof IbexError)) throw error;
+    context.addIssue(error.message);
+  }
+});
+
+const carrySchema = mapping({
+  columns: z
+    .array(columnName, { error: 'must be a list of columns' })
+    .min(1, { error: 'must name a column' })
+    .optional(),
+  select: z.record(columnName, sqlText, { error: 'must be a mapping of columns to SQL' }).optional(),
+  where: sqlText.optional(),
+}).refine((entry) => Object.keys(entry).length > 0, {
+  error: 'must have one of the keys columns, select, where',
+});
+
 const syncSchema = mapping({
   name,
   from: name,
   to: name,
   tables: patterns.optional(),
   exclude: patterns.optional(),
+  carry: z
+    .record(tableName, carrySchema, {
+      error: (issue) =>
+        issue.code === 'invalid_key'
+          ? (issue.issues[0]?.message ?? 'must be a table')
+          : 'must be a mapping of tables to columns, select, where',
+    })
+    .optional(),
 });
 
 const fileSchema = mapping({
@@ -87,6 +122,14 @@ export function refusal(error: z.ZodError, locate: ConfigFile['locate']): IbexEr
   return new IbexError('config', `${locate(path)}: ${issue.message}`);
 }
 
+/** The one table that a text names; undefined when it may be several. Throws what `parsePatterns` throws. */
+export function exactTable(text: string): TableName | undefined {
+  const [pattern, ...more] = parsePatterns(text);
+  if (pattern === undefined || more.length > 0 || !isExact(pattern)) return undefined;
+  const { schema, table } = pattern;
+  return { schema: schema.exact ?? '', name: table.exact ?? '' };
+}
+
 function parseYaml(source: string, label: string) {
   const lines = new LineCounter();
   const document = parseDocument(source, { prettyErrors: false, lineCounter: lines });
@@ -129,7 +172,7 @@ function showPath(path: readonly PropertyKey[]): string {
   return path
     .map((part) => {
       if (typeof part === 'number') return `[${part}]`;
-      return /^[\w-]{1,40}$/.test(String(part)) ? `.${String(part)}` : '.(no word)';
+      return /^[\w.-]{1,130}$/.test(String(part)) ? `.${String(part)}` : '.(no word)';
     })
     .join('')
     .replace(/^\./, '');

@@ -4,9 +4,11 @@
  * Syncs go one way and form no cycle: what is changed in two places needs conflict handling, not this.
  */
 
+import { ruleOf } from '../core/carry.ts';
 import { IbexError } from '../core/errors.ts';
 import type { TablePattern } from '../core/patterns.ts';
-import type { ConfigFile, FileSync } from './file.ts';
+import type { CarryRule } from '../core/plan.ts';
+import { type ConfigFile, exactTable, type FileSync } from './file.ts';
 import type { Settings } from './layers.ts';
 import { envOf, flagOf, type Options } from './options.ts';
 import { type NodeConfig, nodeConfig } from './urls.ts';
@@ -19,6 +21,8 @@ export interface SyncConfig {
   /** Empty when the user named none: every eligible table, or the set that was set up. */
   tables: TablePattern[];
   exclude: TablePattern[];
+  /** What is carried of some of the tables. */
+  carry: CarryRule[];
   /** What this one call named, by flag or environment: it picks from the set that was set up. */
   asked: { tables: TablePattern[]; exclude: TablePattern[] };
 }
@@ -58,6 +62,7 @@ export function mainSync(
     target: node('target'),
     tables: options.tables ?? [],
     exclude: options.exclude ?? [],
+    carry: [],
     asked: askedFor(settings, options),
   };
 }
@@ -112,8 +117,28 @@ export function syncsOfFile(
     target: node(sync.to),
     tables: options.tables ?? sync.tables ?? [],
     exclude: options.exclude ?? sync.exclude ?? [],
+    carry: carryRules(file, sync),
     asked: askedFor(settings, options),
   }));
+}
+
+function carryRules(file: ConfigFile, sync: FileSync): CarryRule[] {
+  const rules: CarryRule[] = [];
+  for (const [name, { columns, select, where }] of Object.entries(sync.carry ?? {})) {
+    const place = file.locate(['syncs', file.syncs.indexOf(sync), 'carry', name]);
+    const table = exactTable(name);
+    if (table === undefined) throw new IbexError('internal', `${place} was not checked`);
+    if (ruleOf(rules, table) !== undefined)
+      throw new IbexError('config', `${place}: the table is there twice`);
+    rules.push({
+      ...table,
+      columns: columns ?? null,
+      select: Object.entries(select ?? {}).map(([column, expression]) => ({ column, expression })),
+      where: where ?? null,
+      place,
+    });
+  }
+  return rules;
 }
 
 /** Names are unique, nodes exist, and nothing flows in a circle. */

@@ -25,6 +25,8 @@ export interface ColumnPlan {
   readonly noted: number | null;
   /** The target generates it, by the source's formula: part of the key, matched and never written. */
   readonly generated?: true;
+  /** SQL over a row of the source that makes the value, in the place of a column. */
+  readonly expression?: string;
 }
 
 /**
@@ -45,6 +47,22 @@ export interface TablePlan extends TableName {
   readonly only: boolean;
   /** Written with ONLY, for the same reason; the target may be partitioned where the source is not, and vice versa. */
   readonly targetOnly: boolean;
+  /** SQL over a row of the source: whether it is carried at all. */
+  readonly where?: string;
+  /** The user's choice as a text to compare with that of the copy on the target; null: the table as it is. */
+  readonly choice: string | null;
+}
+
+/** An entry of `carry` in ibex.yaml. */
+export interface CarryRule extends TableName {
+  /** The columns of the source that travel; null: all of them. */
+  readonly columns: readonly string[] | null;
+  /** SQL over a row of the source, for columns of the target. */
+  readonly select: readonly { readonly column: string; readonly expression: string }[];
+  /** SQL over a row of the source: whether it is carried; null: every row is. */
+  readonly where: string | null;
+  /** Where it stands, for messages. */
+  readonly place: string;
 }
 
 /** `schema.name`, the form in which tables appear in messages, logs and metrics. */

@@ -2,6 +2,7 @@
  * Makes the plan of one table from what both catalogs say. Pure: the form in which each column travels is
  * decided, and tested, here.
  */
+import { choiceText } from './carry.ts';
 import { IbexError } from './errors.ts';
 import { type ColumnPlan, type TablePlan, tableLabel } from './plan.ts';
 import type { CapturedTable, ColumnInfo, TableInfo, TypeInfo } from './table.ts';
@@ -36,11 +37,13 @@ export function planTable(source: CapturedTable, target: TableInfo | undefined):
   }
   const targetColumns = new Map(target.columns.map((column) => [column.name, column]));
   const plans: ColumnPlan[] = [];
+  const carried: ColumnInfo[] = [];
   for (const column of keyFirst(source)) {
     const counterpart = targetColumns.get(column.name);
     if (counterpart === undefined) throw missingColumn(label, column);
     const index = source.noted.indexOf(column.name);
     const inKey = source.mode === 'key' && index >= 0;
+    if (counterpart.generated && column.expression !== undefined) throw generatedThere(label, column);
     if (counterpart.generated && !inKey) continue;
     if (counterpart.generated) requireSameFormula(label, column, counterpart);
     if (index < 0 && source.mode === 'row') throw generatedWithoutKey(label, column);
@@ -52,7 +55,9 @@ export function planTable(source: CapturedTable, target: TableInfo | undefined):
       targetType: counterpart.type.declared,
       same: sameType(column.type, counterpart.type),
       ...(counterpart.generated ? { generated: true } : {}),
+      ...(column.expression === undefined ? {} : { expression: column.expression }),
     });
+    carried.push(column);
   }
   const fault = columnFault(label, plans, target);
   if (fault !== undefined) throw fault;
@@ -65,6 +70,8 @@ export function planTable(source: CapturedTable, target: TableInfo | undefined):
     keyLength: source.mode === 'key' ? source.noted.length : 0,
     only: source.kind === 'r',
     targetOnly: target.kind === 'r',
+    ...(source.rule === undefined || source.rule.where === null ? {} : { where: source.rule.where }),
+    choice: choiceText(source, carried),
   };
 }
 
@@ -130,6 +137,15 @@ function missingColumn(label: string, column: ColumnInfo): IbexError {
   return new IbexError('schema_mismatch', `column ${column.name} of ${label} does not exist on the target`, {
     table: label,
     hint: `On the target: alter table ${label} add column "${column.name}" ${column.type.declared};`,
+  });
+}
+
+/** The `config` error for an expression that the target's own would stand against. */
+export function generatedThere(label: string, column: ColumnInfo): IbexError {
+  const message = `column ${column.name} of ${label} is generated on the target, and an expression is to be carried into it`;
+  return new IbexError('config', message, {
+    table: label,
+    hint: 'Take the expression out of ibex.yaml, or make it a plain column on the target.',
   });
 }
 

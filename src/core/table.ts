@@ -1,5 +1,5 @@
 /** A table as a server's catalogs describe it; `postgres/catalog.ts` reads it, `planner.ts` decides by it. */
-import type { CaptureMode, TableName } from './plan.ts';
+import type { CaptureMode, CarryRule, TableName } from './plan.ts';
 
 /** A type behind any domains. */
 export interface TypeInfo {
@@ -26,6 +26,8 @@ export interface ColumnInfo {
   readonly notNull: boolean;
   /** A row that does not give it gets a value all the same. */
   readonly hasDefault: boolean;
+  /** SQL over a row of the source that makes it, where the user chose so. */
+  readonly expression?: string;
 }
 
 export interface TableInfo extends TableName {
@@ -34,6 +36,8 @@ export interface TableInfo extends TableName {
   readonly kind: string;
   readonly isPartition: boolean;
   readonly columns: readonly ColumnInfo[];
+  /** What the user chose to carry of it; the columns are chosen already. */
+  readonly rule?: CarryRule;
 }
 
 /** A table of the source with what its delta tables note. */

@@ -25,6 +25,7 @@ import { Lease } from './lease.ts';
 import type { IncarnationOptions } from './options.ts';
 import type { Roster } from './roster.ts';
 import type { Sessions } from './sessions.ts';
+import { settleTables } from './settling.ts';
 
 export interface Rooms {
   readonly lease: Lease;
@@ -67,6 +68,7 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
   const start = await startPosition(context, source, target, lease, identity);
   await roster.refresh(source, target);
   await requireDeltas(context, source, target, start);
+  await settleTables(options, roster, source, target, start);
   const applier = new Applier({
     session: apply,
     origin: sync.source.name,
@@ -130,6 +132,8 @@ async function setUp(
     adopt,
     tables: sync.tables,
     exclude: sync.exclude,
+    carry: sync.carry,
+    asked: sync.asked,
   };
   const obstacles = await install(setup, await inspect(setup));
   for (const { error } of obstacles) log.warn({ table: error.table }, `${error.message} (${error.hint})`);

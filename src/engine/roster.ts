@@ -3,9 +3,11 @@
  * target (`ibex.target_table`) and in both catalogs; this is a copy that is read again whenever something moves.
  */
 import { readSyncTables, type SyncTable } from '../apply/state.ts';
+import { carriedTable } from '../capture/trigger/expressions.ts';
 import { type CapturedRecord, readCaptured } from '../capture/trigger/registry.ts';
+import { ruleOf } from '../core/carry.ts';
 import { IbexError } from '../core/errors.ts';
-import { type TablePlan, tableLabel } from '../core/plan.ts';
+import { type CarryRule, type TablePlan, tableLabel } from '../core/plan.ts';
 import { planTable } from '../core/planner.ts';
 import type { Snapshot } from '../core/position.ts';
 import type { TableInfo } from '../core/table.ts';
@@ -21,17 +23,31 @@ export interface RosterTable extends SyncTable {
   readonly forgotten: Snapshot | null;
 }
 
-/** Reads the roster from both sides. */
-export async function readRoster(source: Session, target: Session, sync: string): Promise<RosterTable[]> {
+/** Reads the roster from both sides. `rules` say what is carried of some of the tables. */
+export async function readRoster(
+  source: Session,
+  target: Session,
+  sync: string,
+  rules: readonly CarryRule[],
+): Promise<RosterTable[]> {
   const states = await readSyncTables(target, sync);
   const captured = new Map((await readCaptured(source, sync)).map((table) => [table.relid, table]));
   const counterparts = new Map((await readTables(target, states)).map((table) => [tableLabel(table), table]));
-  return states.map((state) => {
+  const roster: RosterTable[] = [];
+  for (const state of states) {
     const record = captured.get(state.relid);
     const planned =
-      record === undefined ? notCaptured(state) : tryPlan(record, counterparts.get(tableLabel(record)));
-    return { ...state, ...planned, armed: record?.armed ?? false, forgotten: record?.forgotten ?? null };
-  });
+      record === undefined
+        ? notCaptured(state)
+        : tryPlan(
+            // Under either name, lest a table that was renamed travels whole.
+            await carriedTable(source, record, ruleOf(rules, record, state)),
+            counterparts.get(tableLabel(record)),
+          );
+    const { armed, forgotten } = record ?? { armed: false, forgotten: null };
+    roster.push({ ...state, ...planned, armed, forgotten });
+  }
+  return roster;
 }
 
 function notCaptured(state: SyncTable): { plan: null; obstacle: IbexError } {
@@ -41,9 +57,10 @@ function notCaptured(state: SyncTable): { plan: null; obstacle: IbexError } {
 }
 
 function tryPlan(
-  record: CapturedRecord,
+  record: CapturedRecord | IbexError,
   counterpart: TableInfo | undefined,
 ): { plan: TablePlan | null; obstacle: IbexError | null } {
+  if (record instanceof IbexError) return { plan: null, obstacle: record };
   try {
     return { plan: planTable(record, counterpart), obstacle: null };
   } catch (error) {
@@ -56,9 +73,11 @@ function tryPlan(
 export class Roster {
   #tables: readonly RosterTable[] = [];
   readonly #sync: string;
+  readonly #rules: readonly CarryRule[];
 
-  constructor(sync: string) {
+  constructor(sync: string, rules: readonly CarryRule[]) {
     this.#sync = sync;
+    this.#rules = rules;
   }
 
   get tables(): readonly RosterTable[] {
@@ -67,7 +86,7 @@ export class Roster {
 
   /** Reads everything again, catalogs included. */
   async refresh(source: Session, target: Session): Promise<void> {
-    this.#tables = await readRoster(source, target, this.#sync);
+    this.#tables = await readRoster(source, target, this.#sync, this.#rules);
   }
 
   /** Reads the states again; plans only change with `refresh`. */

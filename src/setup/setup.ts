@@ -15,14 +15,14 @@ import {
 import { prepareCapture, tryArm, type Waiting } from '../capture/trigger/arming.ts';
 import { claimIdentity, readCaptured, registerSync, registerTable } from '../capture/trigger/registry.ts';
 import { IbexError } from '../core/errors.ts';
-import { type TableName, tableLabel } from '../core/plan.ts';
+import { type CarryRule, type TableName, tableLabel } from '../core/plan.ts';
 import { identityDifference } from '../core/position.ts';
 import type { TableInfo } from '../core/table.ts';
 import { checkServer, readIdentity, readTables } from '../postgres/catalog.ts';
 import { migrate } from '../postgres/migrate.ts';
 import { ident } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
-import { chooseTables, findObstacles, type Obstacle, type TableChoice } from './tables.ts';
+import { chooseTables, findObstacles, type Obstacle, requireRuled, type TableChoice } from './tables.ts';
 
 export interface SetupOptions extends TableChoice {
   readonly sync: string;
@@ -32,6 +32,10 @@ export interface SetupOptions extends TableChoice {
   readonly replica: boolean;
   /** Take in what the patterns name. Otherwise the tables stay those that the sync has already. */
   readonly adopt: boolean;
+  /** What is carried of some of the tables. */
+  readonly carry: readonly CarryRule[];
+  /** The tables that this one call named: then rules of other tables are none of its business. */
+  readonly asked: TableChoice;
 }
 
 export interface SetupResult {
@@ -60,7 +64,8 @@ export async function inspect(options: SetupOptions): Promise<SetupResult> {
   await requireTemporaryTables(target);
   const known = await readKnown(target, options.sync);
   const tables = options.adopt ? await chooseTables(source, options, known) : await readTables(source, known);
-  return { tables, obstacles: await findObstacles(source, target, tables, options.replica) };
+  requireRuled(options, [...tables, ...known]);
+  return { tables, obstacles: await findObstacles(options, tables) };
 }
 
 async function areSame(source: Session, target: Session): Promise<boolean> {

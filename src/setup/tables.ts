@@ -1,10 +1,12 @@
 /**
  * Which tables a sync takes, and what speaks against each before anything is installed.
  */
+import { carriedTable } from '../capture/trigger/expressions.ts';
+import { ruleOf } from '../core/carry.ts';
 import { IbexError } from '../core/errors.ts';
 import { isExact, matches, type TablePattern } from '../core/patterns.ts';
-import { type TableName, tableLabel } from '../core/plan.ts';
-import { columnFault } from '../core/planner.ts';
+import { type CarryRule, type TableName, tableLabel } from '../core/plan.ts';
+import { columnFault, generatedThere } from '../core/planner.ts';
 import type { TableInfo } from '../core/table.ts';
 import { listTables, readTables } from '../postgres/catalog.ts';
 import { ident, tableIdent } from '../postgres/quote.ts';
@@ -69,6 +71,19 @@ async function nothingMatches(source: Session, pattern: TablePattern): Promise<I
   });
 }
 
+/** Errors: `config` for a rule of a table that the sync does not have: whoever wrote it means to leave something out. */
+export function requireRuled(
+  options: { readonly carry: readonly CarryRule[]; readonly asked: TableChoice },
+  tables: readonly TableName[],
+): void {
+  if (options.asked.tables.length + options.asked.exclude.length > 0) return;
+  const stray = options.carry.find((rule) => !tables.some((table) => tableLabel(table) === tableLabel(rule)));
+  if (stray === undefined) return;
+  throw new IbexError('config', `${stray.place}: ${tableLabel(stray)} is not a table of this sync`, {
+    hint: 'Name a table as the source does, schema.table, upper and lower case included; a partition by its partitioned table.',
+  });
+}
+
 /** What stands in the way of carrying a table, with the table's name in it. */
 export interface Obstacle {
   readonly table: TableInfo;
@@ -93,11 +108,15 @@ const MAY_BE_PARKED = `
  * sides. `replica`: nothing has to be set aside on the target.
  */
 export async function findObstacles(
-  source: Session,
-  target: Session,
+  options: {
+    readonly source: Session;
+    readonly target: Session;
+    readonly replica: boolean;
+    readonly carry: readonly CarryRule[];
+  },
   tables: readonly TableInfo[],
-  replica: boolean,
 ): Promise<Obstacle[]> {
+  const { source, target, replica } = options;
   const counterparts = new Map((await readTables(target, tables)).map((table) => [tableLabel(table), table]));
   const notOwned = await withoutRight(source, tables, `pg_has_role(c.relowner, 'usage')`);
   const notWritable = await withoutRight(
@@ -109,15 +128,18 @@ export async function findObstacles(
   );
   const { role } = await target.row<{ role: string }>('select current_user as role');
   const notParkable = replica ? new Set() : await withoutRight(target, tables, MAY_BE_PARKED);
-  return tables.flatMap((table) => {
+  const obstacles: Obstacle[] = [];
+  for (const table of tables) {
     const label = tableLabel(table);
+    const carried = await carriedTable(source, table, ruleOf(options.carry, table));
     const error =
-      missing(table, counterparts.get(label)) ??
+      (carried instanceof IbexError ? carried : missing(carried, counterparts.get(label))) ??
       (notOwned.has(label) ? ownerNeeded(source, label) : undefined) ??
       (notWritable.has(label) ? writerNeeded(target, table, role) : undefined) ??
       (notParkable.has(label) ? targetOwnerNeeded(target, label) : undefined);
-    return error === undefined ? [] : [{ table, error }];
-  });
+    if (error !== undefined) obstacles.push({ table, error });
+  }
+  return obstacles;
 }
 
 /** The `schema_mismatch` of a table whose target lacks it or one of its columns. */
@@ -139,6 +161,10 @@ export function missing(source: TableInfo, target: TableInfo | undefined): IbexE
   const lost = source.columns.filter((column) => !there.has(column.name));
   if (lost.length === 0) {
     const generated = new Set(target.columns.filter((column) => column.generated).map(({ name }) => name));
+    const made = source.columns.find(
+      ({ name, expression }) => expression !== undefined && generated.has(name),
+    );
+    if (made !== undefined) return generatedThere(label, made);
     return columnFault(
       label,
       source.columns.filter(({ name }) => !generated.has(name)),

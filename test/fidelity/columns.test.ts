@@ -28,7 +28,9 @@ describe.each(MODES)('$mode', ({ replica }) => {
   }
 
   test('columns in another order and columns that only the target has, which keep what they hold', async () => {
-    await pair.source.query('create table t (id int primary key, a text, u int unique deferrable, b numeric)');
+    await pair.source.query(
+      'create table t (id int primary key, a text, u int unique deferrable, b numeric)',
+    );
     await pair.target.query(
       `create table t (plain text, b numeric, given text not null default 'given', u int unique, id int primary key,
                        counted serial not null, a text, numbered int not null generated always as identity (start 100))`,

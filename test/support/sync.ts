@@ -2,7 +2,10 @@
  * Runs the real daemon inside the test process, between a pair of fresh databases, and waits for it the way
  * `ibex wait` does.
  */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pino } from 'pino';
 import { expect } from 'vitest';
 import { loadConfig } from '../../src/config/load.ts';
 import { Daemon } from '../../src/engine/daemon.ts';
@@ -27,23 +30,52 @@ export interface SyncOptions {
   readonly redis?: string;
   readonly tables?: string[];
   readonly until?: Until;
+  /** The section `carry` of the sync in ibex.yaml. */
+  readonly carry?: Record<string, CarryEntry>;
+  /** Takes the lines of the log, from `info` on. */
+  readonly logTo?: (line: string) => void;
+}
+
+export interface CarryEntry {
+  readonly columns?: readonly string[];
+  readonly select?: Readonly<Record<string, string>>;
+  readonly where?: string;
 }
 
 function configOf(databases: Databases, options: SyncOptions) {
+  const { sourceUrl, targetUrl } = databases;
+  const cwd = options.carry === undefined ? tmpdir() : directoryWith(databases, options.carry);
   const flags = {
-    source: databases.sourceUrl,
-    target: databases.targetUrl,
+    ...(options.carry === undefined ? { source: sourceUrl, target: targetUrl } : {}),
     ...(options.redis === undefined ? {} : { redis: options.redis }),
     ...(options.tables === undefined ? {} : { tables: options.tables }),
     logLevel: process.env.TEST_LOG_LEVEL ?? 'error',
     logFormat: 'json',
   };
-  return loadConfig({ flags, env: {}, cwd: tmpdir() });
+  try {
+    return loadConfig({ flags, env: {}, cwd });
+  } finally {
+    if (cwd !== tmpdir()) rmSync(cwd, { recursive: true });
+  }
+}
+
+/** With an ibex.yaml, of which JSON is a kind. */
+function directoryWith({ sourceUrl, targetUrl }: Databases, carry: object): string {
+  const directory = mkdtempSync(join(tmpdir(), 'ibex-carry-'));
+  const file = {
+    nodes: { source: sourceUrl, target: targetUrl },
+    syncs: [{ name: 'main', from: 'source', to: 'target', carry }],
+  };
+  writeFileSync(join(directory, 'ibex.yaml'), JSON.stringify(file, null, 2));
+  return directory;
 }
 
 export function startSync(databases: Databases, options: SyncOptions = {}): RunningSync {
   const config = configOf(databases, options);
-  const log = createLog({ level: config.logLevel, format: config.logFormat });
+  const log =
+    options.logTo === undefined
+      ? createLog({ level: config.logLevel, format: config.logFormat })
+      : pino({ level: 'info' }, { write: options.logTo });
   const stop = new AbortController();
   const daemon = new Daemon({ config, log, until: options.until ?? { kind: 'forever' } });
   const running = daemon.run(stop.signal);

@@ -307,6 +307,32 @@ describe('ibex.yaml', () => {
     expect(texts(load({}, {}).syncs[0]?.exclude)).toEqual(['p.q']);
   });
 
+  it('says what is carried of single tables', () => {
+    write(
+      `nodes: {a: postgres://a, b: postgres://b}\nsyncs:\n  - name: x\n    from: a\n    to: b\n    carry:
+      public.users: {columns: [id, name], select: {email: md5(email)}, where: tenant_id = 4}
+      '"A.b"."c d"': {where: "true -- yes"}\n`,
+    );
+    expect(load({}, {}).syncs[0]?.carry).toEqual([
+      {
+        schema: 'public',
+        name: 'users',
+        columns: ['id', 'name'],
+        select: [{ column: 'email', expression: 'md5(email)' }],
+        where: 'tenant_id = 4',
+        place: 'ibex.yaml line 7, syncs[0].carry.public.users',
+      },
+      {
+        schema: 'A.b',
+        name: 'c d',
+        columns: null,
+        select: [],
+        where: 'true -- yes',
+        place: expect.stringMatching(/line 8/),
+      },
+    ]);
+  });
+
   const nodes =
     'nodes:\n  a: postgres://u:secret@a\n  b: postgres://u:secret@b\n  c: postgres://u:secret@c\n';
   const sync = (name: string, from: string, to: string) => `  - {name: ${name}, from: ${from}, to: ${to}}\n`;
@@ -350,11 +376,39 @@ describe('ibex.yaml', () => {
     ],
     [
       `${nodes}syncs:\n  - name: x\n    from: a\n    to: b\n    tabels: [a.b]\n`,
-      /line 9, syncs\[0\].tabels: not a known key; the keys here are name, from, to, tables, exclude$/,
+      /line 9, syncs\[0\].tabels: not a known key; the keys here are name, from, to, tables, exclude, carry$/,
     ],
     [
       `${nodes}syncs:\n  - {name: x, from: a, to: b, tables: [secret://x.y]}\n`,
       /syncs\[0\].tables: a URL stands/,
+    ],
+    ...(
+      [
+        ['public.users: {}', /carry\.public\.users: must have one of the keys columns, select, where$/],
+        ['public.users: x', /carry\.public\.users: must be a mapping with the keys columns, select, where$/],
+        [
+          'public.users: {wehre: secret}',
+          /carry\.public\.users\.wehre: not a known key; the keys here are columns, select, where$/,
+        ],
+        ['public.users: {where: 1}', /carry\.public\.users\.where: must be SQL, as a text$/],
+        ['public.users: {where: " "}', /carry\.public\.users\.where: must not be empty$/],
+        ['public.users: {columns: id}', /carry\.public\.users\.columns: must be a list of columns$/],
+        ['public.users: {columns: []}', /carry\.public\.users\.columns: must name a column$/],
+        ['public.users: {columns: [1]}', /carry\.public\.users\.columns\[0\]: must be the name of a column$/],
+        ['public.users: {select: [a]}', /carry\.public\.users\.select: must be a mapping of columns to SQL$/],
+        ['public.users: {select: {a: 1}}', /carry\.public\.users\.select\.a: must be SQL, as a text$/],
+        ['users: {where: a}', /carry\.users: users does not name a schema/],
+        ['public.*: {where: a}', /carry\..*: must be one table, schema\.table without wildcards$/],
+        ['"public.a,public.b": {where: a}', /carry\..*: must be one table/],
+        ['"postgres://u:secret@h": {where: a}', /carry\.\(no word\): a URL stands/],
+      ] as const
+    ).map(([entry, message]): [string, RegExp] => [
+      `${nodes}syncs:\n  - name: x\n    from: a\n    to: b\n    carry:\n      ${entry}\n`,
+      new RegExp(`^ibex\\.yaml line 10, syncs\\[0\\]\\.${message.source}`),
+    ]),
+    [
+      `${nodes}syncs:\n  - name: x\n    from: a\n    to: b\n    carry:\n      public.a: {where: a}\n      '"public".a': {where: a}\n`,
+      /line 11, syncs\[0\]\.carry\.\(no word\): the table is there twice$/,
     ],
     [`${nodes}syncs: [x]\n`, /line 5, syncs\[0\]: must be a mapping with the keys name/],
     [`${nodes}syncs:\n${sync('x', 'a', 'a')}`, /line 5, syncs: they form a cycle, a -> a/],

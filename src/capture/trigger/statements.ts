@@ -1,7 +1,7 @@
 /**
  * The SQL that reads deltas and rows on the source; everything that depends on a table's plan is built here.
  */
-import type { ColumnPlan, TablePlan } from '../../core/plan.ts';
+import type { ColumnPlan, TableName, TablePlan } from '../../core/plan.ts';
 import { parseSnapshot, type Snapshot } from '../../core/position.ts';
 import { ident, literal, tableIdent } from '../../postgres/quote.ts';
 
@@ -100,7 +100,7 @@ function readKeys(plan: TablePlan, generations: Generations, from: Snapshot): st
       from (select ${noted}, count(*) as n
               from (${unread(plan, generations, from, `${noted}, op`)}) d
              where op <> 'T' group by ${noted} order by ${noted}) k
-      left join ${plan.only ? 'only ' : ''}${tableIdent(plan)} t on ${join}`;
+      left join ${rowSource(plan, plan, plan.only)} on ${join}`;
 }
 
 /**
@@ -110,12 +110,28 @@ function readKeys(plan: TablePlan, generations: Generations, from: Snapshot): st
 function readRows(plan: TablePlan, generations: Generations, from: Snapshot, truncated: boolean): string {
   if (truncated) {
     const values = plan.columns.map((column) => sent(column)).join(', ');
-    return `select 1::int8, true, ${values} from ${plan.only ? 'only ' : ''}${tableIdent(plan)} t`;
+    return `select 1::int8, true, ${values} from ${rowSource(plan, plan, plan.only)}`;
   }
   const noted = plan.columns.map((column) => `k${column.noted}`).join(', ');
   return `
     select 1::int8, op = 'I', ${noted}
       from (${unread(plan, generations, from, `${noted}, op`)}) d where op <> 'T'`;
+}
+
+/**
+ * The rows of a table, or of one of its partitions, as `t`: the relation itself, or, where the user chose what is
+ * carried, the chosen rows with their columns under the target's names. In there is nothing but the relation, so
+ * that no name of ours comes between an expression and its columns. An end of line ends a comment.
+ */
+export function rowSource(plan: TablePlan, relation: TableName, only: boolean): string {
+  const rows = `${only ? 'only ' : ''}${tableIdent(relation)} t`;
+  if (plan.where === undefined && plan.columns.every((column) => column.expression === undefined))
+    return rows;
+  const columns = plan.columns.map(({ name, expression }) =>
+    expression === undefined ? `t.${ident(name)}` : `(${expression}\n) as ${ident(name)}`,
+  );
+  const where = plan.where === undefined ? '' : ` where (${plan.where}\n)`;
+  return `(select t.tableoid, t.ctid, ${columns.join(', ')} from ${rows}${where}) t`;
 }
 
 /** A column of the table in the form in which it travels. */
