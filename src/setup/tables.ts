@@ -119,6 +119,7 @@ export async function findObstacles(
   const { source, target, replica } = options;
   const counterparts = new Map((await readTables(target, tables)).map((table) => [tableLabel(table), table]));
   const notOwned = await withoutRight(source, tables, `pg_has_role(c.relowner, 'usage')`);
+  const notReadable = await withoutRight(source, tables, `has_table_privilege(c.oid, 'select')`);
   const notWritable = await withoutRight(
     target,
     tables,
@@ -135,6 +136,7 @@ export async function findObstacles(
     const error =
       (carried instanceof IbexError ? carried : missing(carried, counterparts.get(label))) ??
       (notOwned.has(label) ? ownerNeeded(source, label) : undefined) ??
+      (notReadable.has(label) ? readerNeeded(source, table) : undefined) ??
       (notWritable.has(label) ? writerNeeded(target, table, role) : undefined) ??
       (notParkable.has(label) ? targetOwnerNeeded(target, label) : undefined);
     if (error !== undefined) obstacles.push({ table, error });
@@ -204,6 +206,15 @@ function ownerNeeded(source: Session, label: string): IbexError {
       hint: `Connect as the owner of ${label}, or grant that role to yours.`,
     },
   );
+}
+
+/** An owner may have taken the right away from itself. */
+function readerNeeded(source: Session, table: TableName): IbexError {
+  const label = tableLabel(table);
+  return new IbexError('privilege', `${source.server}: the role may not read ${label}`, {
+    table: label,
+    hint: `On the source: grant select on ${tableIdent(table)} to the role that Ibex connects as.`,
+  });
 }
 
 function writerNeeded(target: Session, table: TableName, role: string): IbexError {

@@ -45,8 +45,25 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     when not exists (select from pg_attribute a where a.attrelid = root and a.attnum > 0
                         and not a.attisdropped and a.attgenerated = '')
       then 'it has no column of its own'
+    when c.relnatts > 300 and ibex.too_wide(root)
+      then 'it has no key, and so many columns that its rows do not fit into a delta table'
   end
   from pg_class c where c.oid = root
+$$;
+
+-- Function: ibex.too_wide(root oid) returns boolean
+-- Purpose:  whether a row that is noted whole could exceed the size of a page, so that the application's own
+--           statement would fail: integers and enums are noted wider than they are stored.
+create or replace function ibex.too_wide(root oid) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select count(*) > 1590
+         or (bool_or(a.attlen > 0 and a.attlen <> d.typlen)
+             and sum(case when d.typlen > 0 then greatest(8, d.typlen) else 24 end) > 8000)
+    from ibex.choose_key(root) k
+    cross join unnest(k.types, k.attnums) c(type, attnum)
+    join pg_attribute a on a.attrelid = root and a.attnum = c.attnum
+    join pg_type d on d.oid = c.type::regtype
+   where k.mode = 'row'
 $$;
 
 -- Function: ibex.choose_level(root regclass, mode text) returns text
@@ -56,10 +73,14 @@ $$;
 --           - too little: a child's triggers do not fire for a statement on its parent, and what a subscription
 --             writes fires none at all;
 --           - and cannot be balanced: MERGE moves rows between partitions without their seeing it. A key may
---             be noted twice, a whole row may not.
+--             be noted twice, a whole row may not; and the trigger that sees it for keys comes before generated
+--             columns have their values.
 create or replace function ibex.choose_level(root regclass, mode text) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select case when (c.relkind = 'p' and mode = 'row')
+                or (c.relkind = 'p' and exists (
+                      select from ibex.choose_key(root) k join pg_attribute a on a.attnum = any (k.attnums)
+                       where a.attrelid = root and a.attgenerated <> ''))
                 or (c.relkind = 'r' and exists (select from pg_inherits i where i.inhrelid = root or i.inhparent = root))
                 or exists (select from pg_subscription_rel s join ibex.members(root) m on m = s.srrelid)
               then 'row' else 'statement' end
