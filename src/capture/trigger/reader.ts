@@ -11,6 +11,7 @@ import { concerningTable, IbexError, isKind } from '../../core/errors.ts';
 import { type TablePlan, tableLabel } from '../../core/plan.ts';
 import type { BatchOutcome, BatchQueue, BatchWriter } from '../../core/ports.ts';
 import type { Snapshot, SourceIdentity } from '../../core/position.ts';
+import { serverError } from '../../postgres/errors.ts';
 import type { Session } from '../../postgres/session.ts';
 import { Spool } from '../../queue/spool.ts';
 import { readSnapshot } from './registry.ts';
@@ -172,6 +173,7 @@ export class DeltaReader {
             relid: string;
             captured: string;
             truncates: string;
+            unknown: string;
             oldest: number | null;
           }>(statement);
     const summary = new Map(rows.map((row) => [Number(row.relid), row]));
@@ -179,6 +181,7 @@ export class DeltaReader {
     for (const { plan, floor } of tables.requested) {
       const captured = Number(summary.get(plan.relid)?.captured ?? 0);
       if (captured === 0 && floor === null) continue;
+      if (Number(summary.get(plan.relid)?.unknown ?? 0) > 0) throw unknownKeys(plan);
       const truncates = Number(summary.get(plan.relid)?.truncates ?? 0);
       const truncated = truncates > 0 ? await this.#truncated(plan, tables, floor ?? from) : [];
       batchTables.push({ plan, truncated, captured, ...(floor === null ? {} : { floor }) });
@@ -205,7 +208,7 @@ export class DeltaReader {
       try {
         for await (const bytes of this.#reading.copyOut(statement)) await spool.push({ table: index, bytes });
       } catch (error) {
-        throw concerningTable(error, tableLabel(plan));
+        throw isNoValue(error) ? unknownKeys(plan, error) : concerningTable(error, tableLabel(plan));
       }
     }
     const relids = header.tables.map((table) => table.plan.relid);
@@ -230,6 +233,20 @@ export class DeltaReader {
     // A transactional message is a commit with a transaction id, which flushes the log whatever came before it.
     if (!flushed) await this.#control.run(`select pg_logical_emit_message(true, 'ibex', '')`);
   }
+}
+
+/** Noted keys are not values of their type any more: a label of an enum was renamed, a domain has a new CHECK. */
+function isNoValue(error: unknown): boolean {
+  const state = serverError(error)?.state ?? '';
+  return state.startsWith('22') || state === '23514';
+}
+
+function unknownKeys(plan: TablePlan, cause?: unknown): IbexError {
+  const label = tableLabel(plan);
+  return new IbexError('recopy', `${label} was written while its key was being altered`, {
+    table: label,
+    cause,
+  });
 }
 
 async function pump(spool: Spool, writer: BatchWriter): Promise<void> {

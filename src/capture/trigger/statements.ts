@@ -28,7 +28,10 @@ function unread(
     .join(' union all ');
 }
 
-/** One row: how many unread deltas, how many of them truncates, when the oldest was captured (ms). */
+/**
+ * One row: how many unread deltas, how many of them truncates, how many that cannot tell their keys (see
+ * `ibex.noted_rows`), when the oldest was captured (ms).
+ */
 export function summaryStatement(
   plan: Pick<TablePlan, 'relid'>,
   generations: Generations,
@@ -37,6 +40,7 @@ export function summaryStatement(
   return `
     select ${plan.relid}::int8::text as relid, count(*)::text as captured,
            count(*) filter (where op = 'T')::text as truncates,
+           count(*) filter (where op = '?')::text as unknown,
            extract(epoch from min(at))::float8 * 1000 as oldest
       from (${unread(plan, generations, from, 'op, at')}) d`;
 }

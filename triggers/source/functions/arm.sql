@@ -11,7 +11,7 @@ create or replace function ibex.arm(relation regclass, root oid) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   wanted record;
-  key_changes text;
+  moves text;
 begin
   execute format('lock table only %s in share row exclusive mode', relation);
   for wanted in
@@ -30,13 +30,12 @@ begin
   end loop;
 
   if relation = root and ibex.wants_move(root)
-     and not exists (select from pg_trigger t
-                      where t.tgrelid = root and t.tgname = '~ibex_move_' || root and t.tgenabled = 'A') then
-    select format('(%s) is distinct from (%s)', string_agg(format('old.%I', k), ', '),
-                  string_agg(format('new.%I', k), ', ')) into key_changes
-      from ibex.captured c cross join unnest(c.columns) k where c.relid = root;
-    execute format('create trigger %I before update on %s for each row when (%s) execute function ibex.%I()',
-                   '~ibex_move_' || root, relation, key_changes, 'move_' || root);
+     and not ibex.sees_moves(root) then
+    select format('row(%s)::record operator(pg_catalog.*<>) row(%s)::record',
+                  string_agg(format('old.%I', k), ', '), string_agg(format('new.%I', k), ', ')) into moves
+      from ibex.partition_columns(root) k;
+    execute format('create or replace trigger %I before update on %s for each row when (%s) execute function ibex.%I()',
+                   '~ibex_move_' || root, relation, moves, 'move_' || root);
     execute format('alter table %s enable always trigger %I', relation, '~ibex_move_' || root);
   end if;
 end
@@ -68,4 +67,38 @@ create or replace function ibex.wants_move(root oid) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select r.relkind = 'p' and c.level = 'statement' and current_setting('server_version_num')::int >= 150000
     from ibex.captured c join pg_class r on r.oid = c.relid where c.relid = root
+$$;
+
+-- Function: ibex.sees_moves(root oid) returns boolean
+-- Purpose:  whether the table has its row trigger for moved rows, and that one looks at every column that can move
+--           one: a partition that came later may itself be partitioned, by others.
+create or replace function ibex.sees_moves(root oid) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select exists (
+    select from pg_trigger t
+     where t.tgrelid = root and t.tgname = '~ibex_move_' || root and t.tgenabled = 'A'
+       and not exists (
+             select from ibex.partition_columns(root) k
+              where not exists (select from pg_depend d
+                                  join pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
+                                 where d.classid = 'pg_trigger'::regclass and d.objid = t.oid
+                                   and d.refclassid = 'pg_class'::regclass and d.refobjid = root and a.attname = k)))
+$$;
+
+-- Function: ibex.partition_columns(root oid) returns setof name
+-- Purpose:  the columns that decide in which partition a row lies, at any level. Only when one of them changes can
+--           a row move, and that one changes is seen by its bytes.
+-- Reads:    also pg_depend, where a column in an expression of the partition key depends on its table.
+-- Why:      a trigger that names a column keeps the application from altering its type or dropping it; of these
+--           columns PostgreSQL allows neither anyway.
+create or replace function ibex.partition_columns(root oid) returns setof name
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select distinct a.attname
+    from ibex.members(root) m
+    join pg_partitioned_table p on p.partrelid = m
+    join pg_attribute a on a.attrelid = m and a.attnum > 0
+   where a.attnum = any (p.partattrs::int2[])
+      or exists (select from pg_depend d
+                  where d.classid = 'pg_class'::regclass and d.objid = m and d.objsubid = a.attnum and d.deptype = 'i'
+                    and d.refclassid = 'pg_class'::regclass and d.refobjid = m and d.refobjsubid = 0)
 $$;

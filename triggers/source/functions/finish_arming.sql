@@ -44,8 +44,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                   where not exists (select from pg_trigger t
                                      where t.tgrelid = m.m and t.tgenabled = 'A' and t.tgname = 'ibex_' || w.name || '_' || root))
       or (m.m = root and ibex.wants_move(root)
-          and not exists (select from pg_trigger t
-                           where t.tgrelid = m.m and t.tgenabled = 'A' and t.tgname = '~ibex_move_' || root))
+          and not ibex.sees_moves(root))
 $$;
 
 -- Function: ibex.strays(root oid) returns setof regclass

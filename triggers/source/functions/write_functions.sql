@@ -5,7 +5,7 @@
 -- Locks:    none on the application's table; running statements finish with the body they started with.
 -- Why:      - One function an operation: no `if`, and so no operator that a search_path of the application
 --             could redirect. The bodies run as the owner of `ibex`, whatever the caller's search_path: every
---             name in them is qualified, or a transition table.
+--             name in them is qualified, or a transition table, or a column of one.
 --           - UPDATE notes the new keys, and those old keys that no new row has (keys that changed). The
 --             anti-join writes half of what `union all` would.
 --           - move_ is for MERGE, which moves rows between partitions without any statement trigger seeing it.
@@ -14,64 +14,87 @@ create or replace function ibex.write_functions(root oid) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   captured ibex.captured;
-  delta text;
-  noted text;
-  from_new text := ' from n';
-  from_old text := ' from o';
-  unless_same text := ' from o where not exists (select from n where (%s) operator(pg_catalog.=) (%s))';
-  n text := 'n';
-  o text := 'o';
+  into_delta text;
+  n text;
+  o text;
 begin
   select * into strict captured from ibex.captured c where c.relid = root;
-  if captured.level = 'row' then
-    from_new := '';
-    from_old := '';
-    unless_same := ' where not (%s) operator(pg_catalog.=) (%s)';
-    n := 'new';
-    o := 'old';
-  end if;
-  delta := format('ibex.delta_%s_%s', root, captured.generation);
-  select string_agg(format('k%s', c.ord), ', ' order by c.ord) into noted
-    from generate_subscripts(captured.columns, 1) c(ord);
+  perform ibex.write_notes(captured.types);
+  into_delta := format('insert into ibex.delta_%s_%s (%s, op) ', root, captured.generation, ibex.noted_names(captured, ''));
+  n := case captured.level when 'row' then '(select new.*) n' else 'n' end;
+  o := case captured.level when 'row' then '(select old.*) o' else 'o' end;
 
-  n := ibex.noted_values(captured, n);
-  o := ibex.noted_values(captured, o);
-
-  perform ibex.write_function(format('insert_%s', root), format(
-    'insert into %s (%s, op) select %s, ''I''%s', delta, noted, n, from_new), 'null');
-  perform ibex.write_function(format('delete_%s', root), format(
-    'insert into %s (%s, op) select %s, ''D''%s', delta, noted, o, from_old), 'null');
+  perform ibex.write_function(format('insert_%s', root), into_delta || ibex.noted_rows(captured, n, 'I'), 'null');
+  perform ibex.write_function(format('delete_%s', root), into_delta || ibex.noted_rows(captured, o, 'D'), 'null');
   perform ibex.write_function(format('truncate_%s', root), format(
-    'insert into %s (op, relation) values (''T'', tg_relid)', delta), 'null');
+    'insert into ibex.delta_%s_%s (op, relation) values (''T'', tg_relid)', root, captured.generation), 'null');
   if captured.mode = 'row' then
-    perform ibex.write_function(format('update_%s', root), format(
-      'insert into %s (%s, op) select %s, ''I''%s union all select %s, ''D''%s',
-      delta, noted, n, from_new, o, from_old), 'null');
+    perform ibex.write_function(format('update_%s', root), into_delta
+      || ibex.noted_rows(captured, n, 'I') || ' union all ' || ibex.noted_rows(captured, o, 'D'), 'null');
   else
-    perform ibex.write_function(format('update_%s', root), format(
-      'insert into %s (%s, op) select %s, ''U''%s union all select %s, ''U''%s',
-      delta, noted, n, from_new, o, format(unless_same, n, o)), 'null');
-    perform ibex.write_function(format('move_%s', root), format(
-      'insert into %s (%s, op) values (%s, ''U''), (%s, ''U'')',
-      delta, noted, ibex.noted_values(captured, 'old'), ibex.noted_values(captured, 'new')), 'new');
+    perform ibex.write_function(format('update_%s', root), into_delta
+      || ibex.noted_rows(captured, n, 'U') || ' union all ' || ibex.noted_rows(captured, o, 'U')
+      || format(' where not exists (select from %s where (%s) operator(pg_catalog.=) (%s))',
+                n, ibex.noted_values(captured), ibex.noted_names(captured, 'c.ibex_')), 'null');
+    perform ibex.write_function(format('move_%s', root), into_delta
+      || ibex.noted_rows(captured, '(select old.*) o', 'U') || ' union all '
+      || ibex.noted_rows(captured, '(select new.*) n', 'U'), 'new');
   end if;
 end
 $$;
 
 -- Function: ibex.write_function(name text, statement text, result text) returns void
--- Purpose:  creates or replaces one trigger function of one statement.
+-- Purpose:  creates or replaces one trigger function of one statement. A column may have the name of a variable
+--           that every trigger function has, such as tg_op.
 create or replace function ibex.write_function(name text, statement text, result text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   execute format('create or replace function ibex.%I() returns trigger language plpgsql security definer as %L',
-                 name, format('begin %s; return %s; end', statement, result));
+                 name, format(E'#variable_conflict use_column\nbegin %s; return %s; end', statement, result));
 end
 $$;
 
--- Function: ibex.noted_values(captured ibex.captured, alias text) returns text
--- Purpose:  the select list that turns a row of the table into the columns k1 .. kn of its delta tables.
-create or replace function ibex.noted_values(captured ibex.captured, alias text) returns text
+-- Function: ibex.noted_rows(captured ibex.captured, rows text, op text) returns text
+-- Purpose:  the query that makes deltas of rows of the table: k1 .. kn, op. Where the table is not any more what
+--           was captured, op is `?`: something changed there, and nobody can tell which rows.
+-- Why:      DDL of the application comes before we know of it, in its own transaction even, and must not make its
+--           writes fail. A name that the rows lack is found in `v` instead, which has one row of nulls, and
+--           ibex.note_ takes any type. The planner removes both: what is executed is the scan of `rows`.
+--           A key has no null, so one says that something is amiss; a whole row is known by its columns' types.
+create or replace function ibex.noted_rows(captured ibex.captured, rows text, op text) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select format(
+           'select %s, case when %s then %L::pg_catalog."char" else ''?''::pg_catalog."char" end '
+           'from (values (%s)) v(%s) cross join lateral (select %s from %s) c',
+           ibex.noted_names(captured, 'c.ibex_'),
+           case captured.mode
+             when 'key' then string_agg(format('c.ibex_k%s is not null', c.ord), ' and ' order by c.ord)
+             else format('(select %s from %s limit 1)',
+                         string_agg(format('pg_catalog.pg_typeof(%I) operator(pg_catalog.=) %s::pg_catalog.oid', c.name,
+                                           coalesce(a.atttypid, 0)), ' and ' order by c.ord), rows)
+           end,
+           op,
+           string_agg('null::' || case when captured.mode = 'key' then c.type
+                                       when a.atttypid = 'bool'::regtype then 'pg_catalog.int4'
+                                       else 'pg_catalog.bool' end, ', ' order by c.ord),
+           string_agg(quote_ident(c.name), ', ' order by c.ord),
+           string_agg(format('%s as ibex_k%s', ibex.noted_value(c.name, c.type), c.ord), ', ' order by c.ord),
+           rows)
+    from unnest(captured.columns, captured.types, captured.attnums) with ordinality c(name, type, attnum, ord)
+    left join pg_attribute a on a.attrelid = captured.relid and a.attnum = c.attnum and not a.attisdropped
+$$;
+
+-- Function: ibex.noted_names(captured ibex.captured, prefix text) returns text
+-- Purpose:  the list of the columns k1 .. kn.
+create or replace function ibex.noted_names(captured ibex.captured, prefix text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
-  select string_agg(format('%s.%I::%s', alias, c.name, c.type), ', ' order by c.ord)
+  select string_agg(format('%sk%s', prefix, c.ord), ', ' order by c.ord) from generate_subscripts(captured.columns, 1) c(ord)
+$$;
+
+-- Function: ibex.noted_values(captured ibex.captured) returns text
+-- Purpose:  the list of what a row of the table has for k1 .. kn.
+create or replace function ibex.noted_values(captured ibex.captured) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select string_agg(ibex.noted_value(c.name, c.type), ', ' order by c.ord)
     from unnest(captured.columns, captured.types) with ordinality c(name, type, ord)
 $$;
