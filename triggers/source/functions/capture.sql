@@ -89,8 +89,9 @@ $$;
 
 -- Function: ibex.follow_shape(root oid) returns boolean
 -- Purpose:  after DDL: true when the table still has the key that its delta tables note, and its triggers see
---           what they have to see. Renamed columns are
---           followed at once, by new trigger functions: until then every write of the application fails.
+--           what they have to see. Renamed columns are followed at once, by new trigger functions: until then they
+--           note that something changed, and not what. A name that has gone over to another column is not followed:
+--           it may have been noted for the key.
 -- Writes:   ibex.captured, the trigger functions. Locks: none on the application's table.
 create or replace function ibex.follow_shape(root oid) returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -101,7 +102,9 @@ begin
   select * into strict known from ibex.captured c where c.relid = root for update;
   select * into strict chosen from ibex.choose_key(root);
   if (known.mode, known.types, known.attnums) is distinct from (chosen.mode, chosen.types, chosen.attnums)
-     or (known.level = 'statement' and ibex.choose_level(root, known.mode) = 'row') then
+     or (known.level = 'statement' and ibex.choose_level(root, known.mode) = 'row')
+     or exists (select from unnest(known.columns, known.attnums) k(name, attnum)
+                  join pg_attribute a on a.attrelid = root and a.attname = k.name and a.attnum <> k.attnum) then
     return false;
   end if;
   if known.columns is distinct from chosen.columns then
