@@ -104,7 +104,7 @@ async function emptyPartition(
   leaf: TruncatedRelation,
   referenced: boolean,
 ): Promise<void> {
-  const comparable = plan.columns.slice(0, plan.keyLength).every((column) => column.same);
+  const comparable = sql.keyIsComparable(plan);
   const { same } = await session.row<{ same: boolean }>(sql.IS_SAME_PARTITION, [
     tableIdent(plan),
     tableIdent(leaf),

@@ -225,6 +225,7 @@ export async function requestCopy(
 ) {
   await session.transaction('', async () => {
     await session.run('delete from ibex.chunk where sync = $1 and relid = $2', [sync, relid]);
+    await session.run('delete from ibex.part where sync = $1 and relid = $2', [sync, relid]);
     await session.run(
       `update ibex.target_table
           set state = 'pending', replace = $3, floor = null, reason = $4, copied = 0, changed_at = clock_timestamp()

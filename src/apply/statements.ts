@@ -164,6 +164,11 @@ export const IS_SAME_PARTITION = `
      where p.relid = to_regclass($2)
        and regexp_replace(pg_get_partition_constraintdef(p.relid), 'satisfies_hash_partition\\(''\\d+''::oid', 'hash(', 'g') = $3) as same`;
 
+/** A condition on the key means the same on both sides. */
+export function keyIsComparable(plan: TablePlan): boolean {
+  return plan.columns.slice(0, plan.keyLength).every((column) => column.same);
+}
+
 /** Removes the rows of one region: `predicate` is a partition constraint of the source, columns by name. */
 export function deleteRegion(plan: TablePlan, predicate: string): string {
   return `delete from ${fromTable(plan)} where ${predicate}`;

@@ -16,7 +16,7 @@ import { type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
 import { serverError } from '../postgres/errors.ts';
 import { tableIdent } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
-import { planChunks } from './chunks.ts';
+import { type ChunkPlan, planChunks, wholeChunk } from './chunks.ts';
 import {
   type Chunk,
   type CopyKey,
@@ -24,12 +24,16 @@ import {
   finishCopy,
   lockChunk,
   readChunks,
+  readParts,
+  replanRelation,
   setCopyFloor,
   startCopy,
+  startParts,
 } from './progress.ts';
 import * as sql from './statements.ts';
 
 const UNIQUE_VIOLATION = '23505';
+const IN_THE_WAY = [UNIQUE_VIOLATION, '23P01'];
 
 export interface CopyOptions {
   readonly source: Session;
@@ -56,37 +60,95 @@ async function copyChunks(options: CopyOptions, plan: TablePlan, state: SyncTabl
   const { key, target, signal } = options;
   if (!options.replica) await parkForeignKeys(target, key.sync, [plan]);
   if (state.state === 'pending') await start(options, plan, state.replace);
-  let chunks = await readChunks(target, key);
   let direct = true;
-  while (chunks.some((chunk) => chunk.rows === null)) {
-    const chunk = chunks.find((candidate) => candidate.rows === null) as Chunk;
-    signal.throwIfAborted();
-    const outcome = await copyChunk(options, plan, chunk, direct);
-    if (outcome === 'in the way') direct = false;
-    if (outcome === 'moved') await start(options, plan, false);
-    chunks = await readChunks(target, key);
-  }
-  await target.run(`analyze ${tableIdent(plan)}`);
-  await finishCopy(target, key);
+  do {
+    await takeUpParts(options, plan);
+    let chunks = await readChunks(target, key);
+    while (chunks.some((chunk) => chunk.rows === null)) {
+      const chunk = chunks.find((candidate) => candidate.rows === null) as Chunk;
+      signal.throwIfAborted();
+      const outcome = await copyChunk(options, plan, chunk, direct && !chunk.part);
+      if (outcome === 'in the way') direct = false;
+      if (outcome === 'moved') await replan(options, plan, chunk);
+      chunks = await readChunks(target, key);
+    }
+    if (!chunks.every((chunk) => chunk.part)) await target.run(`analyze ${tableIdent(plan)}`);
+  } while (!(await finishCopy(target, key)));
 }
 
 async function start(options: CopyOptions, plan: TablePlan, replace: boolean): Promise<void> {
   const { source, target, key } = options;
   const floor = await setFloor(source, key.sync, plan.relid);
-  const heaps = await source.rows<Record<'relation' | 'filenode' | 'blocks', string>>(sql.READ_HEAPS, [
-    plan.relid,
-  ]);
-  const chunks = planChunks(
-    heaps.map(({ relation, filenode, blocks }) => ({
-      relation: Number(relation),
-      filenode: Number(filenode),
-      blocks: Number(blocks),
-    })),
-    plan.mode === 'key' && source.version >= 140_000,
-  );
+  // Without a key all rows have to come from one snapshot, whatever partition they are in.
+  const chunks =
+    plan.mode === 'row' && !plan.only
+      ? [wholeChunk(plan.relid, null, false)]
+      : await planRelation(options, plan, null, false);
   await startCopy(target, key, { floor, choice: plan.choice }, chunks, async () => {
+    await target.run(merge.markOrigin(options.origin));
     if (replace) await target.run(`delete from ${merge.fromTable(plan)}`);
     else if (plan.mode === 'row') await requireEmpty(target, plan);
+  });
+}
+
+/** The chunks of one relation of the table, or of all of them. */
+async function planRelation(
+  { source }: CopyOptions,
+  plan: TablePlan,
+  relation: number | null,
+  part: boolean,
+): Promise<ChunkPlan[]> {
+  const heaps = await source.rows<Record<'relation' | 'filenode' | 'blocks', string>>(sql.READ_HEAPS, [
+    plan.relid,
+    relation,
+  ]);
+  return planChunks(
+    heaps.map((heap) => ({
+      relation: Number(heap.relation),
+      filenode: Number(heap.filenode),
+      blocks: Number(heap.blocks),
+    })),
+    plan.mode === 'key' && source.version >= 140_000,
+    part,
+  );
+}
+
+async function replan(options: CopyOptions, plan: TablePlan, { relation, part }: Chunk): Promise<void> {
+  if (plan.mode === 'row') return start(options, plan, false);
+  await replanRelation(
+    options.target,
+    options.key,
+    relation,
+    await planRelation(options, plan, relation, part),
+  );
+}
+
+/**
+ * Partitions came or went, and what they leave to do was asked for: the rows of the regions are removed, and what
+ * the source has there now is copied. Partitions are copied from what is known of them as they were armed.
+ * Errors: `recopy` where a region of the source is none that the target could tell.
+ */
+async function takeUpParts(options: CopyOptions, plan: TablePlan): Promise<void> {
+  const { source, target, key } = options;
+  const parts = await readParts(target, key);
+  if (parts.length === 0) return;
+  const regions = parts.flatMap(({ predicate }) => (predicate === null ? [] : [predicate]));
+  if (regions.length > 0 && !merge.keyIsComparable(plan)) {
+    throw new IbexError('recopy', `the keys of ${tableLabel(plan)} have other types on the target`, {
+      table: tableLabel(plan),
+    });
+  }
+  const chunks: ChunkPlan[] = [];
+  for (const { relation, predicate } of parts) {
+    if (relation === null) chunks.push(wholeChunk(plan.relid, predicate, true));
+    else chunks.push(...(await planRelation(options, plan, relation, true)));
+  }
+  const members = (await source.rows<{ relation: string }>(sql.READ_MEMBERS, [plan.relid])).map((row) =>
+    Number(row.relation),
+  );
+  await startParts(target, key, members, chunks, async () => {
+    await target.run(merge.markOrigin(options.origin));
+    for (const region of regions) await target.run(merge.deleteRegion(plan, region));
   });
 }
 
@@ -122,7 +184,7 @@ async function copyChunk(
   try {
     return await source.transaction('isolation level repeatable read read only', async () => {
       // The lock comes before the snapshot: to an older snapshot a rewritten table reads empty.
-      await source.run(sql.lockRelation(relation));
+      await source.run(sql.lockRelation(relation, chunk));
       const [now] = await source.rows<{ filenode: string; snapshot: string }>(sql.READ_RELATION, [
         chunk.relation,
       ]);
@@ -130,9 +192,22 @@ async function copyChunk(
       return writeChunk(options, plan, chunk, { ...relation, snapshot: now.snapshot }, direct);
     });
   } catch (error) {
-    if (direct && serverError(error)?.state === UNIQUE_VIOLATION && plan.mode === 'key') return 'in the way';
+    const state = serverError(error)?.state ?? '';
+    if (direct && state === UNIQUE_VIOLATION && plan.mode === 'key') return 'in the way';
+    if (chunk.part && IN_THE_WAY.includes(state)) throw needsWhole(plan, error);
     throw error;
   }
+}
+
+/**
+ * A row of a part that has to wait for another one to make room would be lost: what came with a partition is in no
+ * delta that could bring it back later. In a copy of the whole table no old row is in the way.
+ */
+function needsWhole(plan: TablePlan, cause: unknown): IbexError {
+  return new IbexError('recopy', `rows of ${tableLabel(plan)} on the target are in the way of a partition`, {
+    table: tableLabel(plan),
+    cause,
+  });
 }
 
 async function writeChunk(
@@ -148,12 +223,19 @@ async function writeChunk(
     if (!(await lockChunk(target, key, chunk.n))) return 'gone';
     const rows = direct
       ? await pipe(options, sql.readDirect(plan, relation, chunk), sql.writeDirect(plan))
-      : await mergeChunk(options, plan, sql.readStaged(plan, relation, chunk));
+      : await mergeChunk(options, plan, sql.readStaged(plan, relation, chunk), chunk.part);
+    if (chunk.filenode === 0) await requireKnownPartitions(options.source, plan);
     if (plan.mode === 'row') await setCopyFloor(target, key, relation.snapshot);
     await finishChunk(target, key, chunk.n, rows);
     options.onRows(rows);
     return 'copied';
   });
+}
+
+async function requireKnownPartitions(source: Session, plan: TablePlan): Promise<void> {
+  const { known } = await source.row<{ known: boolean }>(sql.PARTITIONS_ARE_KNOWN, [plan.relid]);
+  if (known) return;
+  throw new IbexError('source_moved', `partitions of ${tableLabel(plan)} changed while it was copied`);
 }
 
 async function pipe({ source, target, signal }: CopyOptions, read: string, write: string): Promise<number> {
@@ -176,7 +258,12 @@ async function pipe({ source, target, signal }: CopyOptions, read: string, write
 }
 
 /** The chunk beside rows that are there already: what is missing is inserted, what differs is brought in line. */
-async function mergeChunk(options: CopyOptions, plan: TablePlan, read: string): Promise<number> {
+async function mergeChunk(
+  options: CopyOptions,
+  plan: TablePlan,
+  read: string,
+  part: boolean,
+): Promise<number> {
   const { target } = options;
   const facts = await readFacts(target, plan, tableIdent(plan));
   if (facts === undefined)
@@ -186,7 +273,7 @@ async function mergeChunk(options: CopyOptions, plan: TablePlan, read: string): 
   const rows = await pipe(options, read, merge.loadStage(plan));
   await bringInLine(target, plan, facts);
   await target.run(
-    facts.takesOnConflict ? merge.insertUnlessThere(plan, facts) : merge.insertMissing(plan, facts),
+    facts.takesOnConflict && !part ? merge.insertUnlessThere(plan, facts) : merge.insertMissing(plan, facts),
   );
   await target.run(`drop table ${merge.stageName(plan)}`);
   return rows;

@@ -1,13 +1,20 @@
-/** The progress of copies, kept in the target: states of `ibex.target_table` and rows of `ibex.chunk`. */
-import { requireEpoch } from '../apply/state.ts';
+/** The progress of copies, kept in the target: states of `ibex.target_table`, rows of `ibex.part` and `ibex.chunk`. */
+import { lockCheckpoint, lockSyncTables, requireEpoch } from '../apply/state.ts';
 import { IbexError } from '../core/errors.ts';
 import type { Snapshot } from '../core/position.ts';
 import type { Session } from '../postgres/session.ts';
 import type { ChunkPlan } from './chunks.ts';
 
 export interface Chunk extends ChunkPlan {
+  readonly n: number;
   /** Null until it is copied. */
   readonly rows: number | null;
+}
+
+/** A part of a table that is to be copied by itself, see `ibex.part`. */
+export interface Part {
+  readonly relation: number | null;
+  readonly predicate: string | null;
 }
 
 /** Names the sync, the holder's epoch and the table whose copy is meant. */
@@ -19,9 +26,13 @@ export interface CopyKey {
 
 export async function readChunks(target: Session, { sync, relid }: CopyKey): Promise<Chunk[]> {
   const rows = await target.rows<
-    Record<'relation' | 'filenode' | 'first' | 'last' | 'rows', string | null> & { n: number }
+    Record<'relation' | 'filenode' | 'first' | 'last' | 'rows' | 'predicate', string | null> & {
+      n: number;
+      part: boolean;
+    }
   >(
-    `select n, relation::text, filenode::text, first_block::text as first, last_block::text as last, rows::text
+    `select n, relation::text, filenode::text, first_block::text as first, last_block::text as last, rows::text,
+            predicate, part
        from ibex.chunk where sync = $1 and relid = $2 order by n`,
     [sync, relid],
   );
@@ -32,6 +43,8 @@ export async function readChunks(target: Session, { sync, relid }: CopyKey): Pro
     firstBlock: Number(row.first),
     lastBlock: row.last === null ? null : Number(row.last),
     rows: row.rows === null ? null : Number(row.rows),
+    predicate: row.predicate,
+    part: row.part,
   }));
 }
 
@@ -47,17 +60,118 @@ export async function startCopy(
     await requireEpoch(target, sync, epoch);
     await also();
     await target.run('delete from ibex.chunk where sync = $1 and relid = $2', [sync, relid]);
-    await target.run(
-      `insert into ibex.chunk (sync, relid, n, relation, filenode, first_block, last_block)
-       select $1, $2, c.n, c.relation, c.filenode, c."firstBlock", c."lastBlock"
-         from json_to_recordset($3) c(n int4, relation int8, filenode int8, "firstBlock" int8, "lastBlock" int8)`,
-      [sync, relid, JSON.stringify(chunks)],
-    );
+    await target.run('delete from ibex.part where sync = $1 and relid = $2', [sync, relid]);
+    await addChunks(target, sync, relid, chunks);
     await move(target, { sync, epoch, relid }, ['pending', 'copying'], 'copying', floor);
     await target.run(
       'update ibex.target_table set copied = 0, replace = false, choice = $3 where sync = $1 and relid = $2',
       [sync, relid, choice],
     );
+  });
+}
+
+async function addChunks(
+  target: Session,
+  sync: string,
+  relid: number,
+  chunks: readonly ChunkPlan[],
+): Promise<void> {
+  await target.run(
+    `insert into ibex.chunk (sync, relid, n, relation, filenode, first_block, last_block, predicate, part)
+     select $1, $2, last.n + c.n, c.relation, c.filenode, c."firstBlock", c."lastBlock", c.predicate, c.part
+       from (select coalesce(max(n), 0) as n from ibex.chunk where sync = $1 and relid = $2) last
+      cross join json_to_recordset($3) c(n int4, relation int8, filenode int8, "firstBlock" int8, "lastBlock" int8,
+                                         predicate text, part bool)`,
+    [sync, relid, JSON.stringify(chunks.map((chunk, i) => ({ ...chunk, n: i + 1 })))],
+  );
+}
+
+/**
+ * Asks for parts of a table to be copied. A table in step leaves the lane for it: its lower bound is the checkpoint,
+ * since what changed before is on the target. One that has a lower bound keeps it; one that is to be copied whole
+ * has these parts in that copy.
+ */
+export async function requestParts(
+  target: Session,
+  sync: string,
+  relid: number,
+  parts: readonly Part[],
+): Promise<void> {
+  await target.transaction('', async () => {
+    const { position } = await lockCheckpoint(target, sync);
+    const [table] = await lockSyncTables(target, sync, [relid]);
+    if (table === undefined || table.state === 'pending') return;
+    if (table.state !== 'copying') {
+      await target.run('delete from ibex.chunk where sync = $1 and relid = $2', [sync, relid]);
+      await target.run(
+        `update ibex.target_table
+            set state = 'copying', floor = coalesce(floor, $3), reason = null, changed_at = clock_timestamp()
+          where sync = $1 and relid = $2`,
+        [sync, relid, position],
+      );
+    }
+    await target.run(
+      `insert into ibex.part (sync, relid, relation, predicate)
+       select $1, $2, p.relation, p.predicate from json_to_recordset($3) p(relation int8, predicate text)`,
+      [sync, relid, JSON.stringify(parts)],
+    );
+  });
+}
+
+export async function readParts(target: Session, { sync, relid }: CopyKey): Promise<Part[]> {
+  const rows = await target.rows<{ relation: string | null; predicate: string | null }>(
+    'select relation::text, predicate from ibex.part where sync = $1 and relid = $2 order by n',
+    [sync, relid],
+  );
+  return rows.map(({ relation, predicate }) => ({
+    relation: relation === null ? null : Number(relation),
+    predicate,
+  }));
+}
+
+/**
+ * Turns the parts that were asked for into chunks, with whatever `also` does, in one transaction. Chunks of relations
+ * that are no `members` of the table any more are dropped.
+ */
+export async function startParts(
+  target: Session,
+  key: CopyKey,
+  members: readonly number[],
+  chunks: readonly ChunkPlan[],
+  also: () => Promise<void>,
+): Promise<void> {
+  await target.transaction('', async () => {
+    await requireEpoch(target, key.sync, key.epoch);
+    if (!(await isCopying(target, key))) return;
+    await also();
+    await target.run('delete from ibex.part where sync = $1 and relid = $2', [key.sync, key.relid]);
+    await target.run(
+      'delete from ibex.chunk where sync = $1 and relid = $2 and relation <> all ($3::int8[])',
+      [key.sync, key.relid, members],
+    );
+    await addChunks(target, key.sync, key.relid, chunks);
+  });
+}
+
+/** Plans the chunks of one relation anew: its rows have moved to another file. */
+export async function replanRelation(
+  target: Session,
+  key: CopyKey,
+  relation: number,
+  chunks: readonly ChunkPlan[],
+): Promise<void> {
+  await target.transaction('', async () => {
+    await requireEpoch(target, key.sync, key.epoch);
+    if (!(await isCopying(target, key))) return;
+    await target.run(
+      `with gone as (
+         delete from ibex.chunk where sync = $1 and relid = $2 and relation = $3 and predicate is null returning rows
+       )
+       update ibex.target_table set copied = copied - (select coalesce(sum(rows), 0) from gone)
+        where sync = $1 and relid = $2`,
+      [key.sync, key.relid, relation],
+    );
+    await addChunks(target, key.sync, key.relid, chunks);
   });
 }
 
@@ -111,12 +225,24 @@ export async function setCopyFloor(
   ]);
 }
 
-/** All chunks are in: the next batch takes the table from its lower bound on. */
-export async function finishCopy(target: Session, key: CopyKey): Promise<void> {
-  await target.transaction('', async () => {
+/**
+ * All chunks are in: the next batch takes the table from its lower bound on. False when parts came meanwhile. A copy
+ * that was called off, since all of it has to start anew, has come to its end too.
+ */
+export async function finishCopy(target: Session, key: CopyKey): Promise<boolean> {
+  return target.transaction('', async () => {
     await requireEpoch(target, key.sync, key.epoch);
+    if (!(await isCopying(target, key))) return true;
+    if ((await readParts(target, key)).length > 0) return false;
     await move(target, key, ['copying'], 'joining', null);
+    return true;
   });
+}
+
+/** Locks the table's row until the transaction ends: false when its copy was called off. */
+async function isCopying(target: Session, { sync, relid }: CopyKey): Promise<boolean> {
+  const [table] = await lockSyncTables(target, sync, [relid]);
+  return table?.state === 'copying';
 }
 
 async function move(

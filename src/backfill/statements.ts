@@ -4,23 +4,44 @@ import type { ColumnPlan, TableName, TablePlan } from '../core/plan.ts';
 import { ident, tableIdent } from '../postgres/quote.ts';
 import type { ChunkPlan } from './chunks.ts';
 
-/** The relations of a table that hold rows, with their files and sizes now. */
+/**
+ * The relations of a table that hold rows, with their files and sizes now. Of partitions those that were there when
+ * it was armed: one that came since is a part of its own once it is noticed, also if it is gone again by then.
+ */
 export const READ_HEAPS = `
   select c.oid::int8::text as relation, pg_relation_filenode(c.oid)::int8::text as filenode,
          (pg_relation_size(c.oid) / current_setting('block_size')::int8)::text as blocks
-    from ibex.members($1) m join pg_class c on c.oid = m where c.relkind = 'r' order by c.oid`;
+    from (select $1::oid as oid
+          union all
+          select l::oid from ibex.captured k cross join jsonb_object_keys(k.leaves) l where k.relid = $1) m
+    join pg_class c on c.oid = m.oid
+   where c.relkind = 'r' and ($2::oid is null or c.oid = $2) order by c.oid`;
+
+/** The relations that belong to a table now. */
+export const READ_MEMBERS = `select m::int8::text as relation from ibex.members($1) m`;
+
+/** Whether the partitions of a table are those that are known. Asked after a read, whose lock keeps them from leaving. */
+export const PARTITIONS_ARE_KNOWN = `
+  select coalesce((select array_agg(m order by m) from ibex.members($1) m join pg_class c on c.oid = m where c.relkind <> 'p'), '{}')
+       = coalesce((select array_agg(l::oid order by l::oid) from ibex.captured k cross join jsonb_object_keys(k.leaves) l
+                    where k.relid = $1), '{}') as known`;
 
 export const RELATION_NAME = `
   select n.nspname as schema, c.relname as name
     from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1`;
 
-export function lockRelation(relation: TableName): string {
-  return `lock table only ${tableIdent(relation)} in access share mode`;
+/** A table without a file is a partitioned one: with all its partitions. */
+export function lockRelation(relation: TableName, chunk: ChunkPlan): string {
+  return `lock table ${only(chunk)}${tableIdent(relation)} in access share mode`;
+}
+
+function only(chunk: ChunkPlan): string {
+  return chunk.filenode === 0 ? '' : 'only ';
 }
 
 /** The file that a relation has now, and the snapshot in which its rows are read. */
 export const READ_RELATION = `
-  select pg_relation_filenode(c.oid)::int8::text as filenode, txid_current_snapshot()::text as snapshot
+  select coalesce(pg_relation_filenode(c.oid), 0)::int8::text as filenode, txid_current_snapshot()::text as snapshot
     from pg_class c where c.oid = $1`;
 
 /** Binary where every column is the same built-in type on both sides, otherwise text, which always fits. */
@@ -57,6 +78,7 @@ function fromChunk(plan: TablePlan, relation: TableName, chunk: ChunkPlan): stri
   const bounds = [
     chunk.firstBlock === 0 ? '' : `t.ctid >= '(${chunk.firstBlock},0)'::tid`,
     chunk.lastBlock === null ? '' : `t.ctid < '(${chunk.lastBlock},0)'::tid`,
+    chunk.predicate ?? '',
   ].filter((bound) => bound !== '');
-  return `from ${rowSource(plan, relation, true)}${bounds.length === 0 ? '' : ` where ${bounds.join(' and ')}`}`;
+  return `from ${rowSource(plan, relation, chunk.filenode !== 0)}${bounds.length === 0 ? '' : ` where ${bounds.join(' and ')}`}`;
 }

@@ -3,7 +3,7 @@
  * that cannot be copied waits with its reason, and the next one goes on.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { setReason } from '../apply/state.ts';
+import { requestCopy, setReason } from '../apply/state.ts';
 import { copyTable } from '../backfill/copier.ts';
 import { IbexError } from '../core/errors.ts';
 import { type TablePlan, tableLabel } from '../core/plan.ts';
@@ -65,6 +65,11 @@ export class Copying {
     } catch (error) {
       if (signal.aborted || !(error instanceof IbexError)) throw error;
       if (error.table === undefined && error.kind !== 'lock') throw error;
+      if (error.kind === 'recopy') {
+        log.warn({ table: label }, `${error.message} (${error.hint})`);
+        await requestCopy(copyTarget, sync.name, table.relid, true, null);
+        return;
+      }
       log.warn({ table: label }, `${error.message} (${error.hint})`);
       this.#retryAt.set(table.relid, Date.now() + RETRY_MS);
       await setReason(copyTarget, sync.name, table.relid, error.message);

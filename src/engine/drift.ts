@@ -7,6 +7,7 @@ import { prepareCapture, tryArm, tryDisarm } from '../capture/trigger/arming.ts'
 import { acceptSignature, type Drift, readDrift, registerTable } from '../capture/trigger/registry.ts';
 import { tableLabel } from '../core/plan.ts';
 import type { Session } from '../postgres/session.ts';
+import { answerPartitions } from './partitions.ts';
 
 /** What was found and done about one table, for the log. */
 export interface DriftReport {
@@ -14,6 +15,8 @@ export interface DriftReport {
   readonly what: string;
   /** The plans changed: the lane must start anew with the table's present columns. */
   readonly replan: boolean;
+  /** It could not be answered yet, such as for a lock that others hold: to be looked at again. */
+  readonly again?: boolean;
 }
 
 /** Compares catalogs with what was armed, and answers. Resolves to what it found. */
@@ -39,6 +42,10 @@ async function answer(source: Session, target: Session, sync: string, drift: Dri
     await holdTable(target, sync, tableLabel(drift), null, `table ${tableLabel(drift)} was ${dropped}`);
     await source.run('delete from ibex.source_table where sync = $1 and relid = $2', [sync, relid]);
     return { what: dropped, replan: true };
+  }
+  if (drift.partitions && !drift.shape) {
+    const answered = await answerPartitions(source, target, sync, relid, lockTimeoutMs);
+    if (answered !== null) return answered;
   }
   const rewritten = drift.shape && drift.storage;
   if (drift.armour || drift.partitions || rewritten || !(await followShape(source, drift))) {

@@ -178,7 +178,8 @@ async function requireDeltas(
   const { sync, log } = options;
   let again = false;
   for (const table of roster.tables) {
-    if (!['streaming', 'joining', 'held'].includes(table.state) || table.forgotten === null) continue;
+    const needsDeltas = table.state === 'streaming' || table.floor !== null;
+    if (!needsDeltas || table.forgotten === null) continue;
     if (covers(table.floor ?? start, table.forgotten)) continue;
     const message = 'the checkpoint is older than the deltas that are left: the table is copied again';
     log.warn({ table: tableLabel(table) }, message);

@@ -135,6 +135,7 @@ export class Tending {
     this.#seen = now;
     const reports = await answerDrift(source, target, sync.name, lockTimeoutMs);
     for (const { table, what } of reports) log.warn({ table }, `${table}: ${what}`);
+    if (reports.some((report) => report.again)) this.#seen = null;
     if (reports.some((report) => report.replan)) {
       throw new IbexError('source_moved', 'the catalogs of the source changed: the lane starts anew');
     }

@@ -209,6 +209,37 @@ export async function acceptSignature(session: Session, relid: number, seen: Sig
   );
 }
 
+/** What partitions that came or went leave to do, see `ibex.partition_changes`. */
+export interface PartitionChanges {
+  readonly exact: boolean;
+  readonly parts: readonly { readonly relation: number | null; readonly predicate: string | null }[] | null;
+  readonly came: string;
+  readonly went: string;
+  readonly seen: Signature;
+  readonly leaves: unknown;
+}
+
+/** Undefined while a relation of the table lacks its triggers. */
+export async function readPartitionChanges(
+  session: Session,
+  relid: number,
+): Promise<PartitionChanges | undefined> {
+  const [changes] = await session.rows<PartitionChanges>('select * from ibex.partition_changes($1)', [relid]);
+  return changes;
+}
+
+/** Records that these changes are answered. */
+export async function acceptPartitions(
+  session: Session,
+  relid: number,
+  { seen, leaves }: PartitionChanges,
+): Promise<void> {
+  await session.run(
+    'update ibex.captured set storage = $2, armour = $3, tree = $4, leaves = $5 where relid = $1',
+    [relid, seen.storage, seen.armour, seen.tree, leaves === null ? null : JSON.stringify(leaves)],
+  );
+}
+
 export interface GenerationInfo {
   readonly relid: number;
   readonly n: number;
