@@ -42,12 +42,13 @@ const OTHER_PLACES = [
   'package.json',
 ];
 
-/** Paths relative to the root, with slashes, of the given files and all files below the given directories. */
+/** Paths relative to the root, with slashes, of the given files and all files below the given directories, packages left out. */
 function filesBelow(...places: string[]): string[] {
   return places.flatMap((place) => {
     const found = statSync(join(root, place), { throwIfNoEntry: false });
     if (!found?.isDirectory()) return found ? [place] : [];
-    return filesBelow(...readdirSync(join(root, place)).map((name) => posix.join(place, name)));
+    const ours = readdirSync(join(root, place)).filter((name) => name !== 'node_modules');
+    return filesBelow(...ours.map((name) => posix.join(place, name)));
   });
 }
 

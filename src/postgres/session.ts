@@ -47,6 +47,9 @@ const PIN_SETTINGS = `
     from json_each_text($1) v(name, value) join pg_settings s on lower(s.name) = lower(v.name)
    where not (s.name = any ($2) and s.setting = v.value)`;
 
+/** Before this version a hashed aggregate cannot go to disk: a backlog of keys would take the server's memory. */
+const HASHED_AGGREGATES_SPILL = 130_000;
+
 export interface SessionOptions {
   /** Connection URL; read anew for every session, since providers rotate credentials. */
   readonly url: string;
@@ -103,6 +106,7 @@ export class Session {
       await client.query(PIN_SETTINGS, [JSON.stringify(SETTINGS), ONLY_IF_DIFFERENT]);
       const { rows } = await client.query(`select current_setting('server_version_num')::int as version`);
       session.#version = rows[0].version;
+      if (session.#version < HASHED_AGGREGATES_SPILL) await client.query('set enable_hashagg = off');
       return session;
     } catch (error) {
       await client.end().catch(() => undefined);

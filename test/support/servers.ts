@@ -8,21 +8,35 @@ import pg from 'pg';
 import { afterAll, beforeAll } from 'vitest';
 import { type Cluster, startCluster } from '../../src/embedded/cluster.ts';
 import { type RedisServer, startRedis } from '../../src/embedded/redis.ts';
+import { ofMajor } from './majors.ts';
 
 export interface Servers {
   source: Cluster;
   target: Cluster;
 }
 
+/** The majors of source and target; undefined stands for the default one. */
+export type Majors = readonly [source: number | undefined, target: number | undefined];
+
+/** `TEST_MAJORS=12-18 npx vitest run FILE` runs a file between other majors than its own. */
+const chosen = process.env.TEST_MAJORS?.split('-').map(Number) ?? [];
+
 /**
- * The two clusters of a test file, there from its first hook or test on and removed after its last.
+ * The two clusters of a test file or suite, there from its first hook or test on and removed after its last.
  * They do not sync to disk unless `settings` asks for it: `{ fsync: 'on' }`.
  */
-export async function useServers(settings: Record<string, string> = {}): Promise<Servers> {
+export async function useServers(
+  settings: Record<string, string> = {},
+  majors: Majors = [chosen[0], chosen[1]],
+): Promise<Servers> {
   const servers = {} as Servers;
   beforeAll(async () => {
-    const start = (name: string) => startCluster({ name, settings: { fsync: 'off', ...settings } });
-    [servers.source, servers.target] = await Promise.all([start('source'), start('target')]);
+    const start = (name: string, major: number | undefined) =>
+      startCluster({ name, settings: { fsync: 'off', ...settings }, ...ofMajor(major) });
+    [servers.source, servers.target] = await Promise.all([
+      start('source', majors[0]),
+      start('target', majors[1]),
+    ]);
   });
   afterAll(async () => {
     await Promise.all([servers.source?.remove(), servers.target?.remove()]);

@@ -1,11 +1,13 @@
 /**
  * Cuts and reads batches: every key changed between two snapshots of the source, with its row as of the second.
  *
- * Keeps three promises. What a batch carries is one snapshot (one REPEATABLE READ transaction, and a look at the
+ * Keeps four promises. What a batch carries is one snapshot (one REPEATABLE READ transaction, and a look at the
  * files afterwards, since TRUNCATE and rewrites are not MVCC-safe). It ends only once the source's log is
  * flushed past its snapshot, so that no transaction id in it can be used again after a crash. And the reading
- * transaction never waits for the queue or the target: what they cannot take yet goes to the spool.
+ * transaction never waits for the queue or the target: what they cannot take yet goes to the spool. Nor does it wait
+ * for a lock while it holds one: of two that wait for each other the server may choose the application to fail.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { BatchHeader, BatchTable, TruncatedRelation } from '../../core/batch.ts';
 import { concerningTable, IbexError, isKind } from '../../core/errors.ts';
 import { type TablePlan, tableLabel } from '../../core/plan.ts';
@@ -18,8 +20,10 @@ import { readSnapshot } from './registry.ts';
 import {
   BEGIN_BATCH,
   type Generations,
+  LOCKED_RELATIONS,
   lockForReading,
   MOVED_RELATIONS,
+  NEVER_WAIT,
   readStatement,
   summaryStatement,
   truncatedStatement,
@@ -53,14 +57,19 @@ interface Tables {
   readonly generations: ReadonlyMap<number, Generations>;
 }
 
+/** How often a batch is begun anew because of others' locks, and the pause before it, in milliseconds. */
+const TRIES = 20;
+const PAUSE_MS = 50;
+
 export class DeltaReader {
   readonly #reading: Session;
   readonly #control: Session;
   readonly #identity: SourceIdentity;
   readonly #queue: BatchQueue;
   readonly #spoolDirectory: string;
-  /** Relations that moved under the batch that was read last. */
-  #moved: readonly string[] = [];
+  /** Relations that moved under the batch that was read last, or that others had locked. */
+  #inTheWay: readonly string[] = [];
+  #neverWaits = false;
 
   /** `control` is a second session: the log is flushed by a transaction of its own, outside the snapshot. */
   constructor(options: {
@@ -84,17 +93,38 @@ export class DeltaReader {
 
   /**
    * Reads one batch and publishes it. Resolves once all of it is in the queue. A batch under which a table changed
-   * its file is read again with that table locked before the snapshot, so that an application that truncates all
-   * the time cannot hold it up for ever.
+   * its file, or was locked, is read again with that table locked before the snapshot, so that an application that
+   * truncates all the time cannot hold it up for ever.
    */
   async read(request: ReadRequest): Promise<ReadResult> {
-    this.#moved = [];
-    try {
-      return await this.#readOnce(request, []);
-    } catch (error) {
-      if (!isKind(error, 'source_moved')) throw error;
-      return this.#readOnce({ ...request, id: `${request.id}-again` }, this.#moved);
+    if (!this.#neverWaits) await this.#reading.run(NEVER_WAIT);
+    this.#neverWaits = true;
+    let locked: readonly string[] = [];
+    for (let n = 1; ; n++) {
+      this.#inTheWay = [];
+      try {
+        return await this.#readOnce(n === 1 ? request : { ...request, id: `${request.id}-${n}` }, locked);
+      } catch (error) {
+        if (isKind(error, 'lock')) await this.#findLocked(request, error, n);
+        else if (!isKind(error, 'source_moved') || n === TRIES) throw error;
+        // One that was dropped is a mere number.
+        const first = this.#inTheWay.filter((relation) => !/^\d+$/.test(relation));
+        locked = [...first, ...locked.filter((relation) => !first.includes(relation))];
+      }
     }
+  }
+
+  /** Who is in the way of reading: a table can be waited for; an index, or who has gone, is looked at again. */
+  async #findLocked({ tables }: ReadRequest, error: IbexError, n: number): Promise<void> {
+    const relids = tables.map(({ plan }) => plan.relid);
+    const found = await this.#control.rows<{ relation: string }>(LOCKED_RELATIONS, [relids]);
+    this.#inTheWay = found.map(({ relation }) => relation);
+    if (n === TRIES) {
+      throw new IbexError('lock', `${error.message}: ${this.#inTheWay.join(', ') || error.table}`, {
+        cause: error,
+      });
+    }
+    if (found.length === 0) await sleep(PAUSE_MS);
   }
 
   async #readOnce(request: ReadRequest, locked: readonly string[]): Promise<ReadResult> {
@@ -215,8 +245,8 @@ export class DeltaReader {
     if (relids.length === 0) return;
     const moved = await this.#reading.rows<{ relation: string }>(MOVED_RELATIONS, [relids]);
     if (moved.length > 0) {
-      this.#moved = moved.map((row) => row.relation);
-      const names = this.#moved.join(', ');
+      this.#inTheWay = moved.map((row) => row.relation);
+      const names = this.#inTheWay.join(', ');
       throw new IbexError(
         'source_moved',
         `the file of ${names} changed while a batch was read; it is read again`,

@@ -157,10 +157,25 @@ export const BEGIN_BATCH = `
             where g.relid = any ($1)
               and pg_relation_size(format('ibex.delta_%s_%s', g.relid, g.n)::regclass) > 0), '[]') as generations`;
 
-/** Keeps relations, given as SQL spells them, from being truncated or rewritten. Takes no snapshot. */
-export function lockForReading(relations: readonly string[]): string {
-  return `lock table ${relations.map((relation) => `only ${relation}`).join(', ')} in access share mode`;
+/** For a whole session: a lock that is not to be had at once is an error. (Zero would mean to wait for ever.) */
+export const NEVER_WAIT = `set lock_timeout = '10ms'`;
+
+/**
+ * Keeps relations, given as SQL spells them, from being truncated or rewritten. Takes no snapshot. Waits for the
+ * first only, which is safe while nothing else is locked.
+ */
+export function lockForReading([first, ...others]: readonly string[]): string {
+  const lock = (relation: string) => `lock table only ${relation} in access share mode`;
+  const then = others.map((relation) => `; ${lock(relation)}`).join('');
+  return `set local lock_timeout = 0; ${lock(first as string)}; set local lock_timeout = '10ms'${then}`;
 }
+
+/** Which of the given tables, their partitions included, somebody has locked against readers. */
+export const LOCKED_RELATIONS = `
+  select distinct l.relation::regclass::text as relation
+    from unnest($1::oid[]) r cross join lateral ibex.members(r) m join pg_locks l on l.relation = m
+   where l.locktype = 'relation' and l.mode = 'AccessExclusiveLock' and l.granted and l.pid <> pg_backend_pid()
+     and l.database = (select d.oid from pg_database d where d.datname = current_database())`;
 
 /**
  * Relations of the given tables that are no longer what the reading transaction's snapshot says: another file
