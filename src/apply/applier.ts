@@ -5,7 +5,7 @@
  */
 import type { BatchHeader, BatchTable } from '../core/batch.ts';
 import { judge } from '../core/checkpoint.ts';
-import { IbexError } from '../core/errors.ts';
+import { concerningTable, IbexError } from '../core/errors.ts';
 import { type TablePlan, tableLabel } from '../core/plan.ts';
 import type { BatchOutcome, IncomingBatch } from '../core/ports.ts';
 import { identityDifference, type Snapshot } from '../core/position.ts';
@@ -130,6 +130,7 @@ export class Applier {
       for await (const { table, bytes } of batch.parts()) {
         if (copy?.table !== table) {
           await copy?.into.end();
+          copy = undefined;
           const { plan } = tables[table] as BatchTable;
           await this.#prepare(plan);
           prepared.add(plan.relid);
@@ -140,7 +141,10 @@ export class Applier {
       await copy?.into.end();
     } catch (error) {
       await copy?.into.fail(error as Error).catch(() => undefined);
-      throw error;
+      // What the server says of a value, such as a character that its encoding lacks, concerns its table alone.
+      throw copy === undefined
+        ? error
+        : concerningTable(error, tableLabel((tables[copy.table] as BatchTable).plan));
     }
     const staged: Staged[] = [];
     for (const table of tables) staged.push(await this.#count(table, prepared.has(table.plan.relid)));

@@ -200,7 +200,8 @@ function written(plan: TablePlan): ColumnPlan[] {
 
 /** A staged value in the type of the target's column. */
 function staged(plan: TablePlan, column: ColumnPlan): string {
-  return `s.c${plan.columns.indexOf(column) + 1}::${column.targetType}`;
+  const [before, after] = column.fromText ?? ['', ''];
+  return `${before}s.c${plan.columns.indexOf(column) + 1}${after}::${column.targetType}`;
 }
 
 function keyMatch(plan: TablePlan): string {

@@ -51,7 +51,7 @@ export function copyFormat(plan: TablePlan): string {
 
 export function readDirect(plan: TablePlan, relation: TableName, chunk: ChunkPlan): string {
   const columns = written(plan)
-    .map((column) => `t.${ident(column.name)}`)
+    .map((column) => (column.same ? `t.${ident(column.name)}` : sent(column)))
     .join(', ');
   return `copy (select ${columns} ${fromChunk(plan, relation, chunk)}) to stdout ${copyFormat(plan)}`;
 }

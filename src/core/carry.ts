@@ -47,6 +47,7 @@ function computedColumn(name: string, expression: string, types: ReadonlyMap<str
     name,
     type,
     expression,
+    looseCollation: null,
     generated: false,
     formula: null,
     virtual: false,

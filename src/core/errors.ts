@@ -51,6 +51,12 @@ export const ERROR_KINDS = {
   lock: { retry: 'timed', exit: 3, hint: 'End or wait for the blocking session, then run again.' },
   /** Serialisation failure, deadlock, cancelled statement, server restarting: the next try may pass. */
   transient: { retry: 'timed', exit: 3, hint: 'Try again.' },
+  /** The server failed at its own work and calls it an internal error. */
+  server_fault: {
+    retry: 'timed',
+    exit: 3,
+    hint: "Look into the server's log; it may be a fault in PostgreSQL.",
+  },
   /** The server is out of disk, memory or connections. */
   resources: { retry: 'timed', exit: 3, hint: 'Free disk space, memory or connections on the named server.' },
   /** The lane is held by another live daemon, or was taken over by one. */
@@ -113,7 +119,13 @@ export class IbexError extends Error {
 }
 
 /** Kinds that say something about a table's rows or shape when a statement on that table raises them. */
-const OF_A_TABLE: readonly ErrorKind[] = ['constraint', 'schema_mismatch', 'privilege', 'swallowed'];
+const OF_A_TABLE: readonly ErrorKind[] = [
+  'constraint',
+  'schema_mismatch',
+  'privilege',
+  'swallowed',
+  'server_fault',
+];
 
 /** The error with the table's name, if it is of a kind that concerns the table the statement was about. */
 export function concerningTable(error: unknown, label: string): unknown {

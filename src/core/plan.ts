@@ -11,6 +11,9 @@ export interface TableName {
   readonly name: string;
 }
 
+/** SQL to put before and after an expression. */
+export type Wrap = readonly [before: string, after: string];
+
 /** One column that travels. */
 export interface ColumnPlan {
   readonly name: string;
@@ -21,8 +24,13 @@ export interface ColumnPlan {
   readonly targetType: string;
   /** Source and target have the same built-in type: its binary COPY goes straight into the table. */
   readonly same: boolean;
-  /** Number of the column `k<n>` in which the delta tables note it; null when they do not. */
+  /** Number of the column `k<n>` in which the delta tables note it, and its type; null when they do not. */
   readonly noted: number | null;
+  readonly notedType: string | null;
+  /** It travels as text, and a cast to text would not give the text of its output function: what does. */
+  readonly toText?: Wrap;
+  /** It arrives as text, and a cast from text would not do what the input function does: what does. */
+  readonly fromText?: Wrap;
   /** The target generates it, by the source's formula: part of the key, matched and never written. */
   readonly generated?: true;
   /** SQL over a row of the source that makes the value, in the place of a column. */

@@ -3,23 +3,19 @@
  * decided, and tested, here.
  */
 import { choiceText } from './carry.ts';
+import { bothIntegers, TEXT, travelsBinary } from './conversion.ts';
 import { IbexError } from './errors.ts';
+import { refuseKeyCollations, refuseNotedCasts, refuseUnfit } from './fit.ts';
 import { type ColumnPlan, type TablePlan, tableLabel } from './plan.ts';
 import type { CapturedTable, ColumnInfo, TableInfo, TypeInfo } from './table.ts';
 
-/** The form in which every value has the same meaning on every server: its text. */
-const TEXT = 'pg_catalog.text';
-
 /**
- * The type in which a column travels: the built-in type itself (binary COPY) when it is the same on both sides,
- * otherwise text. Types with oids inside (reg*, arrays of enums, composites) are never the same.
+ * The type in which a column travels: its own (binary COPY) when both sides understand the same bytes, int8 for the
+ * integers of a key, which are noted as such, otherwise text.
  */
-export function wireType(source: TypeInfo, target: TypeInfo): string {
-  return sameType(source, target) ? source.name : TEXT;
-}
-
-function sameType(source: TypeInfo, target: TypeInfo): boolean {
-  return source.portable && target.portable && source.builtin === target.builtin;
+export function wireType(source: TypeInfo, target: TypeInfo, notedType: string | null): string {
+  if (travelsBinary(source, target)) return notedType ?? source.name;
+  return notedType !== null && bothIntegers(source, target) ? notedType : TEXT;
 }
 
 /**
@@ -35,6 +31,9 @@ export function planTable(source: CapturedTable, target: TableInfo | undefined):
       hint: `Create it there (pg_dump --schema-only --table '${label}' | psql), or leave it out with --exclude '${label}'.`,
     });
   }
+  const unfit =
+    refuseUnfit(source, target) ?? refuseKeyCollations(source, target) ?? refuseNotedCasts(source);
+  if (unfit !== undefined) throw unfit;
   const targetColumns = new Map(target.columns.map((column) => [column.name, column]));
   const plans: ColumnPlan[] = [];
   const carried: ColumnInfo[] = [];
@@ -47,16 +46,7 @@ export function planTable(source: CapturedTable, target: TableInfo | undefined):
     if (counterpart.generated && !inKey) continue;
     if (counterpart.generated) requireSameFormula(label, column, counterpart);
     if (index < 0 && source.mode === 'row') throw generatedWithoutKey(label, column);
-    plans.push({
-      name: column.name,
-      noted: index < 0 ? null : index + 1,
-      wire: index < 0 ? wireType(column.type, counterpart.type) : (source.notedTypes[index] as string),
-      sourceType: column.type.declared,
-      targetType: counterpart.type.declared,
-      same: sameType(column.type, counterpart.type),
-      ...(counterpart.generated ? { generated: true } : {}),
-      ...(column.expression === undefined ? {} : { expression: column.expression }),
-    });
+    plans.push(planColumn(column, counterpart, index, source.notedTypes[index] ?? null));
     carried.push(column);
   }
   const fault = columnFault(label, plans, target);
@@ -72,6 +62,29 @@ export function planTable(source: CapturedTable, target: TableInfo | undefined):
     targetOnly: target.kind === 'r',
     ...(source.rule === undefined || source.rule.where === null ? {} : { where: source.rule.where }),
     choice: choiceText(source, carried),
+  };
+}
+
+function planColumn(
+  column: ColumnInfo,
+  counterpart: ColumnInfo,
+  index: number,
+  notedType: string | null,
+): ColumnPlan {
+  const [source, target] = [column.type, counterpart.type];
+  const wire = wireType(source, target, notedType);
+  return {
+    name: column.name,
+    noted: index < 0 ? null : index + 1,
+    notedType,
+    wire,
+    sourceType: source.declared,
+    targetType: target.declared,
+    same: travelsBinary(source, target),
+    ...(wire === TEXT && source.toText !== null ? { toText: source.toText } : {}),
+    ...(wire === TEXT && target.fromText !== null ? { fromText: target.fromText } : {}),
+    ...(counterpart.generated ? { generated: true } : {}),
+    ...(column.expression === undefined ? {} : { expression: column.expression }),
   };
 }
 
@@ -136,7 +149,7 @@ function keyFirst(source: CapturedTable): ColumnInfo[] {
 function missingColumn(label: string, column: ColumnInfo): IbexError {
   return new IbexError('schema_mismatch', `column ${column.name} of ${label} does not exist on the target`, {
     table: label,
-    hint: `On the target: alter table ${label} add column "${column.name}" ${column.type.declared};`,
+    hint: `On the target: alter table ${label} add column "${column.name}" ${column.type.shown};`,
   });
 }
 

@@ -1,21 +1,39 @@
 /** A table as a server's catalogs describe it; `postgres/catalog.ts` reads it, `planner.ts` decides by it. */
-import type { CaptureMode, CarryRule, TableName } from './plan.ts';
+import type { CaptureMode, CarryRule, TableName, Wrap } from './plan.ts';
 
-/** A type behind any domains. */
+/** A type, any domains looked through; typmod included. */
 export interface TypeInfo {
   /** `"schema"."name"` without typmod, usable as a cast. */
   readonly name: string;
-  /** As `name`, of the type that the column itself declares. */
+  /** As `name`, of the type that the column itself declares: of the domain, where it is one. */
   readonly declared: string;
-  /** The base type's oid when it is built in, the same on every server; null otherwise. */
-  readonly builtin: number | null;
-  /** Whether its binary form means the same on every server: built in, and no oid of anything inside. */
-  readonly portable: boolean;
+  /** As a person writes it, in DDL and messages: `numeric(10,2)`. */
+  readonly shown: string;
+  /** What a type has in common with the same type on another server; the name alone when it is built in. */
+  readonly identity: string;
+  readonly kind: 'base' | 'enum' | 'array' | 'composite' | 'range' | 'multirange';
+  /** The column's or else the domain's limit in PostgreSQL's own coding; -1: none. */
+  readonly typmod: number;
+  /**
+   * Null when its binary form has a meaning on its own server only (oids inside), or there is none. Otherwise the
+   * version from which on servers understand all that this one may send: 0 when all do.
+   */
+  readonly binary: number | null;
+  /** What turns a value into the text of its output function, where a cast would give another text. */
+  readonly toText: Wrap | null;
+  /** What turns text into a value as the input function does: null where the cast is the same. */
+  readonly fromText: Wrap | null;
+  /** Whether there is any such way; there is none for an array, say, to which a function of the application casts. */
+  readonly readable: boolean;
+  /** The element of an array, the attributes of a composite, the subtype of a range. */
+  readonly parts: readonly { readonly name: string; readonly type: TypeInfo }[];
 }
 
 export interface ColumnInfo {
   readonly name: string;
   readonly type: TypeInfo;
+  /** Name of its collation when different values can be equal under it, as regardless of case; else null. */
+  readonly looseCollation: string | null;
   readonly generated: boolean;
   /** The expression that generates it, as the server prints it; null when it is not generated. */
   readonly formula: string | null;

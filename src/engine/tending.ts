@@ -119,7 +119,13 @@ export class Tending {
       log.info({ table: tableLabel(key) }, `foreign key ${key.object} is back`);
       return true;
     } catch (error) {
-      if (!isKind(error, 'lock') && !isKind(error, 'constraint') && !isKind(error, 'transient')) throw error;
+      if (
+        !isKind(error, 'lock') &&
+        !isKind(error, 'constraint') &&
+        !isKind(error, 'transient') &&
+        !isKind(error, 'server_fault')
+      )
+        throw error;
       log.warn({ table: tableLabel(key) }, `${error.message} (${error.hint})`);
       return error.kind === 'constraint';
     }

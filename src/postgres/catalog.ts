@@ -6,6 +6,7 @@ import type { TableName } from '../core/plan.ts';
 import type { SourceIdentity } from '../core/position.ts';
 import type { ColumnInfo, TableInfo } from '../core/table.ts';
 import type { Session } from './session.ts';
+import { readTypes, type TypeLookup } from './types.ts';
 
 /** Schemas that belong to PostgreSQL, to Ibex or to a provider, never to the application. */
 export const FOREIGN_SCHEMAS =
@@ -35,24 +36,23 @@ const READ_TABLES = `
                     'identityAlways', a.attidentity = 'a',
                     'notNull', a.attnotnull or base.notnull,
                     'hasDefault', a.atthasdef or a.attidentity <> '' or t.typdefault is not null,
-                    'type', json_build_object(
-                      'name', format('%I.%I', bn.nspname, b.typname),
-                      'declared', format('%I.%I', tn.nspname, t.typname),
-                      'builtin', case when b.oid < 16384 then b.oid::int8 end,
-                      'portable', b.oid < 16384 and b.typtype in ('b', 'r', 'm') and b.typname !~ '^_?reg')
+                    'typeOid', a.atttypid::int8::text,
+                    'typmod', a.atttypmod,
+                    'shown', format_type(a.atttypid, a.atttypmod),
+                    'looseCollation', case when not o.collisdeterministic then o.collname end
                   ) order by a.attnum)
              from pg_attribute a
-             join pg_type t on t.oid = a.atttypid join pg_namespace tn on tn.oid = t.typnamespace
+             join pg_type t on t.oid = a.atttypid
              join lateral (
                with recursive d as (
-                 select x.oid, x.typtype, x.typbasetype, x.typnotnull from pg_type x where x.oid = a.atttypid
+                 select x.typtype, x.typbasetype, x.typnotnull from pg_type x where x.oid = a.atttypid
                  union all
-                 select x.oid, x.typtype, x.typbasetype, d.typnotnull or x.typnotnull
+                 select x.typtype, x.typbasetype, d.typnotnull or x.typnotnull
                    from d join pg_type x on x.oid = d.typbasetype where d.typtype = 'd'
-               ) select oid, typnotnull as notnull from d where typtype <> 'd'
+               ) select typnotnull as notnull from d where typtype <> 'd'
              ) base on true
              left join pg_attrdef ad on ad.adrelid = a.attrelid and ad.adnum = a.attnum
-             join pg_type b on b.oid = base.oid join pg_namespace bn on bn.oid = b.typnamespace
+             left join pg_collation o on o.oid = a.attcollation
             where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped), '[]') as columns
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
     join json_to_recordset($1) w(schema text, name text) on w.schema = n.nspname and w.name = c.relname
@@ -64,7 +64,7 @@ interface TableRow {
   name: string;
   kind: string;
   isPartition: boolean;
-  columns: ColumnInfo[];
+  columns: (Omit<ColumnInfo, 'type'> & { typeOid: string; typmod: number; shown: string })[];
 }
 
 /** All ordinary and partitioned tables of the application; partitions are part of their table. */
@@ -76,8 +76,23 @@ export async function listTables(session: Session): Promise<TableName[]> {
 export async function readTables(session: Session, names: readonly TableName[]): Promise<TableInfo[]> {
   const wanted = names.map(({ schema, name }) => ({ schema, name }));
   const rows = await session.rows<TableRow>(READ_TABLES, [JSON.stringify(wanted)]);
-  const found = new Map(rows.map((row) => [key(row), { ...row, relid: Number(row.relid) }]));
+  const typeOf = await readTypes(
+    session,
+    rows.flatMap((row) => row.columns.map((column) => column.typeOid)),
+  );
+  const found = new Map(rows.map((row) => [key(row), describe(row, typeOf)]));
   return names.map((name) => found.get(key(name))).filter((table) => table !== undefined);
+}
+
+function describe({ columns, ...row }: TableRow, typeOf: TypeLookup): TableInfo {
+  return {
+    ...row,
+    relid: Number(row.relid),
+    columns: columns.map(({ typeOid, typmod, shown, ...column }) => ({
+      ...column,
+      type: { ...typeOf(typeOid, typmod), shown },
+    })),
+  };
 }
 
 function key(table: TableName): string {

@@ -29,6 +29,7 @@ const BY_STATE: readonly (readonly [state: string, kind: ErrorKind])[] = [
   ['54', 'schema_mismatch'],
   ['P0', 'constraint'],
   ['25006', 'unsupported'],
+  ['XX', 'server_fault'],
 ];
 
 /** Codes that Node's sockets and resolver give. */

@@ -23,6 +23,9 @@ const SETTINGS: Readonly<Record<string, string>> = {
   lc_monetary: 'C',
   xmloption: 'content',
   standard_conforming_strings: 'on',
+  array_nulls: 'on',
+  quote_all_identifiers: 'off',
+  transform_null_equals: 'off',
   search_path: 'pg_catalog, pg_temp',
   row_security: 'off',
   synchronous_commit: 'on',
@@ -39,11 +42,15 @@ const SETTINGS: Readonly<Record<string, string>> = {
   max_parallel_workers_per_gather: '0',
 };
 
+/** A database without an encoding has bytes for text: they go as they are. */
+const NO_ENCODING = 'SQL_ASCII';
+
 /** Setting it to its own value needs a right that most roles lack. */
 const ONLY_IF_DIFFERENT = ['session_replication_role'];
 
 const PIN_SETTINGS = `
-  select set_config(s.name, v.value, false)
+  select set_config(s.name, case when s.name = 'client_encoding' and current_setting('server_encoding') = $3
+                                 then $3 else v.value end, false)
     from json_each_text($1) v(name, value) join pg_settings s on lower(s.name) = lower(v.name)
    where not (s.name = any ($2) and s.setting = v.value)`;
 
@@ -103,7 +110,7 @@ export class Session {
     const session = new Session(client, describeServer(config));
     try {
       await client.connect();
-      await client.query(PIN_SETTINGS, [JSON.stringify(SETTINGS), ONLY_IF_DIFFERENT]);
+      await client.query(PIN_SETTINGS, [JSON.stringify(SETTINGS), ONLY_IF_DIFFERENT, NO_ENCODING]);
       const { rows } = await client.query(`select current_setting('server_version_num')::int as version`);
       session.#version = rows[0].version;
       if (session.#version < HASHED_AGGREGATES_SPILL) await client.query('set enable_hashagg = off');

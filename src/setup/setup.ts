@@ -14,6 +14,7 @@ import {
 } from '../apply/state.ts';
 import { prepareCapture, tryArm, type Waiting } from '../capture/trigger/arming.ts';
 import { claimIdentity, readCaptured, registerSync, registerTable } from '../capture/trigger/registry.ts';
+import { encodingsAgree } from '../core/conversion.ts';
 import { IbexError } from '../core/errors.ts';
 import { type CarryRule, type TableName, tableLabel } from '../core/plan.ts';
 import { identityDifference } from '../core/position.ts';
@@ -59,6 +60,7 @@ export async function inspect(options: SetupOptions): Promise<SetupResult> {
       },
     );
   }
+  await requireEncodings(source, target);
   await requireSchema(source);
   await requireSchema(target);
   await requireTemporaryTables(target);
@@ -81,6 +83,26 @@ async function areSame(source: Session, target: Session): Promise<boolean> {
     );
     return !free;
   });
+}
+
+/** Text of an unknown encoding is not told in another one. */
+async function requireEncodings(source: Session, target: Session): Promise<void> {
+  const [here, there] = [await readEncoding(source), await readEncoding(target)];
+  if (encodingsAgree(here, there)) return;
+  throw new IbexError(
+    'unsupported',
+    `text cannot be told from ${source.server}, encoding ${here}, to ${target.server}, encoding ${there}`,
+    {
+      hint: `In SQL_ASCII nobody knows what the bytes mean: use a target with encoding ${here === 'SQL_ASCII' ? 'UTF8' : here}.`,
+    },
+  );
+}
+
+async function readEncoding(session: Session): Promise<string> {
+  const { encoding } = await session.row<{ encoding: string }>(
+    `select current_setting('server_encoding') as encoding`,
+  );
+  return encoding;
 }
 
 /** Whether the schema is there or can be made, before the other side gets one. */

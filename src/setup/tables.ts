@@ -4,6 +4,7 @@
 import { carriedTable } from '../capture/trigger/expressions.ts';
 import { ruleOf } from '../core/carry.ts';
 import { IbexError } from '../core/errors.ts';
+import { refuseUnfit } from '../core/fit.ts';
 import { isExact, matches, type TablePattern } from '../core/patterns.ts';
 import { type CarryRule, type TableName, tableLabel } from '../core/plan.ts';
 import { columnFault, generatedThere } from '../core/planner.ts';
@@ -144,7 +145,7 @@ export async function findObstacles(
   return obstacles;
 }
 
-/** The `schema_mismatch` of a table whose target lacks it or one of its columns. */
+/** The `schema_mismatch` of a table whose target lacks it or one of its columns, or has one of an unfit type. */
 export function missing(source: TableInfo, target: TableInfo | undefined): IbexError | undefined {
   const label = tableLabel(source);
   if (target === undefined || !['r', 'p'].includes(target.kind)) {
@@ -167,14 +168,11 @@ export function missing(source: TableInfo, target: TableInfo | undefined): IbexE
       ({ name, expression }) => expression !== undefined && generated.has(name),
     );
     if (made !== undefined) return generatedThere(label, made);
-    return columnFault(
-      label,
-      source.columns.filter(({ name }) => !generated.has(name)),
-      target,
-    );
+    const carried = source.columns.filter(({ name }) => !generated.has(name));
+    return columnFault(label, carried, target) ?? refuseUnfit(source, target);
   }
   const names = lost.map((column) => column.name).join(', ');
-  const add = lost.map((column) => `add column ${ident(column.name)} ${column.type.declared}`).join(', ');
+  const add = lost.map((column) => `add column ${ident(column.name)} ${column.type.shown}`).join(', ');
   return new IbexError('schema_mismatch', `${label} lacks on the target: column ${names}`, {
     table: label,
     hint: `On the target: alter table ${tableIdent(source)} ${add};`,

@@ -81,7 +81,8 @@ async function onEach(
         await session.run(`select ${work}($1::oid::regclass, $2)`, [oid, relid]);
       });
     } catch (error) {
-      if (!isKind(error, 'lock') && !isKind(error, 'transient')) throw needsOwner(error, name);
+      if (!isKind(error, 'lock') && !isKind(error, 'transient') && !isKind(error, 'server_fault'))
+        throw needsOwner(error, name);
       waiting.push({ relation: name, blockers: await blockersOf(session, oid) });
     }
   }

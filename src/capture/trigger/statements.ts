@@ -92,18 +92,18 @@ export function readStatement(
 /** Keys in their order: neighbouring rows are looked up one after the other, here and again on the target. */
 function readKeys(plan: TablePlan, generations: Generations, from: Snapshot): string {
   const key = plan.columns.slice(0, plan.keyLength);
-  const noted = key.map((_, i) => `k${i + 1}`).join(', ');
+  const names = key.map((_, i) => `k${i + 1}`).join(', ');
   const join = key
     .map((column, i) => `t.${ident(column.name)} = k.k${i + 1}${keyCast(column)}`)
     .join(' and ');
   const values = plan.columns.map((column, i) =>
-    i < plan.keyLength ? `coalesce(${sent(column)}, k.k${i + 1})` : sent(column),
+    i < plan.keyLength ? `coalesce(${sent(column)}, ${noted(column, `k.k${i + 1}`)})` : sent(column),
   );
   return `
     select k.n, t.tableoid is not null, ${values.join(', ')}
-      from (select ${noted}, count(*) as n
-              from (${unread(plan, generations, from, `${noted}, op`)}) d
-             where op <> 'T' group by ${noted} order by ${noted}) k
+      from (select ${names}, count(*) as n
+              from (${unread(plan, generations, from, `${names}, op`)}) d
+             where op <> 'T' group by ${names} order by ${names}) k
       left join ${rowSource(plan, plan, plan.only)} on ${join}`;
 }
 
@@ -116,10 +116,11 @@ function readRows(plan: TablePlan, generations: Generations, from: Snapshot, tru
     const values = plan.columns.map((column) => sent(column)).join(', ');
     return `select 1::int8, true, ${values} from ${rowSource(plan, plan, plan.only)}`;
   }
-  const noted = plan.columns.map((column) => `k${column.noted}`).join(', ');
+  const names = plan.columns.map((column) => `k${column.noted}`).join(', ');
+  const values = plan.columns.map((column) => noted(column, `k${column.noted}`)).join(', ');
   return `
-    select 1::int8, op = 'I', ${noted}
-      from (${unread(plan, generations, from, `${noted}, op`)}) d where op <> 'T'`;
+    select 1::int8, op = 'I', ${values}
+      from (${unread(plan, generations, from, `${names}, op`)}) d where op <> 'T'`;
 }
 
 /**
@@ -140,7 +141,16 @@ export function rowSource(plan: TablePlan, relation: TableName, only: boolean): 
 
 /** A column of the table in the form in which it travels. */
 export function sent(column: ColumnPlan): string {
-  return `t.${ident(column.name)}::${column.wire}`;
+  const value = `t.${ident(column.name)}`;
+  const [before, after] = column.toText ?? ['', `::${column.wire}`];
+  return `${before}${value}${after}`;
+}
+
+/** What a delta table notes of a column, in the form in which it travels. */
+function noted(column: ColumnPlan, value: string): string {
+  if (column.notedType === column.wire) return value;
+  const [before, after] = column.toText ?? ['', `::${column.wire}`];
+  return `${before}${value}${after}`;
 }
 
 /** Keys noted as text go back to the column's own type, so that its index serves. */

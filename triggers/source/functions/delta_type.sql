@@ -9,16 +9,17 @@
 create or replace function ibex.delta_type(type oid) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   with recursive base as (
-    select t.oid, t.typname, t.typtype, t.typbasetype, t.typcategory, t.typelem
+    select t.oid, t.typname, t.typtype, t.typbasetype, t.typnamespace
       from pg_type t where t.oid = type
     union all
-    select t.oid, t.typname, t.typtype, t.typbasetype, t.typcategory, t.typelem
+    select t.oid, t.typname, t.typtype, t.typbasetype, t.typnamespace
       from base b join pg_type t on t.oid = b.typbasetype where b.typtype = 'd'
   )
   select case
            when b.typname in ('int2', 'int4', 'int8') and b.oid < 16384 then 'pg_catalog.int8'
            when b.typname = 'varchar' and b.oid < 16384 then 'pg_catalog.text'
-           when b.oid < 16384 and b.typtype in ('b', 'r', 'm') and b.typname !~ '^_?reg'
+           when b.oid < 16384 and b.typnamespace = 'pg_catalog'::regnamespace
+                and b.typtype in ('b', 'r', 'm') and b.typname !~ '^_?reg'
              then format('pg_catalog.%I', b.typname)
            else 'pg_catalog.text'
          end

@@ -10,6 +10,8 @@
 --             anti-join writes half of what `union all` would.
 --           - move_ is for MERGE, which moves rows between partitions without any statement trigger seeing it.
 --           - By row (see ibex.choose_level) the same is noted from the records old and new.
+--           - Where values become text, what changes such a text is pinned: the functions run in sessions of the
+--             application, whose DateStyle the target does not know.
 create or replace function ibex.write_functions(root oid) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -17,40 +19,42 @@ declare
   into_delta text;
   n text;
   o text;
+  pinned text;
 begin
   select * into strict captured from ibex.captured c where c.relid = root;
   perform ibex.write_notes(captured.types);
+  pinned := ibex.pinned_settings(captured);
   into_delta := format('insert into ibex.delta_%s_%s (%s, op) ', root, captured.generation, ibex.noted_names(captured, ''));
   n := case captured.level when 'row' then '(select new.*) n' else 'n' end;
   o := case captured.level when 'row' then '(select old.*) o' else 'o' end;
 
-  perform ibex.write_function(format('insert_%s', root), into_delta || ibex.noted_rows(captured, n, 'I'), 'null');
-  perform ibex.write_function(format('delete_%s', root), into_delta || ibex.noted_rows(captured, o, 'D'), 'null');
+  perform ibex.write_function(format('insert_%s', root), into_delta || ibex.noted_rows(captured, n, 'I'), 'null', pinned);
+  perform ibex.write_function(format('delete_%s', root), into_delta || ibex.noted_rows(captured, o, 'D'), 'null', pinned);
   perform ibex.write_function(format('truncate_%s', root), format(
-    'insert into ibex.delta_%s_%s (op, relation) values (''T'', tg_relid)', root, captured.generation), 'null');
+    'insert into ibex.delta_%s_%s (op, relation) values (''T'', tg_relid)', root, captured.generation), 'null', pinned);
   if captured.mode = 'row' then
     perform ibex.write_function(format('update_%s', root), into_delta
-      || ibex.noted_rows(captured, n, 'I') || ' union all ' || ibex.noted_rows(captured, o, 'D'), 'null');
+      || ibex.noted_rows(captured, n, 'I') || ' union all ' || ibex.noted_rows(captured, o, 'D'), 'null', pinned);
   else
     perform ibex.write_function(format('update_%s', root), into_delta
       || ibex.noted_rows(captured, n, 'U') || ' union all ' || ibex.noted_rows(captured, o, 'U')
       || format(' where not exists (select from %s where (%s) operator(pg_catalog.=) (%s))',
-                n, ibex.noted_values(captured), ibex.noted_names(captured, 'c.ibex_')), 'null');
+                n, ibex.noted_values(captured), ibex.noted_names(captured, 'c.ibex_')), 'null', pinned);
     perform ibex.write_function(format('move_%s', root), into_delta
       || ibex.noted_rows(captured, '(select old.*) o', 'U') || ' union all '
-      || ibex.noted_rows(captured, '(select new.*) n', 'U'), 'new');
+      || ibex.noted_rows(captured, '(select new.*) n', 'U'), 'new', pinned);
   end if;
 end
 $$;
 
--- Function: ibex.write_function(name text, statement text, result text) returns void
--- Purpose:  creates or replaces one trigger function of one statement. A column may have the name of a variable
+-- Function: ibex.write_function(name text, statement text, result text, pinned text) returns void
+-- Purpose:  creates or replaces one trigger function of one statement, with its SET clauses. A column may have the name of a variable
 --           that every trigger function has, such as tg_op.
-create or replace function ibex.write_function(name text, statement text, result text) returns void
+create or replace function ibex.write_function(name text, statement text, result text, pinned text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-  execute format('create or replace function ibex.%I() returns trigger language plpgsql security definer as %L',
-                 name, format(E'#variable_conflict use_column\nbegin %s; return %s; end', statement, result));
+  execute format('create or replace function ibex.%I() returns trigger language plpgsql security definer %s as %L',
+                 name, pinned, format(E'#variable_conflict use_column\nbegin %s; return %s; end', statement, result));
 end
 $$;
 
@@ -97,4 +101,30 @@ create or replace function ibex.noted_values(captured ibex.captured) returns tex
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select string_agg(ibex.noted_value(c.name, c.type), ', ' order by c.ord)
     from unnest(captured.columns, captured.types) with ordinality c(name, type, ord)
+$$;
+
+-- Function: ibex.pinned_settings(captured ibex.captured) returns text
+-- Purpose:  the SET clauses of trigger functions that note a value as text whose text depends on settings: there may
+--           be a date in it, or a float, or a name. Empty for all others, since each clause costs every call.
+-- Reads:    pg_attribute, pg_type, pg_cast.
+create or replace function ibex.pinned_settings(captured ibex.captured) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  with recursive behind as (
+    select t.oid, t.typtype, t.typbasetype
+      from unnest(captured.types, captured.attnums) c(type, attnum)
+      join pg_attribute a on a.attrelid = captured.relid and a.attnum = c.attnum
+      join pg_type t on t.oid = a.atttypid
+     where c.type = 'pg_catalog.text'
+    union all
+    select t.oid, t.typtype, t.typbasetype from behind b join pg_type t on t.oid = b.typbasetype where b.typtype = 'd'
+  )
+  select case when exists (
+           select from behind b
+            where b.typtype not in ('d', 'e') and b.oid <> 'text'::regtype
+              and not exists (select from pg_cast x
+                               where x.castsource = b.oid and x.casttarget = 'text'::regtype and x.castmethod = 'b'))
+    then 'set search_path = pg_catalog, pg_temp set datestyle = ''ISO, YMD'' set intervalstyle = postgres '
+         'set timezone = ''UTC'' set extra_float_digits = 3 set bytea_output = hex set lc_monetary = ''C'' '
+         'set quote_all_identifiers = off'
+    else '' end
 $$;

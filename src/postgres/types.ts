@@ -1,0 +1,178 @@
+/**
+ * What the catalogs say about types: what a type is made of, how its values become text and come back, and whether
+ * their binary form means the same elsewhere.
+ */
+import type { Wrap } from '../core/plan.ts';
+import type { TypeInfo } from '../core/table.ts';
+import type { Session } from './session.ts';
+
+/** From PostgreSQL 17 on an interval may be infinite, which older servers take for 178,956,970 years. */
+const INFINITE_INTERVALS = 170_000;
+
+/**
+ * The types of the given oids with all they are made of. An array is what its element calls its array: int2vector,
+ * say, is none. The column of pg_range for multiranges, and they, exist from PostgreSQL 14 on.
+ */
+const READ_TYPES = `
+  with recursive needed(oid) as (
+    select unnest($1::oid[])
+    union
+    select p.oid
+      from needed n join pg_type t on t.oid = n.oid
+      cross join lateral (
+        select t.typbasetype where t.typtype = 'd'
+        union all select e.oid from pg_type e where e.oid = t.typelem and e.typarray = t.oid
+        union all select a.atttypid from pg_attribute a
+                   where t.typtype = 'c' and a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
+        union all select r.rngsubtype from pg_range r where r.rngtypid = t.oid
+        union all select r.rngtypid from pg_range r
+                   where t.typtype = 'm' and (to_jsonb(r) ->> 'rngmultitypid')::oid = t.oid
+      ) p(oid)
+  )
+  select t.oid::int8::text as oid, t.typtype::text as kind, n.nspname as schema, t.typname as name,
+         format('%I.%I', n.nspname, t.typname) as quoted, format_type(t.oid, null) as shown,
+         n.nspname = 'pg_catalog' and t.oid < 16384 as builtin, x.extname as extension,
+         t.typbasetype::int8::text as base, t.typtypmod as typmod, e.oid::int8::text as element,
+         r.rngsubtype::int8::text as subtype, nullif(r.rngcanonical::oid, 0)::regproc::text as canonical,
+         m.rngtypid::int8::text as range,
+         t.typsend <> 0 and t.typreceive <> 0 as sends,
+         format('%I.%I', inn.nspname, i.proname) as input, i.pronargs as arguments,
+         case when t.typelem <> 0 then t.typelem else t.oid end::int8::text as "ioParameter",
+         format('%I.%I', onn.nspname, o.proname) as output,
+         exists (select from pg_cast c where c.castsource = 'text'::regtype and c.casttarget = t.oid
+                    and c.castmethod = 'f') as "castFromText",
+         exists (select from pg_cast c where c.castsource = t.oid and c.casttarget = 'text'::regtype
+                    and c.castmethod = 'f') as "castToText",
+         coalesce((select json_agg(json_build_object('name', a.attname, 'oid', a.atttypid::int8::text, 'typmod', a.atttypmod)
+                                   order by a.attnum)
+                     from pg_attribute a
+                    where t.typtype = 'c' and a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped), '[]') as attributes
+    from needed d join pg_type t on t.oid = d.oid join pg_namespace n on n.oid = t.typnamespace
+    join pg_proc i on i.oid = t.typinput join pg_namespace inn on inn.oid = i.pronamespace
+    join pg_proc o on o.oid = t.typoutput join pg_namespace onn on onn.oid = o.pronamespace
+    left join pg_type e on e.oid = t.typelem and e.typarray = t.oid
+    left join pg_range r on r.rngtypid = t.oid
+    left join pg_range m on t.typtype = 'm' and (to_jsonb(m) ->> 'rngmultitypid')::oid = t.oid
+    left join pg_depend g on g.classid = 'pg_type'::regclass and g.objid = t.oid and g.deptype = 'e'
+    left join pg_extension x on g.refclassid = 'pg_extension'::regclass and x.oid = g.refobjid`;
+
+interface TypeRow {
+  oid: string;
+  kind: string;
+  schema: string;
+  name: string;
+  quoted: string;
+  shown: string;
+  builtin: boolean;
+  extension: string | null;
+  base: string;
+  typmod: number;
+  element: string | null;
+  subtype: string | null;
+  canonical: string | null;
+  range: string | null;
+  sends: boolean;
+  input: string;
+  arguments: number;
+  ioParameter: string;
+  output: string;
+  castFromText: boolean;
+  castToText: boolean;
+  attributes: { name: string; oid: string; typmod: number }[];
+}
+
+/** Gives the type of an oid and a typmod. */
+export type TypeLookup = (oid: string, typmod: number) => TypeInfo;
+
+/** Reads types by their oids, and all that they are made of. */
+export async function readTypes(session: Session, oids: readonly string[]): Promise<TypeLookup> {
+  const rows = await session.rows<TypeRow>(READ_TYPES, [[...new Set(oids)]]);
+  const byOid = new Map(rows.map((row) => [row.oid, row]));
+  const lookup: TypeLookup = (oid, typmod) => describe(byOid, lookup, session.version, oid, typmod);
+  return lookup;
+}
+
+function describe(
+  types: ReadonlyMap<string, TypeRow>,
+  lookup: TypeLookup,
+  version: number,
+  oid: string,
+  typmod: number,
+): TypeInfo {
+  const declared = types.get(oid) as TypeRow;
+  let row = declared;
+  let limit = typmod;
+  while (row.kind === 'd') {
+    if (limit === -1) limit = row.typmod;
+    row = types.get(row.base) as TypeRow;
+  }
+  const parts = partsOf(row, limit, lookup);
+  const fromText = inputOf(row);
+  return {
+    name: row.quoted,
+    declared: declared.quoted,
+    shown: declared.shown,
+    identity: identityOf(row, parts),
+    kind: kindOf(row),
+    typmod: limit,
+    binary: binaryOf(row, parts, version),
+    toText: row.castToText ? [`pg_catalog.textin(${row.output}(`, `::${row.quoted}))`] : null,
+    fromText,
+    readable: fromText !== null || !row.castFromText,
+    parts,
+  };
+}
+
+function partsOf(row: TypeRow, typmod: number, lookup: TypeLookup): TypeInfo['parts'] {
+  if (row.element !== null) return [{ name: 'element', type: lookup(row.element, typmod) }];
+  if (row.range !== null) return [{ name: 'range', type: lookup(row.range, -1) }];
+  if (row.subtype !== null) {
+    return [{ name: `subtype ${row.canonical ?? ''}`, type: lookup(row.subtype, -1) }];
+  }
+  return row.attributes.map((attribute) => ({
+    name: attribute.name,
+    type: lookup(attribute.oid, attribute.typmod),
+  }));
+}
+
+function kindOf(row: TypeRow): TypeInfo['kind'] {
+  if (row.element !== null) return 'array';
+  const kinds: Readonly<Record<string, TypeInfo['kind']>> = {
+    e: 'enum',
+    c: 'composite',
+    r: 'range',
+    m: 'multirange',
+  };
+  return kinds[row.kind] ?? 'base';
+}
+
+/** An extension may live in another schema over there; an array is what its elements are. */
+function identityOf(row: TypeRow, parts: TypeInfo['parts']): string {
+  if (row.builtin) return row.name;
+  if (row.element !== null) return `${parts[0]?.type.identity}[]`;
+  return row.extension === null ? row.quoted : `extension ${row.extension}.${row.name}`;
+}
+
+/**
+ * Built-in types whose binary form is not for other servers: oids by another name, XML, which loses its declaration
+ * of an encoding, and those of which their own server would not take an empty value back.
+ */
+const NOT_BINARY = /^(reg.*|xml|int2vector|oidvector|tsquery)$/;
+
+/** Types of the application have oids inside. */
+function binaryOf(row: TypeRow, parts: TypeInfo['parts'], version: number): number | null {
+  if (!row.builtin || !row.sends || row.kind === 'c' || NOT_BINARY.test(row.name)) return null;
+  if (row.name === 'interval') return version >= INFINITE_INTERVALS ? INFINITE_INTERVALS : 0;
+  const inside = parts.map((part) => part.type.binary);
+  return inside.includes(null) ? null : Math.max(0, ...inside.map(Number));
+}
+
+/**
+ * A function that casts from text may do something else than the input function, which then is called itself. For
+ * arrays, enums and composites that cannot be said in SQL.
+ */
+function inputOf(row: TypeRow): Wrap | null {
+  if (!row.castFromText || kindOf(row) !== 'base') return null;
+  const more = [`, ${row.ioParameter}::oid`, ', -1'].slice(0, row.arguments - 1).join('');
+  return [`${row.input}(pg_catalog.textout(`, `)${more})`];
+}
