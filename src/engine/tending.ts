@@ -5,7 +5,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type ParkedObject, readParked, restoreParked } from '../apply/parking.ts';
 import { setReason } from '../apply/state.ts';
-import type { Waiting } from '../capture/trigger/arming.ts';
+import { WAITS_FOR_LOCK, type Waiting } from '../capture/trigger/arming.ts';
 import { readSnapshot } from '../capture/trigger/registry.ts';
 import { IbexError, isKind } from '../core/errors.ts';
 import { tableLabel } from '../core/plan.ts';
@@ -141,7 +141,6 @@ export class Tending {
     this.#seen = now;
     const reports = await answerDrift(source, target, sync.name, lockTimeoutMs);
     for (const { table, what } of reports) log.warn({ table }, `${table}: ${what}`);
-    if (reports.some((report) => report.again)) this.#seen = null;
     if (reports.some((report) => report.replan)) {
       throw new IbexError('source_moved', 'the catalogs of the source changed: the lane starts anew');
     }
@@ -153,7 +152,8 @@ function waitingReason(waiting: readonly Waiting[]): string | null {
   if (waiting.length === 0) return null;
   return waiting
     .map(
-      ({ relation, blockers }) => `waiting to arm ${relation}: locked by ${blockers.join(', ') || 'others'}`,
+      ({ relation, blockers }) =>
+        `${WAITS_FOR_LOCK} ${relation}: locked by ${blockers.join(', ') || 'others'}`,
     )
     .join('; ');
 }

@@ -7,6 +7,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { readRecord, readSyncTables, type SyncTable } from '../apply/state.ts';
+import { WAITS_FOR_LOCK } from '../capture/trigger/arming.ts';
 import { readGenerations, readSnapshot } from '../capture/trigger/registry.ts';
 import { existsStatement } from '../capture/trigger/statements.ts';
 import { IbexError } from '../core/errors.ts';
@@ -63,13 +64,12 @@ async function findMissing(
   const record = await readRecord(target, sync);
   if (record === undefined) return null;
   const tables = await stillThere(source, (await readSyncTables(target, sync)).filter(filter));
-  const waitingForLock = await readUnarmed(source);
   const notInStep = tables
     .filter((table) => table.state !== 'streaming')
     .map((table) => ({
       table: tableLabel(table),
       reason: table.reason ?? `it is ${table.state}`,
-      held: table.state === 'held' || (table.reason !== null && !waitingForLock.has(table.relid)),
+      held: table.state === 'held' || (table.reason !== null && !table.reason.startsWith(WAITS_FOR_LOCK)),
     }));
   const inStep = tables.filter((table) => table.state === 'streaming');
   if (record.started !== null && covers(record.started, goal)) return notInStep;
@@ -78,14 +78,6 @@ async function findMissing(
     ...notInStep,
     ...behind.map((table) => ({ table, reason: 'changes are not applied yet', held: false })),
   ];
-}
-
-/** Tables whose triggers wait for a lock: not held, since that passes by itself. */
-async function readUnarmed(source: Session): Promise<Set<number>> {
-  const rows = await source.rows<{ relid: string }>(
-    'select relid::text from ibex.captured where armed_at is null',
-  );
-  return new Set(rows.map((row) => Number(row.relid)));
 }
 
 /** A table that was dropped on the source has nothing left to wait for. */

@@ -13,6 +13,9 @@ export interface Waiting {
   readonly blockers: readonly string[];
 }
 
+/** How the reason of a table begins that others have locked: that passes by itself. */
+export const WAITS_FOR_LOCK = 'waiting to arm';
+
 /** Prepares a table's capture; null, or the reason why it cannot be captured exactly. */
 export async function prepareCapture(session: Session, relid: number): Promise<string | null> {
   const { refusal } = await session.row<{ refusal: string | null }>(
