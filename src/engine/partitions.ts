@@ -2,8 +2,9 @@
  * Partitions that came or went: ATTACH, DETACH, DROP and CREATE TABLE .. PARTITION OF fire no trigger. What they
  * changed is copied by itself, beside the rows of all other partitions, wherever that is exact.
  */
+import { requestCopy } from '../apply/state.ts';
 import { requestParts } from '../backfill/progress.ts';
-import { tryArmPartitions } from '../capture/trigger/arming.ts';
+import { tryArmPartitions, tryDisableStrays, tryDisarm } from '../capture/trigger/arming.ts';
 import { acceptPartitions, readPartitionChanges } from '../capture/trigger/registry.ts';
 import type { Session } from '../postgres/session.ts';
 
@@ -29,7 +30,7 @@ export async function answerPartitions(
   const { refusal } = await source.row<{ refusal: string | null }>('select ibex.refusal($1) as refusal', [
     relid,
   ]);
-  if (refusal !== null) return null;
+  if (refusal !== null) return release(source, target, sync, relid, lockTimeoutMs, refusal);
   const waiting = await tryArmPartitions(source, relid, lockTimeoutMs);
   const changes = waiting.length === 0 ? await readPartitionChanges(source, relid) : undefined;
   if (changes === undefined) {
@@ -44,7 +45,39 @@ export async function answerPartitions(
   }
   const { exact, parts, came, went } = changes;
   if (!exact) return null;
+  // While they still fire they note keys that the table does not have, which does no harm.
+  await tryDisableStrays(source, relid, lockTimeoutMs);
   if (parts !== null) await requestParts(target, sync, relid, parts);
   await acceptPartitions(source, relid, changes);
   return { what: `${came} partitions came, ${went} went: their rows are copied`, replan: parts !== null };
+}
+
+/**
+ * A foreign table that became a partition makes every statement fail that reaches it while our triggers collect rows:
+ * they are taken off at once, and the table waits until it can be carried again.
+ */
+async function release(
+  source: Session,
+  target: Session,
+  sync: string,
+  relid: number,
+  lockTimeoutMs: number,
+  refusal: string,
+): Promise<PartitionAnswer> {
+  await requestCopy(target, sync, relid, true, `it cannot be carried: ${refusal}`);
+  const waiting = await tryDisarm(source, relid, lockTimeoutMs);
+  const left = waiting.length > 0;
+  return { what: `${refusal}: it is no longer captured`, replan: !left, again: left };
+}
+
+/** Tables that were refused and can be captured now; `relids` are those that are not captured. */
+export async function readAdmissible(source: Session, relids: readonly number[]): Promise<number[]> {
+  if (relids.length === 0) return [];
+  const rows = await source.rows<{ relid: string }>(
+    `select c.oid::int8::text as relid from pg_class c
+      where c.oid = any ($1::oid[]) and ibex.refusal(c.oid) is null
+        and not exists (select from ibex.captured k where k.relid = c.oid)`,
+    [relids],
+  );
+  return rows.map((row) => Number(row.relid));
 }

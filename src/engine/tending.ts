@@ -14,6 +14,7 @@ import { armAll } from '../setup/setup.ts';
 import { answerDrift } from './drift.ts';
 import { keepSmall } from './keeper.ts';
 import type { IncarnationOptions, RunOutcome } from './options.ts';
+import { readAdmissible } from './partitions.ts';
 import type { Rooms } from './rooms.ts';
 import { isHeld, type Roster } from './roster.ts';
 
@@ -143,6 +144,20 @@ export class Tending {
     for (const { table, what } of reports) log.warn({ table }, `${table}: ${what}`);
     if (reports.some((report) => report.replan)) {
       throw new IbexError('source_moved', 'the catalogs of the source changed: the lane starts anew');
+    }
+    const refused = this.#roster.tables.filter((table) => table.plan === null && table.state === 'pending');
+    if (
+      (
+        await readAdmissible(
+          source,
+          refused.map((table) => table.relid),
+        )
+      ).length > 0
+    ) {
+      throw new IbexError(
+        'source_moved',
+        'a table that was refused can be carried now: the lane starts anew',
+      );
     }
     await keepSmall(source, target, sync.name);
   }

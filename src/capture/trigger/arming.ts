@@ -32,7 +32,10 @@ export async function prepareCapture(session: Session, relid: number): Promise<s
  * armed meanwhile; calling again goes on where this left off.
  */
 export async function tryArm(session: Session, relid: number, lockTimeoutMs: number): Promise<Waiting[]> {
-  const waiting = await tryArmPartitions(session, relid, lockTimeoutMs);
+  const waiting = [
+    ...(await tryArmPartitions(session, relid, lockTimeoutMs)),
+    ...(await tryDisableStrays(session, relid, lockTimeoutMs)),
+  ];
   if (waiting.length > 0) return waiting;
   const { finished } = await session.row<{ finished: boolean }>('select ibex.finish_arming($1) as finished', [
     relid,
@@ -41,17 +44,14 @@ export async function tryArm(session: Session, relid: number, lockTimeoutMs: num
   return finished ? [] : tryArm(session, relid, lockTimeoutMs);
 }
 
-/**
- * Arms what lacks its triggers, and disables those of partitions that are gone: what happens there is no change of
- * the table any more. What the catalogs say is not recorded.
- */
-export async function tryArmPartitions(
-  session: Session,
-  relid: number,
-  lockTimeoutMs: number,
-): Promise<Waiting[]> {
-  const unarmed = await onEach(session, 'ibex.unarmed', relid, lockTimeoutMs, 'ibex.arm');
-  return [...unarmed, ...(await onEach(session, 'ibex.strays', relid, lockTimeoutMs, 'ibex.disable'))];
+/** Tries once to arm what lacks its triggers. What the catalogs say is not recorded. */
+export function tryArmPartitions(session: Session, relid: number, lockTimeoutMs: number): Promise<Waiting[]> {
+  return onEach(session, 'ibex.unarmed', relid, lockTimeoutMs, 'ibex.arm');
+}
+
+/** Tries once to disable the triggers of partitions that are gone: what happens there is no change of the table any more. */
+export function tryDisableStrays(session: Session, relid: number, lockTimeoutMs: number): Promise<Waiting[]> {
+  return onEach(session, 'ibex.strays', relid, lockTimeoutMs, 'ibex.disable');
 }
 
 /** Tries once to disarm every relation of a table; when none is left, its delta tables and functions go too. */

@@ -16,7 +16,7 @@ import type { Snapshot, SourceIdentity } from '../../core/position.ts';
 import { serverError } from '../../postgres/errors.ts';
 import type { Session } from '../../postgres/session.ts';
 import { Spool } from '../../queue/spool.ts';
-import { readSnapshot } from './registry.ts';
+import { noteSeenPartition, readSnapshot } from './registry.ts';
 import {
   BEGIN_BATCH,
   type Generations,
@@ -27,6 +27,7 @@ import {
   readStatement,
   summaryStatement,
   truncatedStatement,
+  UNKNOWN_PARTITIONS,
 } from './statements.ts';
 
 /** A table that a batch looks at, with its own lower bound while it is not in step with the lane. */
@@ -243,6 +244,7 @@ export class DeltaReader {
     }
     const relids = header.tables.map((table) => table.plan.relid);
     if (relids.length === 0) return;
+    await this.#noteUnknownPartitions(header);
     const moved = await this.#reading.rows<{ relation: string }>(MOVED_RELATIONS, [relids]);
     if (moved.length > 0) {
       this.#inTheWay = moved.map((row) => row.relation);
@@ -252,6 +254,16 @@ export class DeltaReader {
         `the file of ${names} changed while a batch was read; it is read again`,
       );
     }
+  }
+
+  /** Before the batch can be applied it is durable that the table's partitions have to be looked at. */
+  async #noteUnknownPartitions({ tables }: BatchHeader): Promise<void> {
+    const partitioned = tables.filter(({ plan }) => !plan.only).map(({ plan }) => plan.relid);
+    if (partitioned.length === 0) return;
+    const unknown = await this.#reading.rows<{ relid: number; leaf: number }>(UNKNOWN_PARTITIONS, [
+      partitioned,
+    ]);
+    for (const { relid, leaf } of unknown) await noteSeenPartition(this.#control, relid, leaf);
   }
 
   /** Resolves once the source's log is on disk up to `lsn`: see the promise at the top of this file. */

@@ -228,6 +228,11 @@ export async function readPartitionChanges(
   return changes;
 }
 
+/** Makes sure that this partition is dealt with, even if it is gone again by the next look at the catalogs. */
+export async function noteSeenPartition(session: Session, relid: number, leaf: number): Promise<void> {
+  await session.run('select ibex.note_seen($1, $2)', [relid, leaf]);
+}
+
 /** Records that these changes are answered. */
 export async function acceptPartitions(
   session: Session,

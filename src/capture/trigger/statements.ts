@@ -198,6 +198,7 @@ export const MOVED_RELATIONS = `
     select r as root, r as relid from unnest($1::oid[]) r
     union all
     select m.root, i.inhrelid from then_member m join pg_inherits i on i.inhparent = m.relid
+       and coalesce(to_jsonb(i) ->> 'inhdetachpending', 'false') = 'false'
      where (select c.relkind from pg_class c where c.oid = m.relid) = 'p'
   ), now_member as (
     select r as root, m as relid from unnest($1::oid[]) r cross join lateral ibex.members(r) m
@@ -206,6 +207,26 @@ export const MOVED_RELATIONS = `
     from then_member t full join now_member n using (root, relid) left join pg_class c on c.oid = t.relid
    where t.relid is null or n.relid is null or c.oid is null
       or (c.relkind = 'r' and c.relfilenode is distinct from pg_relation_filenode(c.oid))`;
+
+/**
+ * Partitions that the reading transaction saw and that are not known yet. What the batch carries of them may be gone,
+ * with the partition, before anybody looks.
+ */
+export const UNKNOWN_PARTITIONS = `
+  with recursive member as (
+    select r as root, r as relid, null::text as link from unnest($1::oid[]) r
+    union all
+    select m.root, i.inhrelid, concat_ws(' ', m.link, concat_ws(':', i.inhparent, i.inhrelid, i.xmin))
+      from member m join pg_inherits i on i.inhparent = m.relid
+       and coalesce(to_jsonb(i) ->> 'inhdetachpending', 'false') = 'false'
+  ), known as (
+    select k.relid as root, l.key::oid as relid, l.value ->> 'link' as link
+      from ibex.captured k cross join jsonb_each(k.leaves) l where k.relid = any ($1::oid[])
+  )
+  select m.root::int8::float8 as relid, m.relid::int8::float8 as leaf
+    from member m join pg_class c on c.oid = m.relid and c.relkind <> 'p'
+    left join known k on k.root = m.root and k.relid = m.relid
+   where m.relid <> m.root and k.link is distinct from m.link and k.link is distinct from 'seen'`;
 
 /** One row: whether a delta is seen by `goal` that `position` does not see. */
 export function existsStatement(

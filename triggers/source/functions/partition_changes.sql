@@ -54,3 +54,19 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
             from leaf l where l.stays)
     from captured c cross join signature s
 $$;
+
+-- Function: ibex.note_seen(root oid, leaf oid) returns void
+-- Purpose:  a batch has read from a partition that is not known yet. It is noted as one that was there, with what it
+--           can hold: should it be gone again before anybody looks, its region still has to be removed.
+-- Writes:   ibex.captured; `tree` so that the next look finds the partitions changed whatever they are by then.
+create or replace function ibex.note_seen(root oid, leaf oid) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
+  update ibex.captured c
+     set tree = '',
+         leaves = coalesce(c.leaves, '{}') || jsonb_build_object(leaf, jsonb_build_object(
+           'link', 'seen', 'since', '1:1:',
+           'predicate', case when coalesce(c.leaves -> leaf::text ->> 'predicate', l.predicate) = l.predicate
+                             then l.predicate end))
+    from (select max(p.predicate) as predicate from ibex.leaves(root) p where p.leaf = note_seen.leaf) l
+   where c.relid = root
+$$;
