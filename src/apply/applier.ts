@@ -158,6 +158,7 @@ export class Applier {
     const counted = loaded
       ? await this.#session.row<{ present: string; gone: string; deltas: string }>(sql.countStage(plan))
       : { present: '0', gone: '0', deltas: '0' };
+    if (plan.mode === 'key' && Number(counted.deltas) > table.captured) throw noKeyAnyMore(plan);
     return {
       table,
       plan,
@@ -225,18 +226,18 @@ function standsAt(state: SyncTable | undefined, table: BatchTable): boolean {
   return (state.state === 'joining' || state.state === 'held') && state.floor === table.floor;
 }
 
+/** A delta came with several rows: what was a key is none, and the catalogs will say so. */
+function noKeyAnyMore(plan: TablePlan): IbexError {
+  const label = tableLabel(plan);
+  return new IbexError('recopy', `several rows of ${label} share what was its key`, { table: label });
+}
+
 function account({ table, present, gone, deltas }: Staged): TableAccount {
   const { captured, truncated, plan } = table;
   const carried = present + gone;
   // A table without key that was truncated is sent whole; its deltas are then what the batch counted.
   const counted = plan.mode === 'row' && truncated.length > 0 ? captured : deltas;
   const truncates = captured - counted;
-  if (truncates < 0) {
-    throw new IbexError(
-      'internal',
-      `${tableLabel(plan)}: ${deltas} deltas arrived, ${captured} were captured`,
-    );
-  }
   const applied = Math.min(captured, carried + truncates);
   return { relid: plan.relid, captured, applied, coalesced: captured - applied };
 }

@@ -9,20 +9,6 @@ import type { ColumnPlan, TablePlan } from '../core/plan.ts';
 import { ident, literal, tableIdent } from '../postgres/quote.ts';
 import type { TargetFacts } from './target-table.ts';
 
-/** Types whose equal values are the same bytes: a key of these never needs to be rewritten. */
-const IMAGE_EQUAL = new Set([
-  'int2',
-  'int4',
-  'int8',
-  'uuid',
-  'bool',
-  'date',
-  'bytea',
-  'text',
-  'varchar',
-  'oid',
-]);
-
 /** Name of the temporary table that takes a table's part of a batch. */
 export function stageName(plan: TablePlan): string {
   return `pg_temp.ibex_stage_${plan.relid}`;
@@ -208,8 +194,8 @@ function keyMatch(plan: TablePlan): string {
   return plan.columns
     .slice(0, plan.keyLength)
     .map((column, i) => {
-      const value = column.wire === 'pg_catalog.text' ? staged(plan, column) : `s.c${i + 1}`;
-      return `t.${ident(column.name)} = ${value}`;
+      const [before, after] = column.match?.staged ?? ['', ''];
+      return `t.${ident(column.name)} ${column.match?.target} ${before}s.c${i + 1}${after}`;
     })
     .join(' and ');
 }
@@ -248,8 +234,7 @@ function image(columns: readonly ColumnPlan[], alias: string): string {
 
 /** A GENERATED ALWAYS identity cannot be set by UPDATE, even to the value it has. */
 function keyNeedsRewrite(column: ColumnPlan, facts: TargetFacts): boolean {
-  const builtin = /^pg_catalog\.(\w+)$/.exec(column.targetType)?.[1] ?? '';
-  return !IMAGE_EQUAL.has(builtin) && !facts.identityAlways.includes(column.name);
+  return column.match?.exact === false && !facts.identityAlways.includes(column.name);
 }
 
 /** Keeps everybody from changing what the tables are, and nobody from reading or writing them. */

@@ -15,7 +15,7 @@ export const setup: CommandSpec = {
   summary: 'arm capture and create the ibex schemas; safe to repeat',
   description:
     'Looks at both sides first and changes nothing when something stands in the way. Then creates the schema ibex on both sides and puts capture triggers on the tables of the source, one short lock at a time. Exit 1 when a table is still locked by others after --arm-timeout; run it again, or let `ibex run` go on with it.',
-  options: ['tables', 'exclude', 'lock_timeout_ms', 'arm_timeout', 'json'],
+  options: ['tables', 'exclude', 'keyless', 'lock_timeout_ms', 'arm_timeout', 'json'],
   run: (context) => {
     const sync = onlySync(context.config);
     return withBothSides(sync, 'setup', (source, target) => setUp(context, source, target));
@@ -45,7 +45,7 @@ async function setUp({ config, signal }: Context, source: Session, target: Sessi
   const refused = await install(options, inspection);
   for (const { error } of refused) writeError(error);
   const waiting = await armPatiently(source, target, sync, config.lockTimeoutMs, config.armTimeoutMs, signal);
-  const roster = await readRoster(source, target, sync.name, sync.carry);
+  const roster = await readRoster(source, target, sync);
   const tables = roster.map((table) => ({
     table: tableLabel(table),
     armed: table.armed,
@@ -87,7 +87,7 @@ async function armPatiently(
 ): Promise<Map<number, Waiting[]>> {
   const deadline = Date.now() + patienceMs;
   for (let attempt = 1; ; attempt++) {
-    const roster = await readRoster(source, target, sync.name, sync.carry);
+    const roster = await readRoster(source, target, sync);
     const unarmed = roster.filter((table) => table.plan !== null && !table.armed).map((table) => table.relid);
     const waiting = await armAll(source, unarmed, lockTimeoutMs);
     if (waiting.size === 0 || Date.now() > deadline || signal.aborted) return waiting;

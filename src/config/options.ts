@@ -140,6 +140,15 @@ export const optionSchema = z.object({
     env: 'IBEX_EXCLUDE',
     repeatable: true,
   }),
+  keyless: oneOf(['carry', 'refuse'])
+    .prefault('carry')
+    .register(optionInfo, {
+      description:
+        'What becomes of tables without primary key, replica identity or unique index of NOT NULL columns: carry, ' +
+        'by their whole rows, which on the target are found by reading all of the table, or refuse, each by its name.',
+      argument: 'WHAT',
+      env: 'IBEX_KEYLESS',
+    }),
   listen: listenAddress.optional().register(optionInfo, {
     description:
       'Where `run` serves dashboard, status and metrics, such as 127.0.0.1:8642; a port alone means ' +

@@ -23,6 +23,8 @@ export interface SyncConfig {
   exclude: TablePattern[];
   /** What is carried of some of the tables. */
   carry: CarryRule[];
+  /** What becomes of tables without a key. */
+  keyless: Options['keyless'];
   /** What this one call named, by flag or environment: it picks from the set that was set up. */
   asked: { tables: TablePattern[]; exclude: TablePattern[] };
 }
@@ -63,6 +65,7 @@ export function mainSync(
     tables: options.tables ?? [],
     exclude: options.exclude ?? [],
     carry: [],
+    keyless: options.keyless,
     asked: askedFor(settings, options),
   };
 }
@@ -118,6 +121,7 @@ export function syncsOfFile(
     tables: options.tables ?? sync.tables ?? [],
     exclude: options.exclude ?? sync.exclude ?? [],
     carry: carryRules(file, sync),
+    keyless: options.keyless,
     asked: askedFor(settings, options),
   }));
 }

@@ -30,33 +30,6 @@ export function refuseUnfit(source: TableInfo, target: TableInfo): IbexError | u
   );
 }
 
-/** Where keys are equal regardless of case on one side only, one row of it stands for two of the other. */
-export function refuseKeyCollations(source: CapturedTable, target: TableInfo): IbexError | undefined {
-  const there = new Map(target.columns.map((column) => [column.name, column]));
-  const key = source.mode === 'key' ? source.noted : [];
-  const differing = source.columns.find(
-    ({ name, looseCollation }) =>
-      key.includes(name) && looseCollation !== (there.get(name) ?? { looseCollation }).looseCollation,
-  );
-  if (differing === undefined) return undefined;
-  const label = tableLabel(source);
-  const collations = [differing, there.get(differing.name)].map((column) => column?.looseCollation);
-  const [here, elsewhere] = collations.map((name) =>
-    name ? `collation ${name}` : 'a deterministic collation',
-  );
-  return new IbexError(
-    'schema_mismatch',
-    `${label}: key column ${differing.name} has ${here} on the source and ${elsewhere} on the target: ` +
-      'they disagree on which keys are equal',
-    {
-      table: label,
-      hint:
-        `On the target: alter table ${label} alter column "${differing.name}" type ${differing.type.shown} ` +
-        `collate ${differing.looseCollation ?? 'pg_catalog."default"'};`,
-    },
-  );
-}
-
 /**
  * Keys and rows are noted as text in sessions of the application, by a cast. Where that is a function of somebody's,
  * its text need not be what can be read back.

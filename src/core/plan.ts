@@ -14,19 +14,32 @@ export interface TableName {
 /** SQL to put before and after an expression. */
 export type Wrap = readonly [before: string, after: string];
 
+/** How the values of one column of the key are compared, on each side. */
+export interface KeyMatch {
+  /** The operators, as SQL that finds them whatever the search_path is. */
+  readonly source: string;
+  readonly target: string;
+  /** What gives a noted, or a staged, value the equality of the column; undefined where it has it. */
+  readonly noted?: Wrap;
+  readonly staged?: Wrap;
+  /** Equal values are the same bytes: one that is found need not be written. */
+  readonly exact: boolean;
+}
+
 /** One column that travels. */
 export interface ColumnPlan {
   readonly name: string;
   /** SQL name of the type in which the value travels and is staged, e.g. `pg_catalog.int8`. */
   readonly wire: string;
-  /** SQL name of the column's type on the source and on the target, typmod left out. */
-  readonly sourceType: string;
+  /** SQL name of the column's type on the target, typmod left out. */
   readonly targetType: string;
   /** Source and target have the same built-in type: its binary COPY goes straight into the table. */
   readonly same: boolean;
   /** Number of the column `k<n>` in which the delta tables note it, and its type; null when they do not. */
   readonly noted: number | null;
   readonly notedType: string | null;
+  /** Null for what is not part of the key. */
+  readonly match: KeyMatch | null;
   /** It travels as text, and a cast to text would not give the text of its output function: what does. */
   readonly toText?: Wrap;
   /** It arrives as text, and a cast from text would not do what the input function does: what does. */

@@ -5,7 +5,8 @@
 import { choiceText } from './carry.ts';
 import { bothIntegers, TEXT, travelsBinary } from './conversion.ts';
 import { IbexError } from './errors.ts';
-import { refuseKeyCollations, refuseNotedCasts, refuseUnfit } from './fit.ts';
+import { refuseNotedCasts, refuseUnfit } from './fit.ts';
+import { matchKey, refuseUnlikeKeys } from './keys.ts';
 import { type ColumnPlan, type TablePlan, tableLabel } from './plan.ts';
 import type { CapturedTable, ColumnInfo, TableInfo, TypeInfo } from './table.ts';
 
@@ -31,8 +32,7 @@ export function planTable(source: CapturedTable, target: TableInfo | undefined):
       hint: `Create it there (pg_dump --schema-only --table '${label}' | psql), or leave it out with --exclude '${label}'.`,
     });
   }
-  const unfit =
-    refuseUnfit(source, target) ?? refuseKeyCollations(source, target) ?? refuseNotedCasts(source);
+  const unfit = refuseUnfit(source, target) ?? refuseUnlikeKeys(source, target) ?? refuseNotedCasts(source);
   if (unfit !== undefined) throw unfit;
   const targetColumns = new Map(target.columns.map((column) => [column.name, column]));
   const plans: ColumnPlan[] = [];
@@ -46,7 +46,8 @@ export function planTable(source: CapturedTable, target: TableInfo | undefined):
     if (counterpart.generated && !inKey) continue;
     if (counterpart.generated) requireSameFormula(label, column, counterpart);
     if (index < 0 && source.mode === 'row') throw generatedWithoutKey(label, column);
-    plans.push(planColumn(column, counterpart, index, source.notedTypes[index] ?? null));
+    const notedType = source.notedTypes[index] ?? null;
+    plans.push(planColumn(column, counterpart, index, notedType, inKey));
     carried.push(column);
   }
   const fault = columnFault(label, plans, target);
@@ -70,6 +71,7 @@ function planColumn(
   counterpart: ColumnInfo,
   index: number,
   notedType: string | null,
+  inKey: boolean,
 ): ColumnPlan {
   const [source, target] = [column.type, counterpart.type];
   const wire = wireType(source, target, notedType);
@@ -77,8 +79,8 @@ function planColumn(
     name: column.name,
     noted: index < 0 ? null : index + 1,
     notedType,
+    match: inKey ? matchKey(column, counterpart, notedType, wire) : null,
     wire,
-    sourceType: source.declared,
     targetType: target.declared,
     same: travelsBinary(source, target),
     ...(wire === TEXT && source.toText !== null ? { toText: source.toText } : {}),

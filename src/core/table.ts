@@ -19,6 +19,8 @@ export interface TypeInfo {
    * version from which on servers understand all that this one may send: 0 when all do.
    */
   readonly binary: number | null;
+  /** The operator by which two values are equal, as SQL that finds it in pg_catalog alone. */
+  readonly equals: string;
   /** What turns a value into the text of its output function, where a cast would give another text. */
   readonly toText: Wrap | null;
   /** What turns text into a value as the input function does: null where the cast is the same. */
@@ -29,11 +31,18 @@ export interface TypeInfo {
   readonly parts: readonly { readonly name: string; readonly type: TypeInfo }[];
 }
 
+export interface LooseCollation {
+  /** As SQL. */
+  readonly name: string;
+  /** What it is, comparable between servers. */
+  readonly definition: string;
+}
+
 export interface ColumnInfo {
   readonly name: string;
   readonly type: TypeInfo;
-  /** Name of its collation when different values can be equal under it, as regardless of case; else null. */
-  readonly looseCollation: string | null;
+  /** Its collation when different values can be equal under it, as regardless of case; else null. */
+  readonly looseCollation: LooseCollation | null;
   readonly generated: boolean;
   /** The expression that generates it, as the server prints it; null when it is not generated. */
   readonly formula: string | null;

@@ -27,7 +27,7 @@ export class Incarnation {
   constructor(options: IncarnationOptions) {
     this.#options = options;
     this.#sessions = new Sessions(options.sync);
-    this.#roster = new Roster(options.sync.name, options.sync.carry);
+    this.#roster = new Roster(options.sync);
   }
 
   /** True once the lane ran: whatever fails from then on is not a fault of the configuration. */

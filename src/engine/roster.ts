@@ -5,9 +5,11 @@
 import { readSyncTables, type SyncTable } from '../apply/state.ts';
 import { carriedTable } from '../capture/trigger/expressions.ts';
 import { type CapturedRecord, readCaptured } from '../capture/trigger/registry.ts';
+import type { SyncConfig } from '../config/syncs.ts';
 import { ruleOf } from '../core/carry.ts';
 import { IbexError } from '../core/errors.ts';
-import { type CarryRule, type TablePlan, tableLabel } from '../core/plan.ts';
+import { keylessRefusal } from '../core/keys.ts';
+import { type TablePlan, tableLabel } from '../core/plan.ts';
 import { planTable } from '../core/planner.ts';
 import type { Snapshot } from '../core/position.ts';
 import type { TableInfo } from '../core/table.ts';
@@ -23,15 +25,17 @@ export interface RosterTable extends SyncTable {
   readonly forgotten: Snapshot | null;
 }
 
-/** Reads the roster from both sides. `rules` say what is carried of some of the tables. */
+/** What the plans of a sync depend on, besides the catalogs. */
+export type Wishes = Pick<SyncConfig, 'name' | 'carry' | 'keyless'>;
+
+/** Reads the roster from both sides. */
 export async function readRoster(
   source: Session,
   target: Session,
-  sync: string,
-  rules: readonly CarryRule[],
+  { name, carry, keyless }: Wishes,
 ): Promise<RosterTable[]> {
-  const states = await readSyncTables(target, sync);
-  const captured = new Map((await readCaptured(source, sync)).map((table) => [table.relid, table]));
+  const states = await readSyncTables(target, name);
+  const captured = new Map((await readCaptured(source, name)).map((table) => [table.relid, table]));
   const counterparts = new Map((await readTables(target, states)).map((table) => [tableLabel(table), table]));
   const roster: RosterTable[] = [];
   for (const state of states) {
@@ -41,8 +45,9 @@ export async function readRoster(
         ? notCaptured(state)
         : tryPlan(
             // Under either name, lest a table that was renamed travels whole.
-            await carriedTable(source, record, ruleOf(rules, record, state)),
+            await carriedTable(source, record, ruleOf(carry, record, state)),
             counterparts.get(tableLabel(record)),
+            keyless,
           );
     const { armed, forgotten } = record ?? { armed: false, forgotten: null };
     roster.push({ ...state, ...planned, armed, forgotten });
@@ -59,8 +64,10 @@ function notCaptured(state: SyncTable): { plan: null; obstacle: IbexError } {
 function tryPlan(
   record: CapturedRecord | IbexError,
   counterpart: TableInfo | undefined,
+  keyless: Wishes['keyless'],
 ): { plan: TablePlan | null; obstacle: IbexError | null } {
   if (record instanceof IbexError) return { plan: null, obstacle: record };
+  if (record.mode === 'row' && keyless === 'refuse') return { plan: null, obstacle: keylessRefusal(record) };
   try {
     return { plan: planTable(record, counterpart), obstacle: null };
   } catch (error) {
@@ -72,12 +79,10 @@ function tryPlan(
 /** The roster of one incarnation. */
 export class Roster {
   #tables: readonly RosterTable[] = [];
-  readonly #sync: string;
-  readonly #rules: readonly CarryRule[];
+  readonly #sync: Wishes;
 
-  constructor(sync: string, rules: readonly CarryRule[]) {
+  constructor(sync: Wishes) {
     this.#sync = sync;
-    this.#rules = rules;
   }
 
   get tables(): readonly RosterTable[] {
@@ -86,12 +91,14 @@ export class Roster {
 
   /** Reads everything again, catalogs included. */
   async refresh(source: Session, target: Session): Promise<void> {
-    this.#tables = await readRoster(source, target, this.#sync, this.#rules);
+    this.#tables = await readRoster(source, target, this.#sync);
   }
 
   /** Reads the states again; plans only change with `refresh`. */
   async readStates(target: Session): Promise<void> {
-    const states = new Map((await readSyncTables(target, this.#sync)).map((state) => [state.relid, state]));
+    const states = new Map(
+      (await readSyncTables(target, this.#sync.name)).map((state) => [state.relid, state]),
+    );
     this.#tables = this.#tables.flatMap((table) => {
       const state = states.get(table.relid);
       return state === undefined ? [] : [{ ...table, ...state }];

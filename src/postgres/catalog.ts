@@ -39,7 +39,11 @@ const READ_TABLES = `
                     'typeOid', a.atttypid::int8::text,
                     'typmod', a.atttypmod,
                     'shown', format_type(a.atttypid, a.atttypmod),
-                    'looseCollation', case when not o.collisdeterministic then o.collname end
+                    'looseCollation', case when not o.collisdeterministic then json_build_object(
+                      'name', format('%I.%I', oq.nspname, o.collname),
+                      'definition', concat_ws(' ', o.collprovider, coalesce(
+                        to_jsonb(o) ->> 'colllocale', to_jsonb(o) ->> 'colliculocale', o.collcollate),
+                        to_jsonb(o) ->> 'collicurules')) end
                   ) order by a.attnum)
              from pg_attribute a
              join pg_type t on t.oid = a.atttypid
@@ -53,6 +57,7 @@ const READ_TABLES = `
              ) base on true
              left join pg_attrdef ad on ad.adrelid = a.attrelid and ad.adnum = a.attnum
              left join pg_collation o on o.oid = a.attcollation
+             left join pg_namespace oq on oq.oid = o.collnamespace
             where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped), '[]') as columns
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
     join json_to_recordset($1) w(schema text, name text) on w.schema = n.nspname and w.name = c.relname

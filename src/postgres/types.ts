@@ -36,6 +36,12 @@ const READ_TYPES = `
          r.rngsubtype::int8::text as subtype, nullif(r.rngcanonical::oid, 0)::regproc::text as canonical,
          m.rngtypid::int8::text as range,
          t.typsend <> 0 and t.typreceive <> 0 as sends,
+         (select format('operator(%I.%s)', pn.nspname, p.oprname)
+            from pg_opclass c join pg_am m on m.oid = c.opcmethod and m.amname = 'btree'
+            join pg_amop a on a.amopfamily = c.opcfamily and a.amopstrategy = 3
+             and a.amoplefttype = c.opcintype and a.amoprighttype = c.opcintype
+            join pg_operator p on p.oid = a.amopopr join pg_namespace pn on pn.oid = p.oprnamespace
+           where c.opcdefault and c.opcintype = t.oid and pn.nspname <> 'pg_catalog') as equals,
          format('%I.%I', inn.nspname, i.proname) as input, i.pronargs as arguments,
          case when t.typelem <> 0 then t.typelem else t.oid end::int8::text as "ioParameter",
          format('%I.%I', onn.nspname, o.proname) as output,
@@ -72,6 +78,7 @@ interface TypeRow {
   canonical: string | null;
   range: string | null;
   sends: boolean;
+  equals: string | null;
   input: string;
   arguments: number;
   ioParameter: string;
@@ -116,6 +123,7 @@ function describe(
     kind: kindOf(row),
     typmod: limit,
     binary: binaryOf(row, parts, version),
+    equals: row.equals ?? '=',
     toText: row.castToText ? [`pg_catalog.textin(${row.output}(`, `::${row.quoted}))`] : null,
     fromText,
     readable: fromText !== null || !row.castFromText,

@@ -76,7 +76,7 @@ describe('one batch, delivered as queues deliver', () => {
       queue,
       spoolDirectory: '/tmp',
     });
-    const roster = await readRoster(source, target, 'main', []);
+    const roster = await readRoster(source, target, { name: 'main', carry: [], keyless: 'carry' });
     const tables = roster.flatMap((table) =>
       table.plan === null ? [] : [{ plan: table.plan, floor: null }],
     );

@@ -30,6 +30,7 @@ export interface SyncOptions {
   readonly redis?: string;
   readonly tables?: string[];
   readonly until?: Until;
+  readonly keyless?: 'carry' | 'refuse';
   /** The section `carry` of the sync in ibex.yaml. */
   readonly carry?: Record<string, CarryEntry>;
   /** Takes the lines of the log, from `info` on. */
@@ -49,6 +50,7 @@ function configOf(databases: Databases, options: SyncOptions) {
     ...(options.carry === undefined ? { source: sourceUrl, target: targetUrl } : {}),
     ...(options.redis === undefined ? {} : { redis: options.redis }),
     ...(options.tables === undefined ? {} : { tables: options.tables }),
+    ...(options.keyless === undefined ? {} : { keyless: options.keyless }),
     logLevel: process.env.TEST_LOG_LEVEL ?? 'error',
     logFormat: 'json',
   };

@@ -59,7 +59,7 @@ describe('two URLs', () => {
   it('make one sync called main between source and target', async () => {
     const { syncs } = load();
     expect(syncs).toHaveLength(1);
-    expect(syncs[0]).toMatchObject({ name: 'main', tables: [], exclude: [] });
+    expect(syncs[0]).toMatchObject({ name: 'main', tables: [], exclude: [], keyless: 'carry' });
     expect(syncs[0]?.source.name).toBe('source');
     expect(syncs[0]?.target.name).toBe('target');
     expect(await syncs[0]?.source.resolveUrl()).toBe(URLS.IBEX_SOURCE_URL);
@@ -187,6 +187,7 @@ describe('values', () => {
 
   it.each([
     [{ logLevel: 'secret' }, /^--log-level: must be one of debug, info, warn, error$/],
+    [{ keyless: 'maybe' }, /^--keyless: must be one of carry, refuse$/],
     [{ logFormat: 'xml' }, /^--log-format: must be one of auto, json, pretty$/],
     [{ listen: 'postgres://secret' }, /^--listen: must be HOST:PORT/],
     [{ listen: ':8642' }, /^--listen: must be HOST:PORT/],

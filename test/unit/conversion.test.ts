@@ -15,6 +15,7 @@ function builtin(name: string, more: Partial<TypeInfo> = {}): TypeInfo {
     kind: 'base',
     typmod: -1,
     binary: 0,
+    equals: '=',
     toText: null,
     fromText: null,
     readable: true,
@@ -186,11 +187,21 @@ describe('a plan', () => {
   });
 
   test('refuses a key whose sides disagree on which keys are equal', () => {
-    const loose = table(column('a', builtin('text'), { looseCollation: 'ci' }));
-    expect(() => planTable(loose, table(column('a', builtin('text'))))).toThrow(
-      /key column a has collation ci/,
-    );
-    expect(() => planTable(loose, loose)).not.toThrow();
+    const collated = (definition: string) =>
+      table(column('a', builtin('text'), { looseCollation: { name: 'public.ci', definition } }));
+    const plain = (type: TypeInfo) => table(column('a', type));
+    const loose = collated('i und-u-ks-level2');
+    for (const [one, other] of [
+      [loose, plain(builtin('text'))],
+      [plain(builtin('text')), loose],
+      [loose, collated('i und-u-ks-level1')],
+      [plain(builtin('text')), plain(own('citext', { identity: 'extension citext.citext' }))],
+    ] as const) {
+      expect(() => planTable(one, other)).toThrow(/key column a is .* they disagree on which keys are equal/);
+    }
+    expect(() => planTable(loose, collated('i und-u-ks-level2'))).not.toThrow();
+    expect(() => planTable(plain(builtin('int4')), plain(builtin('numeric')))).not.toThrow();
+    expect(() => planTable(plain(builtin('varchar')), plain(builtin('text')))).not.toThrow();
   });
 });
 

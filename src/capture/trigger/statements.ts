@@ -1,7 +1,7 @@
 /**
  * The SQL that reads deltas and rows on the source; everything that depends on a table's plan is built here.
  */
-import type { ColumnPlan, TableName, TablePlan } from '../../core/plan.ts';
+import type { ColumnPlan, TableName, TablePlan, Wrap } from '../../core/plan.ts';
 import { parseSnapshot, type Snapshot } from '../../core/position.ts';
 import { ident, literal, tableIdent } from '../../postgres/quote.ts';
 
@@ -89,21 +89,26 @@ export function readStatement(
   return `copy (${query}) to stdout (format binary)`;
 }
 
-/** Keys in their order: neighbouring rows are looked up one after the other, here and again on the target. */
+/**
+ * Keys in their order: neighbouring rows are looked up one after the other, here and again on the target. Keys that
+ * are equal to each other are one key, however they were noted.
+ */
 function readKeys(plan: TablePlan, generations: Generations, from: Snapshot): string {
   const key = plan.columns.slice(0, plan.keyLength);
   const names = key.map((_, i) => `k${i + 1}`).join(', ');
+  const compared = key.map((column, i) => `${wrapped(`k${i + 1}`, column.match?.noted)} as k${i + 1}`);
+  const places = key.map((_, i) => i + 1).join(', ');
   const join = key
-    .map((column, i) => `t.${ident(column.name)} = k.k${i + 1}${keyCast(column)}`)
+    .map((column, i) => `t.${ident(column.name)} ${column.match?.source} k.k${i + 1}`)
     .join(' and ');
   const values = plan.columns.map((column, i) =>
-    i < plan.keyLength ? `coalesce(${sent(column)}, ${noted(column, `k.k${i + 1}`)})` : sent(column),
+    i < plan.keyLength ? `coalesce(${sent(column)}, ${gone(column, `k.k${i + 1}`)})` : sent(column),
   );
   return `
     select k.n, t.tableoid is not null, ${values.join(', ')}
-      from (select ${names}, count(*) as n
+      from (select ${compared.join(', ')}, count(*) as n
               from (${unread(plan, generations, from, `${names}, op`)}) d
-             where op <> 'T' group by ${names} order by ${names}) k
+             where op <> 'T' group by ${places} order by ${places}) k
       left join ${rowSource(plan, plan, plan.only)} on ${join}`;
 }
 
@@ -153,9 +158,13 @@ function noted(column: ColumnPlan, value: string): string {
   return `${before}${value}${after}`;
 }
 
-/** Keys noted as text go back to the column's own type, so that its index serves. */
-function keyCast(column: ColumnPlan): string {
-  return column.wire === 'pg_catalog.text' ? `::${column.sourceType}` : '';
+/** The key of a row that is not there any more, in the form in which it travels. */
+function gone(column: ColumnPlan, value: string): string {
+  return column.match?.noted === undefined ? noted(column, value) : `${value}::${column.wire}`;
+}
+
+function wrapped(value: string, [before, after]: Wrap = ['', '']): string {
+  return `${before}${value}${after}`;
 }
 
 /** The snapshot of the reading transaction, where the log stands, and the delta tables that hold anything. */
