@@ -148,7 +148,8 @@ export const IS_SAME_PARTITION = `
   select exists (
     select from pg_partition_tree(to_regclass($1)) p
      where p.relid = to_regclass($2)
-       and regexp_replace(pg_get_partition_constraintdef(p.relid), 'satisfies_hash_partition\\(''\\d+''::oid', 'hash(', 'g') = $3) as same`;
+       and regexp_replace(pg_get_partition_constraintdef(p.relid), 'satisfies_hash_partition\\(''\\d+''::oid',
+                          'hash ' || getdatabaseencoding() || '(', 'g') = $3) as same`;
 
 /** A condition on the key means the same on both sides. */
 export function keyIsComparable(plan: TablePlan): boolean {

@@ -6,8 +6,11 @@ import type { Wrap } from '../core/plan.ts';
 import type { TypeInfo } from '../core/table.ts';
 import type { Session } from './session.ts';
 
-/** From PostgreSQL 17 on an interval may be infinite, which older servers take for 178,956,970 years. */
-const INFINITE_INTERVALS = 170_000;
+/**
+ * Versions from which on a type has values that older servers do not know. An infinite interval they take for
+ * 178,956,970 years, an infinite numeric for damage to the protocol; of its text they say what it is and where.
+ */
+const INFINITE: Readonly<Record<string, number>> = { interval: 170_000, numeric: 140_000 };
 
 /**
  * The types of the given oids with all they are made of. An array is what its element calls its array: int2vector,
@@ -170,7 +173,8 @@ const NOT_BINARY = /^(reg.*|xml|int2vector|oidvector|tsquery)$/;
 /** Types of the application have oids inside. */
 function binaryOf(row: TypeRow, parts: TypeInfo['parts'], version: number): number | null {
   if (!row.builtin || !row.sends || row.kind === 'c' || NOT_BINARY.test(row.name)) return null;
-  if (row.name === 'interval') return version >= INFINITE_INTERVALS ? INFINITE_INTERVALS : 0;
+  const infinite = INFINITE[row.name];
+  if (infinite !== undefined) return version >= infinite ? infinite : 0;
   const inside = parts.map((part) => part.type.binary);
   return inside.includes(null) ? null : Math.max(0, ...inside.map(Number));
 }

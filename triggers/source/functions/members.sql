@@ -19,10 +19,11 @@ $$;
 --                        an equal one may still take other rows there;
 --           predicate  - the same as a condition on the root's columns that picks the same rows on any server;
 --                        null where there is none.
--- Why:      hash functions are called by the root's oid. The order of text depends on its collation, whose
---           meaning is a matter of the server, so do equality and hashes of a nondeterministic one. pg_inherits
---           is read, not pg_partition_tree, so that the answer is that of one snapshot. A partition that is
---           being detached concurrently is gone already, for every query that starts now.
+-- Why:      hash functions are called by the root's oid, on the bytes of the database's encoding. The order of
+--           text depends on its collation, whose meaning is a matter of the server, so do equality and hashes of
+--           a nondeterministic one. pg_inherits is read, not pg_partition_tree, so that the answer is that of
+--           one snapshot. A partition that is being detached concurrently is gone already, for every query that
+--           starts now.
 create or replace function ibex.leaves(root oid)
 returns table (leaf oid, link text, definition text, predicate text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -43,7 +44,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
      where coalesce(to_jsonb(i) ->> 'inhdetachpending', 'false') = 'false'
   )
   select t.relid, t.link,
-         case when t.alike then regexp_replace(d.text, 'satisfies_hash_partition\(''\d+''::oid', 'hash(', 'g') end,
+         case when t.alike then regexp_replace(d.text, 'satisfies_hash_partition\(''\d+''::oid',
+                                              'hash ' || getdatabaseencoding() || '(', 'g') end,
          case when t.portable then d.text end
     from tree t join pg_class c on c.oid = t.relid
     cross join lateral pg_get_partition_constraintdef(t.relid) d(text)
