@@ -125,6 +125,10 @@ export async function readChoices(session: Session, sync: string): Promise<Map<n
   return new Map(rows.map((row) => [Number(row.relid), row.choice]));
 }
 
+async function findTable(session: Session, sync: string, label: string): Promise<SyncTable | undefined> {
+  return (await readSyncTables(session, sync)).find((table) => tableLabel(table) === label);
+}
+
 /** The tables of a batch, locked until the transaction ends, so that nobody moves them to another state. */
 export async function lockSyncTables(
   session: Session,
@@ -190,13 +194,14 @@ export async function holdTable(
   floor: Snapshot | null,
   reason: string,
 ): Promise<void> {
+  const table = await findTable(session, sync, label);
   const held = await session.run(
     `update ibex.target_table
         set floor = coalesce(floor, $3),
             reason = $4, changed_at = clock_timestamp(),
             state = case when state in ('pending', 'copying') then state else 'held' end
-      where sync = $1 and schema_name || '.' || table_name = $2`,
-    [sync, label, floor, reason],
+      where sync = $1 and relid = $2`,
+    [sync, table?.relid ?? null, floor, reason],
   );
   if (held !== 1) throw new IbexError('internal', `no table ${label} to hold in sync ${sync}`);
 }
@@ -237,7 +242,7 @@ export async function requestCopy(
 
 /** As `requestCopy` of the table with this label, emptied first. */
 export async function requestCopyOf(session: Session, sync: string, label: string): Promise<void> {
-  const table = (await readSyncTables(session, sync)).find((candidate) => tableLabel(candidate) === label);
+  const table = await findTable(session, sync, label);
   if (table !== undefined) await requestCopy(session, sync, table.relid, true, null);
 }
 

@@ -238,17 +238,22 @@ async function requireKnownPartitions(source: Session, plan: TablePlan): Promise
   throw new IbexError('source_moved', `partitions of ${tableLabel(plan)} changed while it was copied`);
 }
 
+/** Whatever fails on either side, both are left as they are between two statements. */
 async function pipe({ source, target, signal }: CopyOptions, read: string, write: string): Promise<number> {
   const into = target.copyIn(write);
   let failure: Error | undefined;
-  for await (const bytes of source.copyOut(read)) {
-    // The rest of a chunk that cannot be written is read and dropped: a COPY cannot be left half-way.
-    if (failure !== undefined) continue;
-    if (signal.aborted) failure = signal.reason as Error;
-    else
-      await into.write(bytes).catch((error) => {
-        failure = error as Error;
-      });
+  const failed = (error: unknown) => {
+    failure ??= error as Error;
+  };
+  try {
+    for await (const bytes of source.copyOut(read)) {
+      // The rest of a chunk that cannot be written is read and dropped: a COPY cannot be left half-way.
+      if (failure !== undefined) continue;
+      if (signal.aborted) failed(signal.reason);
+      else await into.write(bytes).catch(failed);
+    }
+  } catch (error) {
+    failed(error);
   }
   if (failure !== undefined) {
     await into.fail(failure).catch(() => undefined);

@@ -86,7 +86,14 @@ export interface CarryRule extends TableName {
   readonly place: string;
 }
 
-/** `schema.name`, the form in which tables appear in messages, logs and metrics. */
+/**
+ * `schema.name`, the form in which tables appear in messages, logs and metrics. No two tables have the same: a name
+ * with a dot or a double quote in it stands in double quotes, as it would in a pattern.
+ */
 export function tableLabel(table: TableName): string {
-  return `${table.schema}.${table.name}`;
+  return `${labelPart(table.schema)}.${labelPart(table.name)}`;
+}
+
+function labelPart(name: string): string {
+  return /[."]/.test(name) ? `"${name.replaceAll('"', '""')}"` : name;
 }
