@@ -12,7 +12,7 @@ import type { Session } from '../postgres/session.ts';
 export const SILENT_MS = 10_000;
 
 /** Who may move a table from each state is said in triggers/target/tables/0001_apply.sql. */
-export type TableState = 'pending' | 'copying' | 'joining' | 'streaming' | 'held';
+export type TableState = 'pending' | 'copying' | 'joining' | 'streaming' | 'held' | 'dropped';
 
 export interface SyncTable extends TableName {
   readonly relid: number;
@@ -116,17 +116,10 @@ export async function readSyncTables(session: Session, sync: string): Promise<Sy
   return toTables(await session.rows<TableRow>(`${READ_TABLES} order by 2, 3`, [sync]));
 }
 
-/** What was chosen to be carried of each table when it was copied, see `core/carry.ts`. */
-export async function readChoices(session: Session, sync: string): Promise<Map<number, string | null>> {
-  const rows = await session.rows<{ relid: string; choice: string | null }>(
-    'select relid::text, choice from ibex.target_table where sync = $1',
-    [sync],
-  );
-  return new Map(rows.map((row) => [Number(row.relid), row.choice]));
-}
-
 async function findTable(session: Session, sync: string, label: string): Promise<SyncTable | undefined> {
-  return (await readSyncTables(session, sync)).find((table) => tableLabel(table) === label);
+  return (await readSyncTables(session, sync)).find(
+    (table) => tableLabel(table) === label && table.state !== 'dropped',
+  );
 }
 
 /** The tables of a batch, locked until the transaction ends, so that nobody moves them to another state. */
@@ -233,7 +226,7 @@ export async function requestCopy(
     await session.run('delete from ibex.part where sync = $1 and relid = $2', [sync, relid]);
     await session.run(
       `update ibex.target_table
-          set state = 'pending', replace = $3, floor = null, reason = $4, copied = 0, changed_at = clock_timestamp()
+          set state = 'pending', replace = $3, floor = null, fill = null, reason = $4, copied = 0, changed_at = clock_timestamp()
         where sync = $1 and relid = $2`,
       [sync, relid, replace, reason],
     );

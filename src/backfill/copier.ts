@@ -6,12 +6,14 @@
  * in the deltas, and the batch that takes the table into step carries every key changed since the floor once
  * more. Each chunk commits together with its progress row: killed anywhere, only chunks in flight are redone.
  */
+import { fillColumns } from '../apply/carried.ts';
 import { parkForeignKeys } from '../apply/parking.ts';
-import type { SyncTable } from '../apply/state.ts';
+import { requireEpoch, type SyncTable } from '../apply/state.ts';
 import * as merge from '../apply/statements.ts';
 import { readFacts, type TargetFacts } from '../apply/target-table.ts';
 import { setFloor } from '../capture/trigger/registry.ts';
-import { concerningTable, IbexError } from '../core/errors.ts';
+import type { Carried } from '../core/carried.ts';
+import { concerningTable, IbexError, isKind } from '../core/errors.ts';
 import { type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
 import { serverError } from '../postgres/errors.ts';
 import { tableIdent } from '../postgres/quote.ts';
@@ -39,6 +41,8 @@ export interface CopyOptions {
   readonly source: Session;
   readonly target: Session;
   readonly key: CopyKey;
+  /** What the rows will stand for once they are copied by this plan. */
+  readonly carried: Carried;
   /** The source node's name, noted by capture on the target. */
   readonly origin: string;
   /** The target session is a replica: foreign keys do not fire, nothing is parked. */
@@ -58,17 +62,21 @@ export async function copyTable(options: CopyOptions, plan: TablePlan, state: Sy
 
 async function copyChunks(options: CopyOptions, plan: TablePlan, state: SyncTable): Promise<void> {
   const { key, target, signal } = options;
-  if (!options.replica) await parkForeignKeys(target, key.sync, [plan]);
   if (state.state === 'pending') await start(options, plan, state.replace);
+  else await fill(options, plan);
   let direct = true;
   do {
     await takeUpParts(options, plan);
     let chunks = await readChunks(target, key);
+    if (!options.replica && chunks.some((chunk) => chunk.rows === null))
+      await parkForeignKeys(target, key.sync, [plan]);
     while (chunks.some((chunk) => chunk.rows === null)) {
       const chunk = chunks.find((candidate) => candidate.rows === null) as Chunk;
       signal.throwIfAborted();
       const outcome = await copyChunk(options, plan, chunk, direct && !chunk.part);
       if (outcome === 'in the way') direct = false;
+      // Called off: the table was taken out, or is to be copied from the start.
+      if (outcome === 'gone') return;
       if (outcome === 'moved') await replan(options, plan, chunk);
       chunks = await readChunks(target, key);
     }
@@ -84,7 +92,7 @@ async function start(options: CopyOptions, plan: TablePlan, replace: boolean): P
     plan.mode === 'row' && !plan.only
       ? [wholeChunk(plan.relid, null, false)]
       : await planRelation(options, plan, null, false);
-  await startCopy(target, key, { floor, choice: plan.choice }, chunks, async () => {
+  await startCopy(target, key, { floor, choice: plan.choice, carried: options.carried }, chunks, async () => {
     await target.run(merge.markOrigin(options.origin));
     if (replace) await target.run(`delete from ${merge.fromTable(plan)}`);
     else if (plan.mode === 'row') await requireEmpty(target, plan);
@@ -152,6 +160,21 @@ async function takeUpParts(options: CopyOptions, plan: TablePlan): Promise<void>
   });
 }
 
+/** Columns that were added since the first chunks were copied, or since the table was in step. */
+async function fill({ target, key, carried, origin }: CopyOptions, plan: TablePlan): Promise<void> {
+  try {
+    await target.transaction('', async () => {
+      await requireEpoch(target, key.sync, key.epoch);
+      await target.run(merge.markOrigin(origin));
+      await fillColumns(target, key.sync, plan, carried);
+    });
+  } catch (error) {
+    if (!isKind(error, 'constraint')) throw error;
+    // Some rows of the source have other values by now, and only with those do all of them fit together.
+    throw new IbexError('recopy', error.message, { table: tableLabel(plan), cause: error });
+  }
+}
+
 async function requireEmpty(target: Session, plan: TablePlan): Promise<void> {
   const { empty } = await target.row<{ empty: boolean }>(
     `select not exists (select from ${merge.fromTable(plan)}) as empty`,
@@ -185,9 +208,11 @@ async function copyChunk(
     return await source.transaction('isolation level repeatable read read only', async () => {
       // The lock comes before the snapshot: to an older snapshot a rewritten table reads empty.
       await source.run(sql.lockRelation(relation, chunk));
-      const [now] = await source.rows<{ filenode: string; snapshot: string }>(sql.READ_RELATION, [
-        chunk.relation,
-      ]);
+      const [now] = await source.rows<{ filenode: string; snapshot: string; outline: string | null }>(
+        sql.READ_RELATION,
+        [chunk.relation, plan.relid],
+      );
+      if (now !== undefined && now.outline !== plan.outline) throw altered(plan);
       if (now === undefined || Number(now.filenode) !== chunk.filenode) return 'moved';
       return writeChunk(options, plan, chunk, { ...relation, snapshot: now.snapshot }, direct);
     });
@@ -208,6 +233,10 @@ function needsWhole(plan: TablePlan, cause: unknown): IbexError {
     table: tableLabel(plan),
     cause,
   });
+}
+
+function altered(plan: TablePlan): IbexError {
+  return new IbexError('source_moved', `the columns of ${tableLabel(plan)} changed while it was copied`);
 }
 
 async function writeChunk(

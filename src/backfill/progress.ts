@@ -1,5 +1,6 @@
 /** The progress of copies, kept in the target: states of `ibex.target_table`, rows of `ibex.part` and `ibex.chunk`. */
 import { lockCheckpoint, lockSyncTables, requireEpoch } from '../apply/state.ts';
+import type { Carried } from '../core/carried.ts';
 import { IbexError } from '../core/errors.ts';
 import type { Snapshot } from '../core/position.ts';
 import type { Session } from '../postgres/session.ts';
@@ -52,7 +53,11 @@ export async function readChunks(target: Session, { sync, relid }: CopyKey): Pro
 export async function startCopy(
   target: Session,
   { sync, epoch, relid }: CopyKey,
-  { floor, choice }: { readonly floor: Snapshot; readonly choice: string | null },
+  {
+    floor,
+    choice,
+    carried,
+  }: { readonly floor: Snapshot; readonly choice: string | null; readonly carried: Carried },
   chunks: readonly ChunkPlan[],
   also: () => Promise<void>,
 ): Promise<void> {
@@ -64,8 +69,10 @@ export async function startCopy(
     await addChunks(target, sync, relid, chunks);
     await move(target, { sync, epoch, relid }, ['pending', 'copying'], 'copying', floor);
     await target.run(
-      'update ibex.target_table set copied = 0, replace = false, choice = $3 where sync = $1 and relid = $2',
-      [sync, relid, choice],
+      `update ibex.target_table
+          set copied = 0, replace = false, choice = $3, carried = $4, ahead = '{}', fill = null
+        where sync = $1 and relid = $2`,
+      [sync, relid, choice, JSON.stringify(carried)],
     );
   });
 }
@@ -259,5 +266,5 @@ async function move(
     [sync, relid, from, to, floor],
   );
   if (moved !== 1)
-    throw new IbexError('internal', `table ${relid} is not ${from.join(' or ')}, cannot become ${to}`);
+    throw new IbexError('source_moved', `the copy of table ${relid} was called off before it became ${to}`);
 }

@@ -39,9 +39,10 @@ function only(chunk: ChunkPlan): string {
   return chunk.filenode === 0 ? '' : 'only ';
 }
 
-/** The file that a relation has now, and the snapshot in which its rows are read. */
+/** The file that a relation has now, the snapshot in which its rows are read, and what its table's columns are now. */
 export const READ_RELATION = `
-  select coalesce(pg_relation_filenode(c.oid), 0)::int8::text as filenode, txid_current_snapshot()::text as snapshot
+  select coalesce(pg_relation_filenode(c.oid), 0)::int8::text as filenode, txid_current_snapshot()::text as snapshot,
+         ibex.outline($2) as outline
     from pg_class c where c.oid = $1`;
 
 /** Binary where every column is the same built-in type on both sides, otherwise text, which always fits. */

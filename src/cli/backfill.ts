@@ -33,7 +33,7 @@ export const backfill: CommandSpec = {
       progress.end();
     }
     const status = await readNow(context);
-    const left = status.tables.filter((table) => table.state !== 'streaming');
+    const left = status.tables.filter(({ state }) => state !== 'streaming' && state !== 'dropped');
     const rows = status.tables.reduce((sum, table) => sum + table.copied, 0);
     const text =
       left.length === 0

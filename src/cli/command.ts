@@ -24,6 +24,8 @@ export interface Context {
   readonly signal: AbortSignal;
   /** The command's own flags. */
   readonly flags: Record<string, unknown>;
+  /** What was given beside the flags. */
+  readonly args: readonly string[];
 }
 
 export interface CommandSpec {
@@ -31,6 +33,8 @@ export interface CommandSpec {
   readonly summary: string;
   /** What --help says beyond the summary. */
   readonly description: string;
+  /** What the command is about, at least one of them. */
+  readonly argument?: { readonly name: string; readonly summary: string };
   readonly options: readonly OptionName[];
   readonly own?: readonly Option[];
   /** Works with one of the two URLs. */
@@ -45,9 +49,11 @@ const EVERYWHERE: readonly OptionName[] = ['source', 'target', 'config', 'sync',
 /** Adds a command to the program. */
 export function addCommand(program: Command, spec: CommandSpec): void {
   const command = program.command(spec.name).summary(spec.summary).description(spec.description);
+  const path = program.parent === null ? spec.name : `${program.name()} ${spec.name}`;
   command.exitOverride((error) => {
-    throw Object.assign(error, { command: spec.name });
+    throw Object.assign(error, { command: path });
   });
+  if (spec.argument !== undefined) command.argument(`<${spec.argument.name}...>`, spec.argument.summary);
   const wanted = new Set<OptionName>([...EVERYWHERE, ...spec.options]);
   for (const { name, info } of listOptions().filter((option) => wanted.has(option.name))) {
     const argument = info.argument === undefined ? '' : ` <${info.argument}>`;
@@ -57,14 +63,31 @@ export function addCommand(program: Command, spec: CommandSpec): void {
     command.addOption(option);
   }
   for (const option of spec.own ?? []) command.addOption(option);
-  command.action(async (flags: Record<string, unknown>) => {
-    process.exitCode = await runCommand(spec, flags);
+  command.action(async (...given: readonly unknown[]) => {
+    const [args, flags] = spec.argument === undefined ? [[], given[0]] : given;
+    process.exitCode = await runCommand(spec, flags as Context['flags'], args as Context['args']);
     // A connection that cannot be had or closed does not keep a command that is done.
     setTimeout(() => process.exit(), 1_000).unref();
   });
 }
 
-async function runCommand(spec: CommandSpec, flags: Record<string, unknown>): Promise<ExitCode> {
+/** Adds commands that share their first word. */
+export function addGroup(
+  program: Command,
+  group: { readonly name: string; readonly summary: string; readonly commands: readonly CommandSpec[] },
+): void {
+  const parent = program.command(group.name).summary(group.summary).description(group.summary);
+  parent.exitOverride((error) => {
+    throw Object.assign(error, { command: group.name });
+  });
+  for (const spec of group.commands) addCommand(parent, spec);
+}
+
+async function runCommand(
+  spec: CommandSpec,
+  flags: Context['flags'],
+  args: Context['args'],
+): Promise<ExitCode> {
   let debug = false;
   try {
     const oneSided = spec.oneSided ?? false;
@@ -72,7 +95,7 @@ async function runCommand(spec: CommandSpec, flags: Record<string, unknown>): Pr
     debug = config.logLevel === 'debug';
     const log = createLog({ level: config.logLevel, format: config.logFormat });
     for (const warning of config.warnings) log.warn(warning);
-    return await spec.run({ config, log, signal: stopSignal(spec.stopCode ?? 3), flags });
+    return await spec.run({ config, log, signal: stopSignal(spec.stopCode ?? 3), flags, args });
   } catch (error) {
     return report(error, debug);
   }

@@ -2,11 +2,12 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { backfill } from './backfill.ts';
-import { addCommand, report, usageError } from './command.ts';
+import { addCommand, addGroup, report, usageError } from './command.ts';
 import { addDemo } from './demo.ts';
 import { run } from './run.ts';
 import { setup } from './setup.ts';
 import { status } from './status.ts';
+import { tables } from './tables.ts';
 import { teardown } from './teardown.ts';
 import { wait } from './wait.ts';
 
@@ -22,7 +23,9 @@ const program = new Command('ibex')
   .configureHelp({ sortSubcommands: false, showGlobalOptions: true })
   .exitOverride();
 
-for (const spec of [setup, backfill, run, wait, status, teardown]) addCommand(program, spec);
+for (const spec of [setup, backfill, run, wait, status]) addCommand(program, spec);
+addGroup(program, tables);
+addCommand(program, teardown);
 addDemo(program);
 
 try {

@@ -89,7 +89,7 @@ async function armPatiently(
   for (let attempt = 1; ; attempt++) {
     const roster = await readRoster(source, target, sync);
     const unarmed = roster.filter((table) => table.plan !== null && !table.armed).map((table) => table.relid);
-    const waiting = await armAll(source, unarmed, lockTimeoutMs);
+    const waiting = await armAll(source, sync.name, unarmed, lockTimeoutMs);
     if (waiting.size === 0 || Date.now() > deadline || signal.aborted) return waiting;
     await sleep(pauseBeforeTry(attempt), undefined, { signal }).catch(() => undefined);
   }

@@ -44,6 +44,7 @@ function computedColumn(name: string, expression: string, types: ReadonlyMap<str
   const type = types.get(name);
   if (type === undefined) throw new IbexError('internal', `the expression for ${name} has no type`);
   return {
+    number: 0,
     name,
     type,
     expression,

@@ -64,6 +64,8 @@ export interface TablePlan extends TableName {
   readonly columns: readonly ColumnPlan[];
   /** How many of `columns` form the key; 0 in mode `row`. */
   readonly keyLength: number;
+  /** What the source's catalog said when the plan was made; what is read under another one is void. */
+  readonly outline: string;
   /** Read with ONLY: a plain table, which may have inheritance children that are tables of their own. */
   readonly only: boolean;
   /** Written with ONLY, for the same reason; the target may be partitioned where the source is not, and vice versa. */

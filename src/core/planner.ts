@@ -63,6 +63,7 @@ export function planTable(source: CapturedTable, target: TableInfo | undefined):
     targetOnly: target.kind === 'r',
     ...(source.rule === undefined || source.rule.where === null ? {} : { where: source.rule.where }),
     choice: choiceText(source, carried),
+    outline: source.outline,
   };
 }
 

@@ -39,6 +39,8 @@ export interface LooseCollation {
 }
 
 export interface ColumnInfo {
+  /** `attnum`, which a rename keeps; 0 for what an expression makes. */
+  readonly number: number;
   readonly name: string;
   readonly type: TypeInfo;
   /** Its collation when different values can be equal under it, as regardless of case; else null. */
@@ -73,4 +75,6 @@ export interface CapturedTable extends TableInfo {
   /** Names of the noted columns, and the types in which they are noted. */
   readonly noted: readonly string[];
   readonly notedTypes: readonly string[];
+  /** What a plan is made from, as `ibex.outline` sums it up. */
+  readonly outline: string;
 }

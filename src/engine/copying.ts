@@ -5,14 +5,22 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { requestCopy, setReason } from '../apply/state.ts';
 import { copyTable } from '../backfill/copier.ts';
+import type { Carried } from '../core/carried.ts';
 import { IbexError } from '../core/errors.ts';
 import { type TablePlan, tableLabel } from '../core/plan.ts';
+import { reasonToHold } from '../setup/remedies.ts';
 import type { IncarnationOptions } from './options.ts';
 import type { Rooms } from './rooms.ts';
 import type { Roster, RosterTable } from './roster.ts';
 
 /** Pause before a table that could not be copied is tried again. */
 const RETRY_MS = 15_000;
+
+interface Next {
+  readonly table: RosterTable;
+  readonly plan: TablePlan;
+  readonly carried: Carried;
+}
 
 export class Copying {
   readonly #options: IncarnationOptions;
@@ -34,23 +42,25 @@ export class Copying {
         await sleep(100, undefined, { signal }).catch(() => undefined);
         continue;
       }
-      await this.#copy(next.table, next.plan, signal);
+      await this.#copy(next, signal);
       await this.#roster.readStates(this.#rooms.copyTarget);
     }
   }
 
-  #next(): { readonly table: RosterTable; readonly plan: TablePlan } | undefined {
+  #next(): Next | undefined {
     const { until } = this.#options;
     for (const table of this.#roster.tables) {
       const due = (this.#retryAt.get(table.relid) ?? 0) <= Date.now();
       const asked = until.kind !== 'copied' || until.covers(table);
       const waits = table.state === 'pending' || table.state === 'copying';
-      if (waits && due && asked && table.armed && table.plan !== null) return { table, plan: table.plan };
+      const { plan, carries: carried } = table;
+      if (waits && due && asked && table.armed && plan !== null && carried !== null)
+        return { table, plan, carried };
     }
     return undefined;
   }
 
-  async #copy(table: RosterTable, plan: TablePlan, signal: AbortSignal): Promise<void> {
+  async #copy({ table, plan, carried }: Next, signal: AbortSignal): Promise<void> {
     const { sync, log, metrics } = this.#options;
     const { copySource, copyTarget, lease, replica, applier } = this.#rooms;
     const label = tableLabel(table);
@@ -58,9 +68,10 @@ export class Copying {
     const onRows = (rows: number) => metrics.copied.inc({ sync: sync.name, table: label }, rows);
     const sides = { source: copySource, target: copyTarget, origin: sync.source.name, replica };
     try {
-      await copyTable({ ...sides, key, signal, onRows }, plan, table);
+      await copyTable({ ...sides, key, carried, signal, onRows }, plan, table);
       // Foreign keys of the table may have been parked: what the applier knows of them is out of date.
       applier.forgetCatalog();
+      this.#roster.settle(table.relid);
       log.info({ table: label }, `${label} is copied`);
     } catch (error) {
       if (signal.aborted || !(error instanceof IbexError)) throw error;
@@ -70,9 +81,10 @@ export class Copying {
         await requestCopy(copyTarget, sync.name, table.relid, true, null);
         return;
       }
-      log.warn({ table: label }, `${error.message} (${error.hint})`);
+      const reason = await reasonToHold(copySource, copyTarget, table, error);
+      log.warn({ table: label }, `${label} waits: ${reason}`);
       this.#retryAt.set(table.relid, Date.now() + RETRY_MS);
-      await setReason(copyTarget, sync.name, table.relid, error.message);
+      await setReason(copyTarget, sync.name, table.relid, reason);
     }
   }
 }

@@ -1,13 +1,26 @@
 /**
  * Notices what no trigger tells: DDL on captured tables, triggers that were disabled, new and gone partitions.
- * Decides per table what it means and does it; a table whose rows may have changed unseen is copied again.
+ * Decides per table what it means for its capture and does it; a table whose rows may have changed unseen is copied
+ * again. Whether the target still fits is decided when the plans are made anew, see `fitting.ts`.
  */
-import { holdTable, requestCopy } from '../apply/state.ts';
-import { prepareCapture, tryArm, tryDisarm } from '../capture/trigger/arming.ts';
-import { acceptSignature, type Drift, readDrift, registerTable } from '../capture/trigger/registry.ts';
+import { dropTable, noteAhead } from '../apply/carried.ts';
+import { requestCopy } from '../apply/state.ts';
+import { tryDisarm } from '../capture/trigger/arming.ts';
+import { acceptSignature, type Drift, readDrift } from '../capture/trigger/registry.ts';
+import { isKind } from '../core/errors.ts';
 import { tableLabel } from '../core/plan.ts';
 import type { Session } from '../postgres/session.ts';
+import { rearm } from '../setup/rearm.ts';
 import { answerPartitions } from './partitions.ts';
+
+export interface DriftContext {
+  readonly source: Session;
+  readonly target: Session;
+  readonly sync: string;
+  readonly lockTimeoutMs: number;
+  /** What the plans in use were made from, by table; none are before a lane has started. */
+  readonly outlines: ReadonlyMap<number, string>;
+}
 
 /** What was found and done about one table, for the log. */
 export interface DriftReport {
@@ -20,47 +33,38 @@ export interface DriftReport {
 }
 
 /** Compares catalogs with what was armed, and answers. Resolves to what it found. */
-export async function answerDrift(
-  source: Session,
-  target: Session,
-  sync: string,
-  lockTimeoutMs: number,
-): Promise<DriftReport[]> {
+export async function answerDrift(context: DriftContext): Promise<DriftReport[]> {
   const reports: DriftReport[] = [];
-  for (const drift of await readDrift(source, sync)) {
+  for (const drift of await readDrift(context.source, context.sync)) {
     const table = tableLabel(drift);
-    const what = await answer(source, target, sync, drift, lockTimeoutMs);
-    if (what !== null) reports.push({ table, ...what });
+    const answered = await answer(context, drift);
+    if (answered !== null) reports.push({ table, ...answered });
   }
   return reports;
 }
 
-async function answer(source: Session, target: Session, sync: string, drift: Drift, lockTimeoutMs: number) {
-  const { relid } = drift;
-  if (drift.dropped) {
-    const dropped = 'dropped on the source';
-    await holdTable(target, sync, tableLabel(drift), null, `table ${tableLabel(drift)} was ${dropped}`);
-    await source.run('delete from ibex.source_table where sync = $1 and relid = $2', [sync, relid]);
-    return { what: dropped, replan: true };
-  }
+async function answer(context: DriftContext, drift: Drift) {
+  const { source, target, sync } = context;
+  if (drift.dropped) return leaveDropped(context, drift);
   if (drift.partitions && !drift.shape) {
-    const answered = await answerPartitions(source, target, sync, relid, lockTimeoutMs);
+    const answered = await answerPartitions(source, target, sync, drift.relid, context.lockTimeoutMs);
     if (answered !== null) return answered;
   }
-  const rewritten = drift.shape && drift.storage;
-  if (drift.armour || drift.partitions || rewritten || !(await followShape(source, drift))) {
-    const why = reasonOf(drift);
-    await recapture(source, target, sync, relid, lockTimeoutMs, why);
+  const why = reasonToCopy(drift) ?? ((await followShape(source, drift)) ? null : 'its key is another one');
+  if (why !== null) {
+    await recapture(context, drift.relid);
     return { what: `${why}: it is copied again`, replan: true };
   }
-  await acceptSignature(source, relid, drift.seen);
-  return drift.shape ? { what: 'its columns changed', replan: true } : null;
+  if (drift.shape) await noteAhead(target, sync, drift.relid, drift.missing);
+  await acceptSignature(source, drift.relid, drift.seen);
+  const replan = drift.outline !== (context.outlines.get(drift.relid) ?? drift.outline);
+  return replan ? { what: 'its columns changed', replan } : null;
 }
 
-function reasonOf(drift: Drift): string {
+function reasonToCopy(drift: Drift): string | null {
   if (drift.armour) return 'its capture triggers were changed';
   if (drift.partitions) return 'its partitions changed';
-  return drift.storage ? 'it was rewritten' : 'its key is another one';
+  return drift.storage && drift.shape ? 'it was rewritten' : null;
 }
 
 /** Follows renamed columns of the key at once, since the triggers name them. False when the key is another one. */
@@ -71,25 +75,24 @@ async function followShape(source: Session, drift: Drift): Promise<boolean> {
 }
 
 /** Starts the table's capture over, then its copy: writes in between are in the copy. */
-async function recapture(
-  source: Session,
-  target: Session,
-  sync: string,
-  relid: number,
-  lockTimeoutMs: number,
-  why: string,
-): Promise<void> {
+async function recapture(context: DriftContext, relid: number): Promise<void> {
+  const { source, target, sync, lockTimeoutMs } = context;
   await requestCopy(target, sync, relid, true, null);
-  const { same } = await source.row<{ same: boolean }>('select ibex.follow_shape($1) as same', [relid]);
-  if (!same) {
-    if ((await tryDisarm(source, relid, lockTimeoutMs)).length > 0) return;
-    const refusal = await prepareCapture(source, relid);
-    if (refusal !== null) {
-      await requestCopy(target, sync, relid, true, `${why}; ${refusal}`);
-      return;
-    }
-    await registerTable(source, sync, relid);
-  }
   await source.run('update ibex.captured set armed_at = null where relid = $1', [relid]);
-  await tryArm(source, relid, lockTimeoutMs);
+  try {
+    await rearm(source, sync, relid, lockTimeoutMs);
+  } catch (error) {
+    if (!isKind(error, 'unsupported')) throw error;
+    await requestCopy(target, sync, relid, true, error.message);
+  }
+}
+
+/** What was carried stays where it is, and nobody waits for more. */
+async function leaveDropped(context: DriftContext, { relid }: Drift) {
+  const { source, target, sync, lockTimeoutMs } = context;
+  await dropTable(target, sync, relid);
+  await source.run('delete from ibex.source_table where sync = $1 and relid = $2', [sync, relid]);
+  const others = await source.rows('select from ibex.source_table where relid = $1 limit 1', [relid]);
+  if (others.length === 0) await tryDisarm(source, relid, lockTimeoutMs);
+  return { what: 'dropped on the source', replan: true };
 }

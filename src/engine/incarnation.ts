@@ -41,7 +41,9 @@ export class Incarnation {
 
   /** Every table is in step. */
   get streaming(): boolean {
-    return this.#started && this.#roster.tables.every((table) => table.state === 'streaming');
+    return (
+      this.#started && this.#roster.tables.every(({ state }) => state === 'streaming' || state === 'dropped')
+    );
   }
 
   async run(signal: AbortSignal): Promise<RunOutcome> {

@@ -5,6 +5,8 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DeltaReader, ReadTable } from '../capture/trigger/reader.ts';
+import { IbexError } from '../core/errors.ts';
+import { tableLabel } from '../core/plan.ts';
 import type { BatchOutcome } from '../core/ports.ts';
 import type { Snapshot } from '../core/position.ts';
 import type { RosterTable } from './roster.ts';
@@ -119,7 +121,9 @@ export class Lane {
     const tables: ReadTable[] = [];
     for (const table of roster) {
       const entry = this.#enter(table);
-      if (entry === undefined || table.plan === null) continue;
+      if (entry === undefined) continue;
+      requireFit(table);
+      if (table.plan === null) continue;
       tables.push({ plan: table.plan, floor: entry.taken ? null : entry.floor });
     }
     return tables;
@@ -144,4 +148,14 @@ export class Lane {
     const entry = this.#tables.get(relid);
     if (entry !== undefined) entry.taken = true;
   }
+}
+
+/**
+ * A table in step that has no plan any more, or another one than its rows on the target stand for, must not be passed
+ * over: the lane ends, and what it means is decided before the next one starts.
+ */
+function requireFit(table: RosterTable): void {
+  const fits = table.fit === null || table.fit.kind === 'same';
+  if (table.plan === null ? table.state === 'held' : fits) return;
+  throw new IbexError('source_moved', `${tableLabel(table)} was altered: the lane starts anew`);
 }

@@ -21,14 +21,14 @@ interface Holder {
 }
 
 export class Lease {
-  readonly epoch: number;
+  #epoch: number;
   readonly #session: Session;
   readonly #sync: string;
 
   private constructor(session: Session, sync: string, epoch: number) {
     this.#session = session;
     this.#sync = sync;
-    this.epoch = epoch;
+    this.#epoch = epoch;
   }
 
   /**
@@ -54,7 +54,18 @@ export class Lease {
       }
       await sleep(250, undefined, { signal });
     }
-    return new Lease(session, sync, await raiseEpoch(session, sync));
+    // Before anything else: who looks on must not take the former holder's silence for ours.
+    const epoch = await raiseEpoch(session, sync);
+    return new Lease(session, sync, epoch ?? 0);
+  }
+
+  /** Gives a sync that was not registered before its first epoch. */
+  async begin(): Promise<void> {
+    if (this.#epoch === 0) this.#epoch = (await raiseEpoch(this.#session, this.#sync)) ?? 0;
+  }
+
+  get epoch(): number {
+    return this.#epoch;
   }
 
   /** Beats until the signal; rejects when the lane is lost. */
@@ -66,6 +77,19 @@ export class Lease {
       );
       if (beats !== 1) throw new IbexError('taken', `sync ${this.#sync} was taken over by another daemon`);
       await sleep(BEAT_MS, undefined, { signal }).catch(() => undefined);
+    }
+  }
+
+  /** Beats while the sync is set up, which takes long where there are many tables. */
+  async during<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+    const done = new AbortController();
+    const beating = this.#epoch === 0 ? undefined : this.keep(AbortSignal.any([signal, done.signal]));
+    beating?.catch(() => undefined);
+    try {
+      return await work();
+    } finally {
+      done.abort();
+      await beating?.catch(() => undefined);
     }
   }
 
@@ -105,8 +129,9 @@ async function endSessions(session: Session, sync: string): Promise<void> {
   );
 }
 
-async function raiseEpoch(session: Session, sync: string): Promise<number> {
-  const { epoch } = await session.row<{ epoch: string }>(
+/** Undefined while the sync is not registered. */
+async function raiseEpoch(session: Session, sync: string): Promise<number | undefined> {
+  const [raised] = await session.rows<{ epoch: string }>(
     `with raised as (update ibex.checkpoint set epoch = epoch + 1 where sync = $1 returning epoch)
      insert into ibex.holder (sync, epoch, host, pid) select $1, epoch, $2, $3 from raised
      on conflict (sync) do update
@@ -114,5 +139,5 @@ async function raiseEpoch(session: Session, sync: string): Promise<number> {
      returning epoch::text`,
     [sync, hostname(), process.pid],
   );
-  return Number(epoch);
+  return raised === undefined ? undefined : Number(raised.epoch);
 }

@@ -41,4 +41,6 @@ export interface IncarnationOptions extends SyncEngineOptions {
   readonly adopt: boolean;
   /** Whether a held table is to be tried again. */
   readonly isDue: (table: TableName) => boolean;
+  /** Something about a table changed, by its label: if it is held, it is tried again at once. */
+  readonly tryAgain: (table: string) => void;
 }

@@ -18,14 +18,17 @@ import {
   type SourceIdentity,
 } from '../core/position.ts';
 import { readIdentity } from '../postgres/catalog.ts';
+import { migrate } from '../postgres/migrate.ts';
 import type { Session } from '../postgres/session.ts';
-import { inspect, install } from '../setup/setup.ts';
+import { inspect, install, type SetupResult } from '../setup/setup.ts';
+import { answerDrift } from './drift.ts';
+import { fitTables } from './fitting.ts';
 import { Lane } from './lane.ts';
 import { Lease } from './lease.ts';
 import type { IncarnationOptions } from './options.ts';
 import type { Roster } from './roster.ts';
 import type { Sessions } from './sessions.ts';
-import { settleTables } from './settling.ts';
+import { TargetWatch } from './target-watch.ts';
 
 export interface Rooms {
   readonly lease: Lease;
@@ -37,6 +40,7 @@ export interface Rooms {
   readonly target: Session;
   readonly copySource: Session;
   readonly copyTarget: Session;
+  readonly watch: TargetWatch;
   /** The target's role may set session_replication_role: nothing has to be parked. */
   readonly replica: boolean;
   /** The source's snapshot at the start: what `caught-up` waits for. */
@@ -53,22 +57,22 @@ export interface RoomsContext {
 }
 
 export async function openRooms(context: RoomsContext): Promise<Rooms> {
-  const { options, roster, signal } = context;
+  const { options, roster } = context;
   const { sync, log } = options;
   const { source, target, apply, copySource, copyTarget, reading, flush, holder } =
     await openSessions(context);
   const replica = await becomeReplica(apply);
   if (replica) await becomeReplica(copyTarget);
   const goal = await readSnapshot(source);
-  await setUp(context, source, target, replica);
-  const lease = await Lease.acquire(holder, sync.name, signal, (name) =>
-    log.info(`waiting for ${name} to let go of sync ${sync.name}`),
-  );
+  const lease = await setUp(context, source, target, holder, replica);
   const identity = await readIdentity(source);
   const start = await startPosition(context, source, target, lease, identity);
+  const watch = new TargetWatch(sync.name);
+  await watch.look(target);
+  await answerDriftNow(context, source, target);
   await roster.refresh(source, target);
   await requireDeltas(context, source, target, start);
-  await settleTables(options, roster, source, target, start);
+  await fitTables({ source, target, sync: sync.name, roster, rules: sync.carry, start, log });
   const applier = new Applier({
     session: apply,
     origin: sync.source.name,
@@ -88,7 +92,7 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
     onApplied: context.onPosition,
   });
   log.info({ epoch: lease.epoch, queue: queue.kind, replica }, `sync ${sync.name} runs`);
-  return { lease, lane, applier, queue, source, target, copySource, copyTarget, replica, goal };
+  return { lease, lane, applier, queue, source, target, copySource, copyTarget, watch, replica, goal };
 }
 
 /** All at once: what each waits for is mostly the network. */
@@ -117,12 +121,14 @@ async function openQueue({ createQueue }: IncarnationOptions): Promise<BatchQueu
   }
 }
 
+/** Takes the lane, then sets up: a daemon that is refused has changed nothing. */
 async function setUp(
-  { options }: RoomsContext,
+  { options, signal }: RoomsContext,
   source: Session,
   target: Session,
+  holder: Session,
   replica: boolean,
-): Promise<void> {
+): Promise<Lease> {
   const { sync, log, adopt } = options;
   const setup = {
     sync: sync.name,
@@ -135,8 +141,33 @@ async function setUp(
     carry: sync.carry,
     asked: sync.asked,
   };
-  const obstacles = await install(setup, await inspect(setup));
-  for (const { error } of obstacles) log.warn({ table: error.table }, `${error.message} (${error.hint})`);
+  let inspection: SetupResult | undefined = await inspect(setup);
+  await migrate(target, 'target');
+  const lease = await Lease.acquire(holder, sync.name, signal, (name) => {
+    log.info(`waiting for ${name} to let go of sync ${sync.name}`);
+    inspection = undefined;
+  });
+  const obstacles = await lease.during(signal, async () =>
+    install(setup, inspection ?? (await inspect(setup))),
+  );
+  await lease.begin();
+  // What does not fit there is named with its remedy when the tables are fitted.
+  for (const { error } of obstacles) {
+    if (error.kind !== 'schema_mismatch')
+      log.warn({ table: error.table }, `${error.message} (${error.hint})`);
+  }
+  return lease;
+}
+
+/** What was altered while nobody looked: the plans are made of what was judged. */
+async function answerDriftNow({ options }: RoomsContext, source: Session, target: Session): Promise<void> {
+  const { sync, log, lockTimeoutMs } = options;
+  const outlines = new Map();
+  const reports = await answerDrift({ source, target, sync: sync.name, lockTimeoutMs, outlines });
+  for (const { table, what } of reports) {
+    log.warn({ table }, `${table}: ${what}`);
+    options.tryAgain(table);
+  }
 }
 
 /** Where the lane starts: at the checkpoint, if it belongs to this source; else at the source's present. */

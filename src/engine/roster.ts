@@ -2,14 +2,16 @@
  * The tables of a running sync as this process knows them: plans, states and lower bounds. The truth is in the
  * target (`ibex.target_table`) and in both catalogs; this is a copy that is read again whenever something moves.
  */
+import { type CarriedRecord, readCarried } from '../apply/carried.ts';
 import { readSyncTables, type SyncTable } from '../apply/state.ts';
 import { carriedTable } from '../capture/trigger/expressions.ts';
 import { type CapturedRecord, readCaptured } from '../capture/trigger/registry.ts';
 import type { SyncConfig } from '../config/syncs.ts';
+import { type Carried, carriedBy, type Fit, judgeFit } from '../core/carried.ts';
 import { ruleOf } from '../core/carry.ts';
 import { IbexError } from '../core/errors.ts';
 import { keylessRefusal } from '../core/keys.ts';
-import { type TablePlan, tableLabel } from '../core/plan.ts';
+import { type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
 import { planTable } from '../core/planner.ts';
 import type { Snapshot } from '../core/position.ts';
 import type { TableInfo } from '../core/table.ts';
@@ -20,7 +22,16 @@ export interface RosterTable extends SyncTable {
   /** Null while it cannot be planned; `obstacle` says why. */
   readonly plan: TablePlan | null;
   readonly obstacle: IbexError | null;
+  /** What rows carried by the plan stand for, and whether those on the target do; null where there is no plan. */
+  readonly carries: Carried | null;
+  readonly fit: Fit | null;
+  /** What the rows on the target stand for, as recorded. */
+  readonly carried: Carried | null;
+  /** What the source calls it now; null when it is not captured there. */
+  readonly named: TableName | null;
   readonly armed: boolean;
+  /** The triggers name columns that are no more: they are to be replaced even though there is no plan. */
+  readonly stale: boolean;
   /** Deltas visible in it are gone; null when none were forgotten yet. */
   readonly forgotten: Snapshot | null;
 }
@@ -35,45 +46,136 @@ export async function readRoster(
   { name, carry, keyless }: Wishes,
 ): Promise<RosterTable[]> {
   const states = await readSyncTables(target, name);
+  const records = await readCarried(target, name);
   const captured = new Map((await readCaptured(source, name)).map((table) => [table.relid, table]));
-  const counterparts = new Map((await readTables(target, states)).map((table) => [tableLabel(table), table]));
+  const names = states.map((state) => captured.get(state.relid) ?? state);
+  const counterparts = new Map((await readTables(target, names)).map((table) => [tableLabel(table), table]));
+  const owners = ownersOf(states, records, captured);
+  const former = await readNames(target, [...records.values()]);
   const roster: RosterTable[] = [];
   for (const state of states) {
     const record = captured.get(state.relid);
+    const { carried = null, ahead = {}, choice = null } = records.get(state.relid) ?? {};
+    const known = {
+      carried,
+      ahead,
+      choice,
+      former: carried === null ? undefined : former.get(carried.relation),
+    };
+    const counterpart = counterparts.get(tableLabel(record ?? state));
+    const owner = counterpart && owners.get(counterpart.relid);
     const planned =
       record === undefined
         ? notCaptured(state)
-        : tryPlan(
-            // Under either name, lest a table that was renamed travels whole.
-            await carriedTable(source, record, ruleOf(carry, record, state)),
-            counterparts.get(tableLabel(record)),
-            keyless,
-          );
-    const { armed, forgotten } = record ?? { armed: false, forgotten: null };
-    roster.push({ ...state, ...planned, armed, forgotten });
+        : owner !== undefined && owner.relid !== state.relid
+          ? without(occupied(record, owner))
+          : tryPlan(
+              // Under either name, lest a table that was renamed travels whole.
+              await carriedTable(source, record, ruleOf(carry, record, state)),
+              counterpart,
+              state.state === 'pending' ? undefined : known,
+              keyless,
+            );
+    roster.push({
+      ...state,
+      ...planned,
+      carried,
+      named: record === undefined ? null : { schema: record.schema, name: record.name },
+      armed: record?.armed ?? false,
+      stale: record?.noted.some((name) => record.columns.every((column) => column.name !== name)) ?? false,
+      forgotten: record?.forgotten ?? null,
+    });
   }
   return roster;
 }
 
-function notCaptured(state: SyncTable): { plan: null; obstacle: IbexError } {
+type Planned = Pick<RosterTable, 'plan' | 'obstacle' | 'carries' | 'fit'>;
+
+function notCaptured(state: SyncTable): Planned {
   const label = tableLabel(state);
   const message = state.reason ?? `table ${label} does not exist on the source any more`;
-  return { plan: null, obstacle: new IbexError('schema_mismatch', message, { table: label }) };
+  return without(new IbexError('schema_mismatch', message, { table: label }));
 }
+
+function without(obstacle: IbexError): Planned {
+  return { plan: null, obstacle, carries: null, fit: null };
+}
+
+/** What is known of the rows on the target, and what the table that has them is called there now. */
+type Known = Omit<CarriedRecord, 'relid'> & { readonly former: TableName | undefined };
 
 function tryPlan(
   record: CapturedRecord | IbexError,
   counterpart: TableInfo | undefined,
+  known: Known | undefined,
   keyless: Wishes['keyless'],
-): { plan: TablePlan | null; obstacle: IbexError | null } {
-  if (record instanceof IbexError) return { plan: null, obstacle: record };
-  if (record.mode === 'row' && keyless === 'refuse') return { plan: null, obstacle: keylessRefusal(record) };
+): Planned {
+  if (record instanceof IbexError) return without(record);
+  if (record.mode === 'row' && keyless === 'refuse') return without(keylessRefusal(record));
   try {
-    return { plan: planTable(record, counterpart), obstacle: null };
+    const plan = planTable(record, counterpart);
+    const target = counterpart as TableInfo;
+    const carries = carriedBy(record, target, plan);
+    const fits = fitOf(plan, carries, known, target);
+    if (fits?.kind === 'renamed' && known?.former !== undefined)
+      return without(exchanged(record, known.former));
+    return { plan, obstacle: null, carries, fit: fits };
   } catch (error) {
-    if (error instanceof IbexError && error.table !== undefined) return { plan: null, obstacle: error };
+    if (error instanceof IbexError && error.table !== undefined) return without(error);
     throw error;
   }
+}
+
+function fitOf(plan: TablePlan, carries: Carried, known: Known | undefined, target: TableInfo): Fit | null {
+  if (known === undefined) return null;
+  if (plan.choice !== known.choice)
+    return { kind: 'copy', why: 'was copied with another choice of what to carry' };
+  return known.carried === null ? null : judgeFit(known.carried, carries, known.ahead, target);
+}
+
+/** By the target's tables: whose rows they have. */
+function ownersOf(
+  states: readonly SyncTable[],
+  records: ReadonlyMap<number, CarriedRecord>,
+  captured: ReadonlyMap<number, CapturedRecord>,
+): Map<number, CapturedRecord> {
+  const carried = states.filter(({ state }) => state !== 'pending' && state !== 'dropped');
+  return new Map(
+    carried.flatMap(({ relid }) => {
+      const [relation, owner] = [records.get(relid)?.carried?.relation, captured.get(relid)];
+      return relation === undefined || owner === undefined ? [] : [[relation, owner]];
+    }),
+  );
+}
+
+function occupied(record: TableName, owner: TableName): IbexError {
+  const label = tableLabel(record);
+  const message = `${label} on the target has the rows of ${tableLabel(owner)}, as which it goes on`;
+  return new IbexError('schema_mismatch', message, {
+    table: label,
+    hint: `It needs a table of its own there, once that one is called ${tableLabel(owner)}.`,
+  });
+}
+
+function exchanged(record: TableName, former: TableName): IbexError {
+  const label = tableLabel(record);
+  const message = `${label} on the target is another table than the one that was carried, which is ${tableLabel(former)} there`;
+  return new IbexError('schema_mismatch', message, { table: label });
+}
+
+/** What the tables that were carried into are called now, by oid; those that are gone are left out. */
+async function readNames(
+  target: Session,
+  records: readonly CarriedRecord[],
+): Promise<Map<number, TableName>> {
+  const relations = records.flatMap(({ carried }) => (carried === null ? [] : [carried.relation]));
+  if (relations.length === 0) return new Map();
+  const rows = await target.rows<TableName & { relation: string }>(
+    `select c.oid::int8::text as relation, n.nspname as schema, c.relname as name
+       from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid::int8 = any ($1::int8[])`,
+    [relations],
+  );
+  return new Map(rows.map(({ relation, ...name }) => [Number(relation), name]));
 }
 
 /** The roster of one incarnation. */
@@ -89,13 +191,23 @@ export class Roster {
     return this.#tables;
   }
 
+  /** A table was copied by its plan: its rows are what the plan carries. */
+  settle(relid: number): void {
+    this.#tables = this.#tables.map((table) =>
+      table.relid === relid ? { ...table, carried: table.carries, fit: null } : table,
+    );
+  }
+
   /** Reads everything again, catalogs included. */
   async refresh(source: Session, target: Session): Promise<void> {
     this.#tables = await readRoster(source, target, this.#sync);
   }
 
-  /** Reads the states again; plans only change with `refresh`. */
-  async readStates(target: Session): Promise<void> {
+  /**
+   * Reads the states again; plans only change with `refresh`. False when there are tables that it has no plan of,
+   * because somebody added them to the sync.
+   */
+  async readStates(target: Session): Promise<boolean> {
     const states = new Map(
       (await readSyncTables(target, this.#sync.name)).map((state) => [state.relid, state]),
     );
@@ -103,6 +215,7 @@ export class Roster {
       const state = states.get(table.relid);
       return state === undefined ? [] : [{ ...table, ...state }];
     });
+    return this.#tables.length === states.size;
   }
 }
 
@@ -112,5 +225,5 @@ export class Roster {
  */
 export function isHeld(table: RosterTable): boolean {
   const waitsForLock = table.plan !== null && !table.armed;
-  return table.state === 'held' || (table.reason !== null && !waitsForLock);
+  return table.state === 'held' || (table.reason !== null && !waitsForLock && table.state !== 'dropped');
 }

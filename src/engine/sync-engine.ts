@@ -8,8 +8,10 @@ import { holdTable, readRecord, requestCopyOf } from '../apply/state.ts';
 import { IbexError } from '../core/errors.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
 import type { Session } from '../postgres/session.ts';
+import { reasonToHold } from '../setup/remedies.ts';
 import { Incarnation } from './incarnation.ts';
 import type { RunOutcome, SyncEngineOptions } from './options.ts';
+import { readRoster } from './roster.ts';
 import { Sessions } from './sessions.ts';
 
 /** Kinds after which a new start at the checkpoint is all that is needed, and needs no pause to speak of. */
@@ -52,7 +54,8 @@ export class SyncEngine {
     const stopped = longAfter(signal);
     for (;;) {
       const isDue = (table: TableName) => (this.#retries.get(tableLabel(table))?.at ?? 0) <= Date.now();
-      const incarnation = new Incarnation({ ...this.#options, adopt: !this.#adopted, isDue });
+      const tryAgain = (table: string) => void this.#retries.delete(table);
+      const incarnation = new Incarnation({ ...this.#options, adopt: !this.#adopted, isDue, tryAgain });
       this.#current = incarnation;
       try {
         return await Promise.race([incarnation.run(signal), stopped]);
@@ -97,12 +100,28 @@ export class SyncEngine {
     log.warn({ kind }, `${error.message} (${error.hint})`);
   }
 
+  /** The error, and what there is to do about it; the error alone where the source cannot be asked. */
+  async #reasonOf(target: Session, label: string, error: IbexError): Promise<string> {
+    const { sync } = this.#options;
+    const sessions = new Sessions(sync);
+    try {
+      const source = await sessions.open('source', 'hold');
+      const table = (await readRoster(source, target, sync)).find((one) => tableLabel(one) === label);
+      return table === undefined ? error.message : await reasonToHold(source, target, table, error);
+    } catch {
+      return error.message;
+    } finally {
+      await sessions.close();
+    }
+  }
+
   /** Writes down that a table waits, so that the next incarnation goes on without it. */
   async #hold(table: string, error: IbexError): Promise<void> {
     const { sync, log } = this.#options;
     await this.#onTarget(async (target) => {
       const record = await readRecord(target, sync.name);
-      await holdTable(target, sync.name, table, record?.started ?? null, error.message);
+      const reason = await this.#reasonOf(target, table, error);
+      await holdTable(target, sync.name, table, record?.started ?? null, reason);
       const pauseMs = Math.min(
         RETRY_HELD_MAX_MS,
         2 * (this.#retries.get(table)?.pauseMs ?? RETRY_HELD_MIN_MS / 2),

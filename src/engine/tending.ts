@@ -3,13 +3,16 @@
  * foreign keys back, keeps the source small, and sees when a run has come to its end.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type ParkedObject, readParked, restoreParked } from '../apply/parking.ts';
+import { type ParkedObject, parkTriggersAndRules, readParked, restoreParked } from '../apply/parking.ts';
 import { setReason } from '../apply/state.ts';
 import { WAITS_FOR_LOCK, type Waiting } from '../capture/trigger/arming.ts';
 import { readSnapshot } from '../capture/trigger/registry.ts';
 import { IbexError, isKind } from '../core/errors.ts';
 import { tableLabel } from '../core/plan.ts';
 import { covers, type Snapshot } from '../core/position.ts';
+import type { TableInfo } from '../core/table.ts';
+import { readTables } from '../postgres/catalog.ts';
+import { reasonToHold } from '../setup/remedies.ts';
 import { armAll } from '../setup/setup.ts';
 import { answerDrift } from './drift.ts';
 import { keepSmall } from './keeper.ts';
@@ -47,11 +50,13 @@ export class Tending {
     const { until } = this.#options;
     for (;;) {
       if (signal.aborted) return { held: [] };
-      await this.#roster.readStates(this.#rooms.target);
+      if (!(await this.#roster.readStates(this.#rooms.target))) await this.#takeIn();
+      await this.#explain();
       this.#countStates();
       await this.#armWaiting();
       await this.#restoreForeignKeys();
       if (Date.now() - this.#watchedAt >= WATCH_MS) await this.#watchSource();
+      await this.#watchTarget();
       const outcome = this.#outcome();
       if (outcome !== null) return outcome;
       if (until.kind === 'caught-up') this.#rooms.lane.flush();
@@ -64,7 +69,9 @@ export class Tending {
   #outcome(): RunOutcome | null {
     const { until } = this.#options;
     if (until.kind === 'forever') return null;
-    const chosen = this.#roster.tables.filter((table) => until.kind === 'caught-up' || until.covers(table));
+    const chosen = this.#roster.tables.filter(
+      (table) => table.state !== 'dropped' && (until.kind === 'caught-up' || until.covers(table)),
+    );
     const held = chosen.filter(isHeld);
     const waiting = chosen.filter((table) => table.state !== 'streaming' && !held.includes(table));
     if (waiting.length > 0 || this.#restorable > 0) return null;
@@ -74,7 +81,7 @@ export class Tending {
 
   #countStates(): void {
     const { sync, metrics } = this.#options;
-    for (const state of ['pending', 'copying', 'joining', 'streaming', 'held']) {
+    for (const state of ['pending', 'copying', 'joining', 'streaming', 'held', 'dropped']) {
       const count = this.#roster.tables.filter((table) => table.state === state).length;
       metrics.tables.set({ sync: sync.name, state }, count);
     }
@@ -85,12 +92,15 @@ export class Tending {
   async #armWaiting(): Promise<void> {
     const { sync, lockTimeoutMs } = this.#options;
     const { source, target } = this.#rooms;
-    const unarmed = this.#roster.tables.filter((table) => table.plan !== null && !table.armed);
+    const unarmed = this.#roster.tables.filter(
+      (table) => table.named !== null && !table.armed && (table.plan !== null || table.stale),
+    );
     if (unarmed.length === 0) return;
     const relids = unarmed.map((table) => table.relid);
-    const waiting = await armAll(source, relids, lockTimeoutMs);
-    for (const relid of relids) {
-      await setReason(target, sync.name, relid, waitingReason(waiting.get(relid) ?? []));
+    const waiting = await armAll(source, sync.name, relids, lockTimeoutMs);
+    for (const { relid, plan } of unarmed) {
+      // What keeps it from having a plan is the more important reason.
+      if (plan !== null) await setReason(target, sync.name, relid, waitingReason(waiting.get(relid) ?? []));
     }
     await this.#roster.refresh(source, target);
   }
@@ -98,7 +108,9 @@ export class Tending {
   /** Foreign keys of the target come back once both their tables are in step. */
   async #restoreForeignKeys(): Promise<void> {
     const outOfStep = new Set(
-      this.#roster.tables.filter((table) => table.state !== 'streaming').map(tableLabel),
+      this.#roster.tables
+        .filter((table) => table.state !== 'streaming' && table.state !== 'dropped')
+        .map(tableLabel),
     );
     const parked = await readParked(this.#rooms.target, this.#options.sync.name);
     const ready = parked.filter(
@@ -132,6 +144,36 @@ export class Tending {
     }
   }
 
+  /** DDL on the target: tables may fit there now, or fit no longer. */
+  async #watchTarget(): Promise<void> {
+    const altered = await this.#rooms.watch.look(this.#rooms.target);
+    for (const table of altered) this.#options.tryAgain(table);
+    if (altered.length === 0) return;
+    const message = `${altered.join(', ')} changed on the target: the lane starts anew`;
+    throw new IbexError('source_moved', message);
+  }
+
+  /** Tables that somebody added to the sync. */
+  async #takeIn(): Promise<void> {
+    const { source, target, replica } = this.#rooms;
+    const known = new Set(this.#roster.tables.map((table) => table.relid));
+    await this.#roster.refresh(source, target);
+    const added = this.#roster.tables.filter((table) => !known.has(table.relid) && table.plan !== null);
+    if (!replica) await parkTriggersAndRules(target, this.#options.sync.name, added);
+    for (const table of added)
+      this.#options.log.info({ table: tableLabel(table) }, `${tableLabel(table)} was added`);
+  }
+
+  /** Says why a table cannot be copied that was added, or is to be copied again, while its lane runs. */
+  async #explain(): Promise<void> {
+    const { source, target } = this.#rooms;
+    for (const table of this.#roster.tables) {
+      if (table.state !== 'pending' || table.reason !== null || table.obstacle === null) continue;
+      const reason = await reasonToHold(source, target, table, table.obstacle);
+      await setReason(target, this.#options.sync.name, table.relid, reason);
+    }
+  }
+
   /** DDL and retained deltas; both need somebody to have committed something on the source. */
   async #watchSource(): Promise<void> {
     const { sync, log, lockTimeoutMs } = this.#options;
@@ -140,27 +182,41 @@ export class Tending {
     this.#watchedAt = Date.now();
     if (now === this.#seen) return;
     this.#seen = now;
-    const reports = await answerDrift(source, target, sync.name, lockTimeoutMs);
-    for (const { table, what } of reports) log.warn({ table }, `${table}: ${what}`);
+    const outlines = new Map(
+      this.#roster.tables.flatMap(({ plan }) => (plan ? [[plan.relid, plan.outline]] : [])),
+    );
+    const reports = await answerDrift({ source, target, sync: sync.name, lockTimeoutMs, outlines });
+    for (const { table, what } of reports) {
+      log.warn({ table }, `${table}: ${what}`);
+      this.#options.tryAgain(table);
+    }
+    if (reports.some((report) => report.again)) this.#seen = null;
     if (reports.some((report) => report.replan)) {
       throw new IbexError('source_moved', 'the catalogs of the source changed: the lane starts anew');
     }
-    const refused = this.#roster.tables.filter((table) => table.plan === null && table.state === 'pending');
-    if (
-      (
-        await readAdmissible(
-          source,
-          refused.map((table) => table.relid),
-        )
-      ).length > 0
-    ) {
+    // Others wait for the target, which has a watch of its own.
+    const refused = this.#roster.tables.filter(({ named, reason }) => named === null && isRefusal(reason));
+    const relids = refused.map(({ relid }) => relid);
+    if ((await readAdmissible(source, relids)).length > 0) {
       throw new IbexError(
         'source_moved',
         'a table that was refused can be carried now: the lane starts anew',
       );
     }
+    const dropped = this.#roster.tables.filter(({ state }) => state === 'dropped');
+    if (dropped.length > 0 && (await readTables(source, dropped)).some(isTable)) {
+      throw new IbexError('source_moved', 'a table that was dropped was created again: the lane starts anew');
+    }
     await keepSmall(source, target, sync.name);
   }
+}
+
+function isRefusal(reason: string | null): boolean {
+  return reason?.includes('cannot be carried: ') ?? false;
+}
+
+function isTable({ kind, isPartition }: TableInfo): boolean {
+  return ['r', 'p'].includes(kind) && !isPartition;
 }
 
 function waitingReason(waiting: readonly Waiting[]): string | null {

@@ -133,6 +133,7 @@ function reasons(
   if (daemon === null) why.push('no daemon runs this sync');
   for (const table of tables) {
     const named = table.reason?.startsWith(`${table.table}: `);
+    if (table.state === 'dropped') continue;
     if (table.reason !== null) why.push(named ? table.reason : `${table.table}: ${table.reason}`);
     else if (table.state !== 'streaming') why.push(`${table.table} is ${table.state}`);
   }

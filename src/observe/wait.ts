@@ -65,7 +65,7 @@ async function findMissing(
   if (record === undefined) return null;
   const tables = await stillThere(source, (await readSyncTables(target, sync)).filter(filter));
   const notInStep = tables
-    .filter((table) => table.state !== 'streaming')
+    .filter((table) => table.state !== 'streaming' && table.state !== 'dropped')
     .map((table) => ({
       table: tableLabel(table),
       reason: table.reason ?? `it is ${table.state}`,

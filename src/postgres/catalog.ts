@@ -29,6 +29,7 @@ const READ_TABLES = `
          c.relispartition as "isPartition",
          coalesce((
            select json_agg(json_build_object(
+                    'number', a.attnum,
                     'name', a.attname,
                     'generated', a.attgenerated <> '',
                     'formula', case when a.attgenerated <> '' then pg_get_expr(ad.adbin, ad.adrelid) end,

@@ -12,17 +12,20 @@ import {
   type SyncTable,
   setReason,
 } from '../apply/state.ts';
-import { prepareCapture, tryArm, type Waiting } from '../capture/trigger/arming.ts';
+import { prepareCapture, type Waiting } from '../capture/trigger/arming.ts';
 import { claimIdentity, readCaptured, registerSync, registerTable } from '../capture/trigger/registry.ts';
 import { encodingsAgree } from '../core/conversion.ts';
 import { IbexError } from '../core/errors.ts';
-import { type CarryRule, type TableName, tableLabel } from '../core/plan.ts';
+import { type CarryRule, tableLabel } from '../core/plan.ts';
 import { identityDifference } from '../core/position.ts';
 import type { TableInfo } from '../core/table.ts';
 import { checkServer, readIdentity, readTables } from '../postgres/catalog.ts';
 import { migrate } from '../postgres/migrate.ts';
 import { ident } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
+import { readLeftOut } from './membership.ts';
+import { rearm } from './rearm.ts';
+import { reasonOf } from './remedies.ts';
 import { chooseTables, findObstacles, type Obstacle, requireRuled, type TableChoice } from './tables.ts';
 
 export interface SetupOptions extends TableChoice {
@@ -64,10 +67,31 @@ export async function inspect(options: SetupOptions): Promise<SetupResult> {
   await requireSchema(source);
   await requireSchema(target);
   await requireTemporaryTables(target);
-  const known = await readKnown(target, options.sync);
-  const tables = options.adopt ? await chooseTables(source, options, known) : await readTables(source, known);
-  requireRuled(options, [...tables, ...known]);
+  const tables = await tablesOf(options);
+  requireRuled(options, [...tables, ...(await readKnown(target, options.sync))]);
   return { tables, obstacles: await findObstacles(options, tables) };
+}
+
+/**
+ * The tables that the sync has by now, with those created anew under the name of one that was dropped, and those that its
+ * patterns take in unless they were taken out by name.
+ */
+async function tablesOf(options: SetupOptions): Promise<TableInfo[]> {
+  const { source, target, sync } = options;
+  const known = await readKnown(target, sync);
+  const relids = new Set(known.map(({ relid }) => relid));
+  const dropped = await readDropped(source, known);
+  const kept = (await readTables(source, known)).filter(
+    (table) => relids.has(table.relid) || dropped.has(tableLabel(table)),
+  );
+  if (!options.adopt) return kept;
+  const left = await readLeftOut(target, sync);
+  const [chosen, away] = [
+    await chooseTables(source, options, [...known, ...left]),
+    new Set(left.map(tableLabel)),
+  ];
+  const all = new Map([...kept, ...chosen].map((table) => [table.relid, table]));
+  return [...all.values()].filter((table) => !away.has(tableLabel(table)));
 }
 
 async function areSame(source: Session, target: Session): Promise<boolean> {
@@ -138,7 +162,7 @@ async function requireTemporaryTables(target: Session): Promise<void> {
 }
 
 /** The tables that the sync has, as the target knows them; none when it is not set up. */
-export async function readKnown(target: Session, sync: string): Promise<TableName[]> {
+export async function readKnown(target: Session, sync: string): Promise<SyncTable[]> {
   const { present } = await target.row<{ present: boolean }>(
     `select to_regclass('ibex.target_table') is not null as present`,
   );
@@ -183,7 +207,11 @@ export async function install(
       await requestCopy(target, sync, table.relid, true, seen?.error.message ?? null);
     const obstacle = seen ?? (await capture(source, sync, table));
     if (obstacle !== undefined && seen === undefined) all.push(obstacle);
-    if (record?.state !== 'held') await setReason(target, sync, table.relid, obstacle?.error.message ?? null);
+    // One that was carried before is judged by what its rows stand for, when a daemon fits the tables.
+    const reason = obstacle === undefined ? null : reasonOf(obstacle.error);
+    if (record === undefined || record.state === 'pending' || obstacle?.error.kind !== 'schema_mismatch') {
+      if (record?.state !== 'held') await setReason(target, sync, table.relid, reason);
+    }
   }
   const carried = tables.filter((table) => !all.some((obstacle) => obstacle.table === table));
   if (!options.replica) await parkTriggersAndRules(target, sync, carried);
@@ -231,12 +259,13 @@ async function capture(source: Session, sync: string, table: TableInfo): Promise
 /** One pass over the tables that are not armed yet. Resolves to what is still waited for, by table. */
 export async function armAll(
   source: Session,
+  sync: string,
   relids: readonly number[],
   lockTimeoutMs: number,
 ): Promise<Map<number, Waiting[]>> {
   const waiting = new Map<number, Waiting[]>();
   for (const relid of relids) {
-    const blocked = await tryArm(source, relid, lockTimeoutMs);
+    const blocked = await rearm(source, sync, relid, lockTimeoutMs);
     if (blocked.length > 0) waiting.set(relid, blocked);
   }
   return waiting;

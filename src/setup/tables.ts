@@ -12,6 +12,7 @@ import type { TableInfo } from '../core/table.ts';
 import { listTables, readTables } from '../postgres/catalog.ts';
 import { ident, tableIdent } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
+import { withRemedy } from './remedies.ts';
 
 export interface TableChoice {
   readonly tables: readonly TablePattern[];
@@ -140,7 +141,8 @@ export async function findObstacles(
       (notReadable.has(label) ? readerNeeded(source, table) : undefined) ??
       (notWritable.has(label) ? writerNeeded(target, table, role) : undefined) ??
       (notParkable.has(label) ? targetOwnerNeeded(target, label) : undefined);
-    if (error !== undefined) obstacles.push({ table, error });
+    if (error === undefined) continue;
+    obstacles.push({ table, error: await withRemedy(source, target, { ...table, carried: null }, error) });
   }
   return obstacles;
 }

@@ -140,6 +140,7 @@ describe('the form in which a column travels', () => {
 
 describe('a plan', () => {
   const column = (name: string, type: TypeInfo, more: Partial<ColumnInfo> = {}): ColumnInfo => ({
+    number: 1,
     name,
     type,
     looseCollation: null,
@@ -159,6 +160,7 @@ describe('a plan', () => {
     isPartition: false,
     columns,
     mode: 'key',
+    outline: '',
     noted: [columns[0]?.name ?? ''],
     notedTypes: ['pg_catalog.text'],
   });

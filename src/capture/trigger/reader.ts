@@ -18,6 +18,7 @@ import type { Session } from '../../postgres/session.ts';
 import { Spool } from '../../queue/spool.ts';
 import { noteSeenPartition, readSnapshot } from './registry.ts';
 import {
+  ALTERED_TABLES,
   BEGIN_BATCH,
   type Generations,
   LOCKED_RELATIONS,
@@ -108,6 +109,8 @@ export class DeltaReader {
       } catch (error) {
         if (isKind(error, 'lock')) await this.#findLocked(request, error, n);
         else if (!isKind(error, 'source_moved') || n === TRIES) throw error;
+        // Its columns changed: another plan is needed, not another try.
+        else if (this.#inTheWay.length === 0) throw error;
         // One that was dropped is a mere number.
         const first = this.#inTheWay.filter((relation) => !/^\d+$/.test(relation));
         locked = [...first, ...locked.filter((relation) => !first.includes(relation))];
@@ -245,7 +248,16 @@ export class DeltaReader {
     const relids = header.tables.map((table) => table.plan.relid);
     if (relids.length === 0) return;
     await this.#noteUnknownPartitions(header);
-    const moved = await this.#reading.rows<{ relation: string }>(MOVED_RELATIONS, [relids]);
+    const outlines = header.tables.map((table) => table.plan.outline);
+    // The locks of the reading are still held, so what the other session sees is what was read.
+    const [moved, altered] = await Promise.all([
+      this.#reading.rows<{ relation: string }>(MOVED_RELATIONS, [relids]),
+      this.#control.rows<{ relation: string }>(ALTERED_TABLES, [relids, outlines]),
+    ]);
+    if (altered.length > 0) {
+      const names = altered.map((row) => row.relation).join(', ');
+      throw new IbexError('source_moved', `the columns of ${names} changed while a batch was read`);
+    }
     if (moved.length > 0) {
       this.#inTheWay = moved.map((row) => row.relation);
       const names = this.#inTheWay.join(', ');

@@ -129,6 +129,7 @@ interface CapturedRow {
   notedTypes: string[];
   armed: boolean;
   forgotten: Snapshot | null;
+  outline: string;
 }
 
 export interface CapturedRecord extends CapturedTable {
@@ -141,7 +142,8 @@ export interface CapturedRecord extends CapturedTable {
 export async function readCaptured(session: Session, sync: string): Promise<CapturedRecord[]> {
   const rows = await session.rows<CapturedRow>(
     `select c.relid::text, n.nspname as schema, t.relname as name, c.mode, c.columns as noted, c.types as "notedTypes",
-            c.armed_at is not null as armed, c.forgotten::text
+            c.armed_at is not null as armed, c.forgotten::text,
+            ibex.outline(c.relid) as outline
        from ibex.source_table s join ibex.captured c on c.relid = s.relid
        join pg_class t on t.oid = c.relid join pg_namespace n on n.oid = t.relnamespace
       where s.sync = $1 order by 2, 3`,
@@ -152,8 +154,8 @@ export async function readCaptured(session: Session, sync: string): Promise<Capt
   return rows.flatMap((row) => {
     const table = byRelid.get(Number(row.relid));
     if (table === undefined) return [];
-    const { mode, noted, notedTypes, armed, forgotten } = row;
-    return [{ ...table, mode, noted, notedTypes, armed, forgotten }];
+    const { mode, noted, notedTypes, armed, forgotten, outline } = row;
+    return [{ ...table, mode, noted, notedTypes, armed, forgotten, outline }];
   });
 }
 
@@ -168,7 +170,11 @@ export interface Drift {
   readonly armour: boolean;
   /** Partitions came or went. */
   readonly partitions: boolean;
+  /** What they say now; an answer to this drift accepts this, and nothing that came later. */
   readonly seen: Signature;
+  /** As of the same moment: the values of columns that are not stored in rows from before them. */
+  readonly missing: Readonly<Record<string, string | null>>;
+  readonly outline: string | null;
 }
 
 /** What the catalogs said at one moment, see `ibex.signatures`. */
@@ -179,14 +185,15 @@ export interface Signature {
   readonly tree: string | null;
 }
 
-/** The armed tables whose catalog rows changed since; nothing is changed by asking. */
+/** The armed tables whose catalog rows changed since; nothing is changed by asking. One statement: one moment. */
 export async function readDrift(session: Session, sync: string): Promise<Drift[]> {
   return session.rows<Drift>(
     `with armed as (
        select c.* from ibex.source_table t join ibex.captured c on c.relid = t.relid
         where t.sync = $1 and c.armed_at is not null
      )
-     select * from (
+     select d.*, coalesce(ibex.missing_values(d.relid::int8::oid), '{}') as missing,
+            ibex.outline(d.relid::int8::oid) as outline from (
        select c.relid::int8::float8 as relid, c.schema_name as schema, c.table_name as name,
               s.relid is null as dropped, s.shape is distinct from c.shape as shape,
               s.storage is distinct from c.storage as storage, s.armour is distinct from c.armour as armour,
@@ -257,9 +264,9 @@ export interface GenerationInfo {
 export async function readGenerations(session: Session, sync: string): Promise<GenerationInfo[]> {
   const rows = await session.rows<{ relid: string; n: number; bytes: string; current: boolean }>(
     `select g.relid::text, g.n, g.n = c.generation as current,
-            pg_relation_size(format('ibex.delta_%s_%s', g.relid, g.n)::regclass)::text as bytes
+            pg_relation_size(to_regclass(format('ibex.delta_%s_%s', g.relid, g.n)))::text as bytes
        from ibex.source_table t join ibex.captured c on c.relid = t.relid join ibex.generation g on g.relid = c.relid
-      where t.sync = $1 and pg_relation_size(format('ibex.delta_%s_%s', g.relid, g.n)::regclass) > 0`,
+      where t.sync = $1 and pg_relation_size(to_regclass(format('ibex.delta_%s_%s', g.relid, g.n))) > 0`,
     [sync],
   );
   return rows.map((row) => ({ ...row, relid: Number(row.relid), bytes: Number(row.bytes) }));

@@ -174,7 +174,7 @@ export const BEGIN_BATCH = `
            select json_agg(json_build_array(g.relid::int8, g.n) order by g.relid, g.n)
              from ibex.generation g
             where g.relid = any ($1)
-              and pg_relation_size(format('ibex.delta_%s_%s', g.relid, g.n)::regclass) > 0), '[]') as generations`;
+              and pg_relation_size(to_regclass(format('ibex.delta_%s_%s', g.relid, g.n))) > 0), '[]') as generations`;
 
 /** For a whole session: a lock that is not to be had at once is an error. (Zero would mean to wait for ever.) */
 export const NEVER_WAIT = `set lock_timeout = '10ms'`;
@@ -236,6 +236,11 @@ export const UNKNOWN_PARTITIONS = `
     from member m join pg_class c on c.oid = m.relid and c.relkind <> 'p'
     left join known k on k.root = m.root and k.relid = m.relid
    where m.relid <> m.root and k.link is distinct from m.link and k.link is distinct from 'seen'`;
+
+/** Tables that are no longer what their plans were made from. */
+export const ALTERED_TABLES = `
+  select r.relid::regclass::text as relation
+    from unnest($1::oid[], $2::text[]) r(relid, outline) where ibex.outline(r.relid) is distinct from r.outline`;
 
 /** One row: whether a delta is seen by `goal` that `position` does not see. */
 export function existsStatement(

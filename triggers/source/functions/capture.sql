@@ -117,3 +117,37 @@ begin
   return true;
 end
 $$;
+
+-- Function: ibex.mend(root oid) returns boolean
+-- Purpose:  makes good for what somebody dropped of ours: delta tables, trigger functions. True when the table can be
+--           armed then; false when its key is another one now: first it is to be disarmed and captured anew.
+-- Writes:   ibex.generation, ibex.captured, delta tables, the trigger functions. For a table that is copied anyway:
+--           the deltas that were dropped are lost.
+create or replace function ibex.mend(root oid) returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  fresh integer;
+begin
+  if not ibex.follow_shape(root) then
+    return false;
+  end if;
+  if exists (select from ibex.lost_deltas(root)) then
+    fresh := ibex.add_generation(root);
+    update ibex.captured c set generation = fresh where c.relid = root;
+    delete from ibex.generation g where g.relid = root and g.n in (select ibex.lost_deltas(root));
+    perform ibex.write_functions(root);
+  elsif exists (select from unnest(array['insert', 'update', 'delete', 'truncate']) f
+                 where to_regproc(format('ibex.%I', f || '_' || root)) is null) then
+    perform ibex.write_functions(root);
+  end if;
+  return true;
+end
+$$;
+
+-- Function: ibex.lost_deltas(root oid) returns setof integer
+-- Purpose:  the generations of a table whose delta table is gone.
+create or replace function ibex.lost_deltas(root oid) returns setof integer
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select g.n from ibex.generation g
+   where g.relid = root and to_regclass(format('ibex.delta_%s_%s', g.relid, g.n)) is null
+$$;

@@ -5,6 +5,7 @@
 --                      what decides by what kind of trigger it is noted (inheritance, subscriptions);
 --           storage  - the relations and their files: changes with TRUNCATE, rewrites, new and gone partitions;
 --           armour   - our triggers on every relation, whether enabled, and the version of their catalog rows;
+--                      delta tables that are gone;
 --           tree     - how partitions hang together, and the version of those catalog rows.
 -- Why:      no trigger tells us of DISABLE TRIGGER, ALTER TABLE, ATTACH or DETACH. xmin of the catalog rows
 --           shows a trigger that was disabled and enabled again, a partition that was detached and attached
@@ -48,7 +49,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       from member m join pg_trigger t on t.tgrelid = m.oid
      where t.tgname ~ ('^~?ibex_[a-z]+_' || m.root || '$') group by 1
   )
-  select r.oid, md5(concat_ws(' ', r.relnamespace, r.relname, c.text, k.text, i.text, s.text)), f.text, t.text, f.tree
+  select r.oid, md5(concat_ws(' ', r.relnamespace, r.relname, c.text, k.text, i.text, s.text)), f.text,
+         concat_ws(' ', t.text, (select string_agg('lost ' || l, ' ') from ibex.lost_deltas(r.oid) l)), f.tree
     from root r left join columns c on c.root = r.oid left join keys k on k.root = r.oid
     left join kin i on i.root = r.oid left join fed s on s.root = r.oid
     left join files f on f.root = r.oid left join triggers t on t.root = r.oid

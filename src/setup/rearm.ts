@@ -1,0 +1,42 @@
+/**
+ * Arms a table whose capture may be out of date: a key that is another one now, a delta table that somebody dropped.
+ * To be called for tables that are going to be copied anyway.
+ */
+import { prepareCapture, tryArm, tryDisarm, type Waiting } from '../capture/trigger/arming.ts';
+import { registerTable } from '../capture/trigger/registry.ts';
+import { IbexError } from '../core/errors.ts';
+import type { Session } from '../postgres/session.ts';
+
+/**
+ * Tries once; resolves to the relations that could not be locked, and can be called again.
+ * Errors: `unsupported` naming a table that cannot be captured any more.
+ */
+export async function rearm(
+  source: Session,
+  sync: string,
+  relid: number,
+  lockTimeoutMs: number,
+): Promise<Waiting[]> {
+  const { same } = await source.row<{ same: boolean }>('select ibex.mend($1) as same', [relid]);
+  if (!same) {
+    const waiting = await tryDisarm(source, relid, lockTimeoutMs);
+    if (waiting.length > 0) return waiting;
+    const refusal = await prepareCapture(source, relid);
+    if (refusal !== null) throw await refused(source, relid, refusal);
+    await registerTable(source, sync, relid);
+  }
+  return tryArm(source, relid, lockTimeoutMs);
+}
+
+async function refused(source: Session, relid: number, refusal: string): Promise<IbexError> {
+  const { table } = await source.row<{ table: string }>(
+    `select n.nspname || '.' || c.relname as table
+       from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1`,
+    [relid],
+  );
+  const message = `table ${table} cannot be carried: ${refusal}`;
+  return new IbexError('unsupported', message, {
+    table,
+    hint: `Leave it out: ibex tables remove '${table}'.`,
+  });
+}
