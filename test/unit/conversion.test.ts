@@ -67,7 +67,7 @@ describe('values arrive as they are', () => {
     ['an enum as text', mood, text],
     ['a label as an enum', text, mood],
     ['another enum: labels that it lacks are errors', mood, own('feeling', { kind: 'enum' })],
-    ['jsonb as json', jsonb, jsonb],
+    ['jsonb as json', jsonb, json],
     ['an extension type in another schema', hstore, { ...hstore, name: 'contrib.hstore' }],
     ['a domain', int4, { ...int4, declared: 'public.positive' }],
     ['an array of a wider type', arrayOf(int4), arrayOf(int8)],
