@@ -85,24 +85,28 @@ test('enums, domains, composites, ranges and arrays of them, whatever the settin
   await pair.equal();
 });
 
-test('a label that the target lacks holds its table by name, and the others go on', async () => {
+test('a label or a name that the target lacks holds its table by name, and the others go on', async () => {
   await pair.source.query(`create type mood as enum ('sad', 'ok')`);
   await pair.target.query(`create type mood as enum ('ok')`);
   await onBoth(
     pair.databases,
-    'create table felt (id int primary key, m mood); create table other (id int primary key)',
+    `create table felt (id int primary key, m mood); create table named (id int primary key, t regtype);
+     create table other (id int primary key)`,
   );
   await pair.source.query(`insert into felt values (1, 'ok')`);
   pair.start();
   await pair.equal();
   await pair.source.query(`insert into felt values (2, 'sad')`);
+  await pair.source.query(`create type only_here as enum (); insert into named values (1, 'only_here')`);
   await pair.source.query('insert into other values (1)');
   await waitFor(async () => (await pair.target.query('select from other')).rowCount === 1, {
     what: 'the other table',
   });
-  const { tables, why } = await pair.sync.status();
-  expect(tables.find(({ table }) => table === 'public.felt')?.state).toBe('held');
-  expect(why.join()).toMatch(/public\.felt: .*invalid input value for enum public\.mood: "sad"/);
+  const held = async () => (await pair.sync.status()).tables.filter(({ state }) => state === 'held');
+  await waitFor(async () => (await held()).length === 2, { what: 'both tables to be held', timeout: 90_000 });
+  const why = (await pair.sync.status()).why.join();
+  expect(why).toMatch(/public\.felt: .*invalid input value for enum public\.mood: "sad"/);
+  expect(why).toMatch(/public\.named: .*type "public\.only_here" does not exist/);
 });
 
 test('a domain whose CHECK asks another table is satisfied once that table is there', async () => {
