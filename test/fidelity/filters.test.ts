@@ -234,6 +234,21 @@ describe('choices', () => {
     await pair.sync.caughtUp();
   });
 
+  test('columns that the choice does not name may come and go on the source', async () => {
+    await pair.source.query(`${USERS}; ${SOME_USERS}`);
+    await pair.target.query('create table users (id int primary key, name text)');
+    pair.start({ carry: { 'public.users': { columns: ['id', 'name'] } } });
+    const query = 'select id, name from users';
+    await pair.sync.caughtUp();
+    expect(await read(pair.target, query)).toEqual(await read(pair.source, query));
+    await pair.source.query(
+      `alter table users add extra text, drop secret; update users set extra = 'x', name = 'new' where id < 9`,
+    );
+    await pair.sync.caughtUp();
+    expect(await read(pair.target, query)).toEqual(await read(pair.source, query));
+    expect((await pair.sync.status()).tables[0]).toMatchObject({ state: 'streaming', reason: null });
+  });
+
   test('a table that is renamed on the source does not travel whole under its new name', async () => {
     await onBoth(pair.databases, USERS);
     await pair.source.query(SOME_USERS);

@@ -96,7 +96,6 @@ async function createRow(session: Session, table: TableInfo): Promise<void> {
  */
 async function check(session: Session, expression: string, asPredicate: string): Promise<void> {
   await session.rows(`select case when $1::bool then ${expression}\n end from ${ROW} limit 0`, [true]);
-  await session.rows(`select (${expression}\n) from ${ROW} where $1::bool limit 0`, [true]);
   await session.run(`create index on ${ROW} ((1)) where (${expression}\n)${asPredicate}`);
 }
 
