@@ -1,13 +1,16 @@
 -- Function: ibex.outline(root oid) returns text
 -- Purpose:  what a plan is made from: the table's name, its columns with their types. A batch or a chunk that was
 --           read while this was another one is void. Null when there is no such table.
+--           Of a virtual column its formula: what it reads as changes with it, and no row does.
 -- Why:      asked for every batch, while the reader's locks keep the tables from being altered. Versions of
 --           catalog rows are no part of it: a GRANT or SET STATISTICS changes nothing that is read.
 create or replace function ibex.outline(root oid) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select md5(concat_ws(' ', c.relnamespace, c.relname,
            (select string_agg(concat_ws(',', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attcollation, a.attgenerated,
-                                         a.attidentity),
+                                         a.attidentity,
+                                         (select md5(d.adbin::text) from pg_attrdef d
+                                           where a.attgenerated = 'v' and d.adrelid = a.attrelid and d.adnum = a.attnum)),
                               ' ' order by a.attnum)
               from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)))
     from pg_class c where c.oid = root
