@@ -3,6 +3,7 @@ import pg from 'pg';
 import { describe, expect, test } from 'vitest';
 import { MODES, type Pair, usePair } from '../support/pair.ts';
 import { useServers, waitFor } from '../support/servers.ts';
+import { onBoth } from '../support/sync.ts';
 
 const servers = await useServers({ wal_level: 'logical' });
 
@@ -67,6 +68,39 @@ describe('while streaming', () => {
     await source.query(
       `alter table child no inherit parent; update child set v = v || '3'; update parent set v = v || '4'`,
     );
+    await pair.becomesEqual();
+    await pair.equal();
+  });
+
+  test('a trigger that changes the key after ours has noted it', async () => {
+    const later = (table: string) =>
+      `create trigger "élater" before update on ${table} for each row when (old.k <> new.k) execute function shift()`;
+    const table = (
+      name: string,
+    ) => `create table ${name} (id int, k int, v text, primary key (id, k)) partition by list (k);
+      create table ${name}_1 partition of ${name} for values in (1); create table ${name}_2 partition of ${name} for values in (2)`;
+    await onBoth(pair.databases, `${table('before')}; ${table('since')}`);
+    const { source } = pair;
+    await source.query(`create function shift() returns trigger language plpgsql as
+      $$ begin new.id := new.id + 1000; return new; end $$; ${later('before')};
+      insert into before select i, 1 + i % 2, 'v' from generate_series(1, 40) i; insert into since select * from before`);
+    pair.start();
+    await pair.equal();
+    const move = (name: string) =>
+      source.query(
+        `merge into ${name} t using generate_series(1, 40, 3) s(i) on s.i = t.id when matched then update set k = 3 - k`,
+      );
+    await move('before');
+    await pair.equal();
+    await source.query(later('since'));
+    await waitFor(
+      async () =>
+        (await source.query(`select from ibex.captured where level = 'row' and armed_at is not null`))
+          .rowCount === 2,
+      { what: 'it to be noticed' },
+    );
+    await move('since');
+    await source.query('update since set k = 3 - k where id = 2');
     await pair.becomesEqual();
     await pair.equal();
   });

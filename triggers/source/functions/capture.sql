@@ -72,6 +72,8 @@ $$;
 --           - too much: the transition tables of an inheritance parent have the rows of its children in them;
 --           - too little: a child's triggers do not fire for a statement on its parent, and what a subscription
 --             writes fires none at all;
+--           - too early: a BEFORE trigger of the application that sorts after the one that sees what MERGE moves may
+--             change the key once more;
 --           - and cannot be balanced: MERGE moves rows between partitions without their seeing it. A key may
 --             be noted twice, a whole row may not; and the trigger that sees it for keys comes before generated
 --             columns have their values.
@@ -83,8 +85,17 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                        where a.attrelid = root and a.attgenerated <> ''))
                 or (c.relkind = 'r' and exists (select from pg_inherits i where i.inhrelid = root or i.inhparent = root))
                 or exists (select from pg_subscription_rel s join ibex.members(root) m on m = s.srrelid)
+                or (c.relkind = 'p' and exists (select from pg_trigger t join ibex.members(root) m on m = t.tgrelid
+                                                 where ibex.sorts_late(t)))
               then 'row' else 'statement' end
     from pg_class c where c.oid = root
+$$;
+
+-- Function: ibex.sorts_late(trigger pg_trigger) returns boolean
+-- Purpose:  whether it is a BEFORE UPDATE row trigger of somebody else that fires after ~ibex_move_.
+create or replace function ibex.sorts_late(trigger pg_catalog.pg_trigger) returns boolean
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select trigger.tgname > '~ibex_move_' and (trigger.tgtype & 19) = 19 and trigger.tgname !~ '^~ibex_move_[0-9]+$'
 $$;
 
 -- Function: ibex.follow_shape(root oid) returns boolean

@@ -40,7 +40,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
        (select unnest(string_to_array(c.armour, ' ')) except select unnest(string_to_array(s.armour, ' ')))
        union all
        (select unnest(string_to_array(s.armour, ' ')) except select unnest(string_to_array(c.armour, ' ')))) d(trigger)
-     where split_part(d.trigger, ':', 1)::oid in (select st.relation from steady st)
+     where d.trigger = 'lost' or split_part(d.trigger, ':', 1) in (select st.relation::text from steady st)
   )
   select c.mode = 'key' and s.shape = c.shape and not exists (select from disarmed)
            and not exists (select from leaf l where l.touched and l.was and l.before is null),

@@ -2,7 +2,7 @@
 -- Purpose:  what the catalogs say about captured tables; compared with what they said when they were armed.
 -- Returns:  one row a table that still exists:
 --           shape    - name, columns with their types and the version of their catalog rows, unique indexes, and
---                      what decides by what kind of trigger it is noted (inheritance, subscriptions);
+--                      what decides by what kind of trigger it is noted (inheritance, subscriptions, late triggers);
 --           storage  - the relations and their files: changes with TRUNCATE, rewrites, new and gone partitions;
 --           armour   - our triggers on every relation, whether enabled, and the version of their catalog rows;
 --                      delta tables that are gone;
@@ -39,6 +39,10 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   ), fed as (
     select m.root, string_agg(s.srrelid || '<' || s.srsubid, ' ' order by s.srrelid, s.srsubid) as text
       from member m join pg_subscription_rel s on s.srrelid = m.oid group by 1
+  ), late as (
+    select distinct m.root, 'late' as text
+      from member m join pg_trigger t on t.tgrelid = m.oid
+     where m.link is not null and t.tgname > '~ibex_move_' and ibex.sorts_late(t)
   ), files as (
     select m.root, string_agg(c.oid || ':' || c.relfilenode, ' ' order by c.oid) as text,
            string_agg(m.link, ' ' order by m.oid) as tree
@@ -49,9 +53,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       from member m join pg_trigger t on t.tgrelid = m.oid
      where t.tgname ~ ('^~?ibex_[a-z]+_' || m.root || '$') group by 1
   )
-  select r.oid, md5(concat_ws(' ', r.relnamespace, r.relname, c.text, k.text, i.text, s.text)), f.text,
-         concat_ws(' ', t.text, (select string_agg('lost ' || l, ' ') from ibex.lost_deltas(r.oid) l)), f.tree
+  select r.oid, md5(concat_ws(' ', r.relnamespace, r.relname, c.text, k.text, i.text, s.text, l.text)), f.text,
+         concat_ws(' ', t.text, (select string_agg('lost ' || d, ' ') from ibex.lost_deltas(r.oid) d)), f.tree
     from root r left join columns c on c.root = r.oid left join keys k on k.root = r.oid
-    left join kin i on i.root = r.oid left join fed s on s.root = r.oid
+    left join kin i on i.root = r.oid left join fed s on s.root = r.oid left join late l on l.root = r.oid
     left join files f on f.root = r.oid left join triggers t on t.root = r.oid
 $$;
