@@ -105,8 +105,16 @@ export function toIbexError(error: unknown, server: string): IbexError {
       cause: error,
     });
   }
-  const hint = hintOn(message, code);
+  const hint = missesPartition(error) ? MISSING_PARTITION : hintOn(message, code);
   return new IbexError(kind, `${server}: ${message}`, { cause: error, ...(hint && { hint }) });
+}
+
+const MISSING_PARTITION =
+  'Create the partition on the target, for the values that it has on the source; the table goes on by itself.';
+
+/** A row that no partition takes violates a check that has no name. */
+function missesPartition(error: unknown): boolean {
+  return error instanceof pg.DatabaseError && error.code === '23514' && error.constraint === undefined;
 }
 
 /** What to do, where the kind alone would point to the wrong place. */

@@ -132,6 +132,31 @@ test('a table of its own that is attached to another one', async () => {
   );
 });
 
+test('a partition that the target lacks: its rows wait for it by name, and come when it is there', async () => {
+  const { source, target } = pair;
+  await source.query(`${RANGED}; insert into pt select i, 'v' from generate_series(1, 199) i`);
+  await target.query(`${RANGED}; create table other (id int primary key)`);
+  await source.query('create table other (id int primary key)');
+  pair.start();
+  await pair.equal();
+  await source.query(`create table pt_c partition of pt for values from (200) to (300);
+    insert into pt values (200, 'new')`);
+  await waitFor(
+    async () => (await pair.sync.status()).why.some((why) => /public\.pt.*no partition/.test(why)),
+    {
+      what: 'the missing partition to be told',
+      timeout: 60_000,
+    },
+  );
+  await source.query('insert into other values (1)');
+  await pair.becomesEqual(['public.other']);
+  await target.query('create table pt_c partition of pt for values from (200) to (300)');
+  await pair.becomesEqual();
+  expect((await pair.sync.status()).tables.find(({ table }) => table === 'public.pt')?.copied).toBeLessThan(
+    199 + 10,
+  );
+});
+
 test('hash partitions that are replaced: the table is copied again', async () => {
   await pair.source.query(`create table pt (id int primary key, v text) partition by hash (id);
     create table pt_0 partition of pt for values with (modulus 2, remainder 0);
