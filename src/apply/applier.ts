@@ -12,21 +12,25 @@ import { identityDifference, type Snapshot } from '../core/position.ts';
 import type { CopyIn } from '../postgres/copy.ts';
 import { tableIdent } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
+import { type ForeignKey, readForeignKeys } from './foreign-keys.ts';
 import { merge, type StagedTable } from './merge.ts';
 import {
   bookBatch,
   lockCheckpoint,
   lockSyncTables,
   moveCheckpoint,
+  readSyncTables,
   type SyncTable,
   type TableAccount,
 } from './state.ts';
 import * as sql from './statements.ts';
-import { type ForeignKey, readFacts, readForeignKeys, type TargetFacts } from './target-table.ts';
+import { disturbed, readFacts, type TargetFacts } from './target-table.ts';
 
 /** Rows up to which a used staging table is emptied by DELETE, and dead rows it may gather before TRUNCATE. */
 const DELETE_UP_TO = 2_000;
 const DEAD_ROWS = 50_000;
+/** For how long a replica relies on what it knows of the foreign keys that it has to look after itself. */
+const LOOK_AGAIN_MS = 10_000;
 
 interface Stage {
   readonly definition: string;
@@ -51,6 +55,7 @@ export class Applier {
   readonly #onApplied: (batch: AppliedBatch) => void;
   readonly #stages = new Map<number, Stage>();
   readonly #facts = new Map<string, TargetFacts>();
+  #outside: { readonly keys: readonly ForeignKey[]; readonly readAt: number } | null = null;
 
   /** `origin` names the source node; capture on the target notes it with every row we write. */
   constructor(options: {
@@ -69,6 +74,7 @@ export class Applier {
   /** Forgets what it knows of the target's tables, after a change of their foreign keys, triggers or columns. */
   forgetCatalog(): void {
     this.#facts.clear();
+    this.#outside = null;
   }
 
   async apply(batch: IncomingBatch): Promise<BatchOutcome> {
@@ -101,11 +107,19 @@ export class Applier {
       }
       const staged = await this.#stage(batch);
       const current = await this.#inStep(header, staged);
-      const foreignKeys = await this.#settleForeignKeys(current.map(({ plan }) => plan));
-      await merge({ session: this.#session, sync: header.sync, foreignKeys }, current);
+      const foreignKeys = await this.#settleForeignKeys(
+        header.sync,
+        current.map(({ plan }) => plan),
+      );
+      await merge(
+        { session: this.#session, sync: header.sync, replica: this.#replica, foreignKeys },
+        current,
+      );
       const accounts = current.map(account);
       book(accounts);
-      await bookBatch(this.#session, header.sync, accounts);
+      // No error is no proof: nothing of the application may have fired, which would swallow or change rows in silence.
+      const [fired] = await bookBatch(this.#session, header.sync, accounts);
+      if (fired !== undefined) throw disturbed(fired, fired.firing);
       await moveCheckpoint(this.#session, header.sync, header.to);
       for (const { plan, present, gone } of staged) await this.#clear(plan, present + gone);
       return header.to;
@@ -164,6 +178,7 @@ export class Applier {
       plan,
       facts,
       emptied: table.truncated,
+      joins: table.floor !== undefined,
       present: Number(counted.present),
       gone: Number(counted.gone),
       deltas: Number(counted.deltas),
@@ -185,10 +200,23 @@ export class Applier {
    * The foreign keys of the tables, which from here on nobody can add to until the transaction ends: ADD FOREIGN KEY
    * needs a lock that ours excludes. One that came back unseen would let a cascade take rows that no batch carries.
    */
-  async #settleForeignKeys(plans: readonly TablePlan[]): Promise<ForeignKey[]> {
-    if (plans.length === 0 || this.#replica) return [];
+  async #settleForeignKeys(sync: string, plans: readonly TablePlan[]): Promise<readonly ForeignKey[]> {
+    if (plans.length === 0) return [];
+    if (this.#replica) return this.#keysFromOutside(sync);
     await this.#session.run(sql.lockForWriting(plans));
-    return readForeignKeys(this.#session, plans);
+    return readForeignKeys(this.#session, sync, plans);
+  }
+
+  /** Those of which only one end is carried. A replica is held to none, and the source knows nothing of these. */
+  async #keysFromOutside(sync: string): Promise<readonly ForeignKey[]> {
+    if (this.#outside === null || Date.now() - this.#outside.readAt > LOOK_AGAIN_MS) {
+      const tables = await readSyncTables(this.#session, sync);
+      const keys = (await readForeignKeys(this.#session, sync, tables)).filter(
+        (key) => key.childState === null || key.parentState === null,
+      );
+      this.#outside = { keys, readAt: Date.now() };
+    }
+    return this.#outside.keys;
   }
 
   async #prepare(plan: TablePlan): Promise<void> {

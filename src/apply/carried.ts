@@ -129,7 +129,8 @@ export async function renameParked(session: Session, from: TableName, to: TableN
         set schema_name = case when (schema_name, table_name) = (f.schema, f.name) then t.schema else schema_name end,
             table_name = case when (schema_name, table_name) = (f.schema, f.name) then t.name else table_name end,
             referenced = case when referenced = f.label then t.label else referenced end,
-            restore = replace(replace(restore, f.ident || ' ', t.ident || ' '), f.ident || '(', t.ident || '(')
+            restore = replace(replace(restore, f.ident || ' ', t.ident || ' '), f.ident || '(', t.ident || '('),
+            remark = replace(remark, f.ident || ' ', t.ident || ' ')
        from (select $1::text as schema, $2::text as name, $1 || '.' || $2 as label, format('%I.%I', $1, $2) as ident) f,
             (select $3::text as schema, $4::text as name, $3 || '.' || $4 as label, format('%I.%I', $3, $4) as ident) t
       where (schema_name, table_name) = (f.schema, f.name) or referenced = f.label`,

@@ -4,32 +4,36 @@
  * Two ways. The plain one keeps every foreign key true after each statement by order: rows go in parents first,
  * gone rows go out children first. Where that cannot work (unique values that swap owners, cycles of foreign
  * keys) the careful way sets the foreign keys aside for the transaction and writes changed rows anew. What fails
- * even then is a real disagreement, and is raised with the table's name.
+ * even then is a real disagreement, and is raised with the table's name and the row's key.
  */
-import type { TruncatedRelation } from '../core/batch.ts';
 import { concerningTable, IbexError } from '../core/errors.ts';
 import { parentsFirst } from '../core/order.ts';
-import { type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
+import { rowLabel, type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
 import { serverError } from '../postgres/errors.ts';
-import { tableIdent } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
-import { enforceForeignKey, parkForeignKey } from './parking.ts';
+import { nameRow } from './culprit.ts';
+import { emptyTruncated, type TruncatedTable } from './emptying.ts';
+import { actsBeyond, type ForeignKey, requireParents } from './foreign-keys.ts';
+import { type DroppedKey, enforceForeignKey, parkForeignKey } from './parking.ts';
 import * as sql from './statements.ts';
-import type { ForeignKey, TargetFacts } from './target-table.ts';
+import { requireUndisturbed, type TargetFacts } from './target-table.ts';
 
 /** One table of a batch as it lies in its staging table. */
-export interface StagedTable {
+export interface StagedTable extends TruncatedTable {
   readonly plan: TablePlan;
   readonly facts: TargetFacts;
   readonly present: number;
   readonly gone: number;
-  readonly emptied: readonly TruncatedRelation[];
+  /** This batch takes the table into step: rows may have been copied that no batch has looked at. */
+  readonly joins: boolean;
 }
 
 export interface MergeContext {
   readonly session: Session;
   readonly sync: string;
-  /** Foreign keys at work on the tables: none when the role may set session_replication_role. */
+  /** The role has become a replica: nobody holds what it writes to foreign keys and deferrable constraints. */
+  readonly replica: boolean;
+  /** Every foreign key of the tables; for a replica only those with an end outside of the sync. */
   readonly foreignKeys: readonly ForeignKey[];
 }
 
@@ -38,18 +42,23 @@ const ORDER_STATES = new Set(['23503', '23505', '23P01', '23001', '21000']);
 
 export async function merge(context: MergeContext, tables: readonly StagedTable[]): Promise<void> {
   const { session } = context;
-  for (const table of tables) if (await identityMoved(context, table)) return mergeCarefully(context, tables);
   await session.run('savepoint staged');
   try {
-    await mergeInOrder(context, tables);
+    if (!(await mergeInOrder(context, tables))) {
+      await session.run('rollback to savepoint staged');
+      await mergeCarefully(context, tables);
+    }
+    await requireConsistency(context, tables);
   } catch (error) {
-    if (!ORDER_STATES.has(serverError(error)?.state ?? '')) throw error;
-    await session.run('rollback to savepoint staged');
-    await mergeCarefully(context, tables);
+    throw await nameRow(error, session, tables, context.replica ? [] : context.foreignKeys);
   }
 }
 
-async function mergeInOrder(context: MergeContext, tables: readonly StagedTable[]): Promise<void> {
+/** False when it cannot be done in this way. */
+async function mergeInOrder(context: MergeContext, tables: readonly StagedTable[]): Promise<boolean> {
+  const { session } = context;
+  for (const table of tables) if (await identityMoved(context, table)) return false;
+  if (!context.replica && (await anyActsBeyond(context, tables))) return false;
   const ordered = parentsFirst(
     tables.map((table) => ({ ...table.plan, table })),
     context.foreignKeys,
@@ -57,70 +66,116 @@ async function mergeInOrder(context: MergeContext, tables: readonly StagedTable[
   const childrenFirst = ordered.toReversed();
   const referenced = new Set(context.foreignKeys.map((key) => tableLabel(key.parent)));
   const isReferenced = (table: StagedTable) => referenced.has(tableLabel(table.plan));
-  for (const table of childrenFirst) await emptyTruncated(context, table, isReferenced(table));
-  // A gone row may hand its unique values to a new one; where nothing refers to the table it can go first.
-  for (const table of childrenFirst) if (!isReferenced(table)) await removeGone(context, table);
-  for (const table of ordered) await writePresent(context, table);
-  for (const table of childrenFirst) if (isReferenced(table)) await removeGone(context, table);
-  for (const table of tables) await verifyIfDisturbed(context, table);
-}
-
-async function mergeCarefully(context: MergeContext, tables: readonly StagedTable[]): Promise<void> {
-  const { session } = context;
-  // Dropped and back in one transaction, nobody else is without them. What is there is checked right after it, by
-  // the tending, which finds them written down: a check here would read whole tables for every such batch.
-  for (const key of context.foreignKeys) await parkForeignKey(session, context.sync, key);
-  for (const table of tables) {
-    await emptyTruncated(context, table, false);
-    if (table.plan.mode === 'row') await mergeRows(context, table);
-    else await rewriteChanged(context, table);
-    await verifyIfDisturbed(context, table);
-  }
-  for (const key of context.foreignKeys) {
-    await onTable(key.child, () => enforceForeignKey(session, key));
+  try {
+    await emptyTruncated(session, childrenFirst);
+    // A gone row may hand its unique values to a new one; where nothing refers to the table it can go first.
+    for (const table of childrenFirst) if (!isReferenced(table)) await removeGone(context, table);
+    for (const table of ordered) await writePresent(context, table);
+    for (const table of childrenFirst) if (isReferenced(table)) await removeGone(context, table);
+    if (isDeferred(context, tables)) await session.run('set constraints all immediate');
+    return true;
+  } catch (error) {
+    if (ORDER_STATES.has(serverError(error)?.state ?? '')) return false;
+    throw error;
   }
 }
 
-async function emptyTruncated(
-  { session }: MergeContext,
-  table: StagedTable,
-  referenced: boolean,
-): Promise<void> {
-  const { plan, facts } = table;
-  if (table.emptied.some((relation) => relation.whole)) {
-    await onTable(plan, () => session.run(sql.emptyRelation(plan, facts.partitioned, referenced)));
-    return;
+async function anyActsBeyond(
+  { session, foreignKeys }: MergeContext,
+  tables: readonly StagedTable[],
+): Promise<boolean> {
+  const byLabel = new Map(tables.map((table) => [tableLabel(table.plan), table]));
+  for (const key of foreignKeys) {
+    const parent = byLabel.get(tableLabel(key.parent));
+    const child = byLabel.get(tableLabel(key.child))?.plan;
+    if (parent !== undefined && (await actsBeyond(session, key, parent, child))) return true;
   }
-  for (const leaf of table.emptied) await emptyPartition(session, plan, leaf, referenced);
+  return false;
+}
+
+/** Constraints that would be checked at COMMIT, where nobody could say any more whose rows they are about. */
+function isDeferred({ foreignKeys }: MergeContext, tables: readonly StagedTable[]): boolean {
+  return tables.some(({ facts }) => facts.deferred) || foreignKeys.some((key) => key.deferred);
 }
 
 /**
- * A TRUNCATE of one partition empties the target's partition of that name if it is for the same rows, and otherwise
- * removes these rows, wherever they lie. Where neither can be said for sure the table is copied again.
+ * Rows that go are removed while foreign keys from outside of the sync stand: what these say is to happen then,
+ * happens. The keys within the sync, and those from outside while rows are written anew, are set aside.
  */
-async function emptyPartition(
+async function mergeCarefully(context: MergeContext, tables: readonly StagedTable[]): Promise<void> {
+  const { session } = context;
+  const inBatch = new Set(tables.map(({ plan }) => tableLabel(plan)));
+  const keys = context.foreignKeys.filter(
+    (key) => inBatch.has(tableLabel(key.parent)) || !isInStep(key.parentState),
+  );
+  const within = keys.filter((key) => key.childState !== null && key.parentState !== null);
+  const fromOutside = keys.filter((key) => key.childState === null);
+  if (isDeferred(context, tables)) await session.run('set constraints all immediate');
+  const parked: DroppedKey[] = [];
+  if (!context.replica) {
+    // Dropped and back in one transaction, nobody else is without them. What is there is checked right after it, by
+    // the tending, which finds them written down: a check here would read whole tables for every such batch.
+    parked.push(...(await parkAll(context, within)));
+  }
+  await emptyTruncated(session, tables);
+  for (const table of tables) await removeGone(context, table);
+  if (!context.replica) parked.push(...(await parkAll(context, fromOutside)));
+  for (const table of tables) {
+    if (table.plan.mode === 'row') await mergeRows(context, table);
+    else await rewriteChanged(context, table);
+  }
+  for (const key of parked) {
+    await onTable(key.child, () => enforceForeignKey(session, key));
+    const child = tables.find(({ plan }) => tableLabel(plan) === tableLabel(key.child));
+    if (child !== undefined && inBatch.has(tableLabel(key.parent)))
+      await requireParents(session, key, child.plan);
+  }
+}
+
+async function parkAll({ session, sync }: MergeContext, keys: readonly ForeignKey[]): Promise<DroppedKey[]> {
+  const parked: DroppedKey[] = [];
+  for (const key of keys) {
+    const dropped = await parkForeignKey(session, sync, key);
+    if (dropped !== null) parked.push(dropped);
+  }
+  return parked;
+}
+
+function isInStep(state: string | null): boolean {
+  return state === null || state === 'streaming';
+}
+
+/** What nothing holds a replica to is looked at here, as far as the source cannot vouch for it. */
+async function requireConsistency(context: MergeContext, tables: readonly StagedTable[]): Promise<void> {
+  const { session, replica, foreignKeys } = context;
+  if (!replica) return;
+  for (const { plan, facts } of tables) {
+    for (const constraint of facts.unchecked) await requireNoContradiction(session, plan, constraint);
+  }
+  const byLabel = new Map(tables.map((table) => [tableLabel(table.plan), table]));
+  for (const key of foreignKeys) {
+    const child = byLabel.get(tableLabel(key.child));
+    if (child !== undefined) await requireParents(session, key, child.joins ? undefined : child.plan);
+    else if (byLabel.has(tableLabel(key.parent))) await requireParents(session, key);
+  }
+}
+
+async function requireNoContradiction(
   session: Session,
   plan: TablePlan,
-  leaf: TruncatedRelation,
-  referenced: boolean,
+  constraint: TargetFacts['unchecked'][number],
 ): Promise<void> {
-  const comparable = sql.keyIsComparable(plan);
-  const { same } = await session.row<{ same: boolean }>(sql.IS_SAME_PARTITION, [
-    tableIdent(plan),
-    tableIdent(leaf),
-    leaf.definition,
-  ]);
-  if (comparable && same) {
-    await onTable(plan, () => session.run(sql.emptyRelation(leaf, true, referenced)));
-  } else if (comparable && leaf.predicate !== null) {
-    await onTable(plan, () => session.run(sql.deleteRegion(plan, leaf.predicate as string)));
-  } else {
-    throw new IbexError(
-      'recopy',
-      `partition ${tableLabel(leaf)} of ${tableLabel(plan)} was truncated, whose rows cannot be told apart on the target`,
-      { table: tableLabel(plan) },
-    );
-  }
+  const [found] = await session.rows<{ values: string; key: string[] }>(
+    sql.findContradiction(plan, constraint),
+  );
+  if (found === undefined) return;
+  const label = tableLabel(plan);
+  const row = plan.mode === 'row' ? '' : ` (${rowLabel(plan, found.key)})`;
+  throw new IbexError(
+    'constraint',
+    `${label}: constraint ${constraint.name}: two rows for (${found.values})${row}`,
+    { table: label },
+  );
 }
 
 async function removeGone({ session }: MergeContext, { plan, gone }: StagedTable): Promise<void> {
@@ -144,20 +199,23 @@ async function writePresent(context: MergeContext, table: StagedTable): Promise<
   });
 }
 
+/** What goes first, so that it hands over its unique values; what comes and goes within the batch does neither. */
 async function mergeRows(
   { session }: MergeContext,
   { plan, facts, present, gone }: StagedTable,
 ): Promise<void> {
   await onTable(plan, async () => {
-    const added = present === 0 ? 0 : await session.run(sql.insertAdded(plan, facts));
     const removed = gone === 0 ? 0 : await session.run(sql.deleteRemoved(plan));
-    if (added === present && removed === gone) return;
+    const added = present === 0 ? 0 : await session.run(sql.insertAdded(plan, facts, gone));
+    const missing = gone - removed - (present - added);
+    if (missing === 0) return;
+    await requireUndisturbed(session, plan);
     throw new IbexError(
       'swallowed',
-      `${tableLabel(plan)}: of ${present} rows to add ${added} arrived, of ${gone} to remove ${removed} were there`,
+      `${tableLabel(plan)}: ${missing} of ${gone} rows to remove were not there`,
       {
         table: tableLabel(plan),
-        hint: 'The target was written by somebody else, or a trigger or rule interferes.',
+        hint: 'The target was written by somebody else. Copy the table again: ibex backfill --restart.',
       },
     );
   });
@@ -179,17 +237,6 @@ async function rewriteChanged({ session }: MergeContext, { plan, facts }: Staged
   await onTable(plan, async () => {
     await session.run(facts.others.length === 0 ? sql.deleteChanged(plan) : sql.rewriteChanged(plan, facts));
     await session.run(sql.insertMissing(plan, facts));
-  });
-}
-
-/** No error is no proof: a trigger that returns NULL, or a rule, swallows rows in silence. */
-async function verifyIfDisturbed({ session }: MergeContext, { plan, facts }: StagedTable): Promise<void> {
-  if (!facts.interferes || plan.mode === 'row') return;
-  const { unmerged } = await session.row<{ unmerged: string }>(sql.countUnmerged(plan));
-  if (unmerged === '0') return;
-  throw new IbexError('swallowed', `${tableLabel(plan)}: ${unmerged} rows did not arrive as they were sent`, {
-    table: tableLabel(plan),
-    hint: 'Disable the triggers and rules of this table on the target while it is written by ibex.',
   });
 }
 

@@ -4,19 +4,29 @@
  * (their effects were already carried from the source). Everything is written down in `ibex.parked`, in the
  * same transaction that touches it, so that a crash cannot lose it and `ibex teardown` can restore it.
  *
- * None of it is needed where the role may set session_replication_role.
+ * Where the role may set session_replication_role only what fires for replicas has to be set aside.
  */
 import { IbexError, isKind } from '../core/errors.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
 import { ident, tableIdent } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
-import { type ForeignKey, readForeignKeys } from './target-table.ts';
+import { type ForeignKey, readForeignKeys } from './foreign-keys.ts';
+import { firesFor, isUserTrigger, treeOf } from './target-table.ts';
 
 export interface ParkedObject extends TableName {
   readonly kind: 'foreign_key' | 'trigger' | 'rule';
   /** Name of the constraint, trigger or rule; `name` and `schema` are the table's. */
   readonly object: string;
+  /** The table of the sync, of which that table may be a partition; as `schema.name`. */
+  readonly root: string;
   readonly referenced: string | null;
+  readonly restore: string;
+  /** The statement that puts its comment back; null when it had none, or never lost it. */
+  readonly remark: string | null;
+}
+
+export interface DroppedKey extends ForeignKey {
+  /** `ALTER TABLE` that puts it back as it was. */
   readonly restore: string;
 }
 
@@ -31,35 +41,53 @@ export async function becomeReplica(session: Session): Promise<boolean> {
   }
 }
 
-const READ_INTERFERING = `
+/**
+ * Before PostgreSQL 13 what a row trigger of a partitioned table left on its partitions can be disabled by nobody but
+ * a superuser: such a trigger is dropped.
+ */
+const interfering = (replica: boolean) => `
+  with written as (
+    select m.oid from json_to_recordset($1) w(schema text, name text)
+     cross join lateral to_regclass(format('%I.%I', w.schema, w.name)) r(root)
+     cross join lateral ${treeOf('r.root')} m
+  )
   select 'trigger' as kind, n.nspname as schema, c.relname as name, t.tgname as object,
-         format('alter table only %I.%I disable trigger %I', n.nspname, c.relname, t.tgname) as park,
-         format('alter table only %I.%I enable %strigger %I', n.nspname, c.relname,
-                case t.tgenabled when 'A' then 'always ' else '' end, t.tgname) as restore
+         case when dropped then format('drop trigger %I on %I.%I', t.tgname, n.nspname, c.relname)
+              else format('alter table only %I.%I disable trigger %I', n.nspname, c.relname, t.tgname) end as park,
+         concat(case when dropped then pg_get_triggerdef(t.oid) || '; ' end,
+                format('alter table only %I.%I enable %strigger %I', n.nspname, c.relname,
+                       case t.tgenabled when 'A' then 'always ' when 'R' then 'replica ' else '' end, t.tgname)) as restore,
+         case when dropped and d.text is not null
+              then format('comment on trigger %I on %I.%I is %L', t.tgname, n.nspname, c.relname, d.text) end as remark
     from pg_trigger t join pg_class c on c.oid = t.tgrelid join pg_namespace n on n.oid = c.relnamespace
-   where not t.tgisinternal and t.tgenabled in ('O', 'A') and t.tgname !~ '^~?ibex_[a-z]+_[0-9]+$'
-     and c.oid in (select p.relid from json_to_recordset($1) w(schema text, name text)
-                    cross join lateral pg_partition_tree(to_regclass(format('%I.%I', w.schema, w.name))) p
-                   union select to_regclass(format('%I.%I', w.schema, w.name))
-                           from json_to_recordset($1) w(schema text, name text))
+    cross join lateral obj_description(t.oid, 'pg_trigger') d(text)
+    cross join lateral (select c.relkind = 'p' and t.tgtype & 1 = 1
+                               and current_setting('server_version_num')::int < 130000) v(dropped)
+   where ${isUserTrigger('t')} and t.tgenabled in ${firesFor(replica)} and c.oid in (select w.oid from written w)
   union all
   select 'rule', n.nspname, c.relname, r.rulename,
          format('alter table %I.%I disable rule %I', n.nspname, c.relname, r.rulename),
          format('alter table %I.%I enable %srule %I', n.nspname, c.relname,
-                case r.ev_enabled when 'A' then 'always ' else '' end, r.rulename)
+                case r.ev_enabled when 'A' then 'always ' when 'R' then 'replica ' else '' end, r.rulename), null
     from pg_rewrite r join pg_class c on c.oid = r.ev_class join pg_namespace n on n.oid = c.relnamespace
-    join json_to_recordset($1) w(schema text, name text) on w.schema = n.nspname and w.name = c.relname
-   where r.ev_type in ('2', '3', '4') and r.ev_enabled in ('O', 'A') and c.relkind in ('r', 'p')
+   where r.ev_type in ('2', '3', '4') and r.ev_enabled in ${firesFor(replica)} and c.relkind in ('r', 'p')
+     and c.oid in (select w.oid from written w)
    order by 1, 2, 3, 4`;
 
-/** Disables, by name, the user triggers and rules of these tables. Ours are left alone. */
+/**
+ * Disables, by name, the user triggers and rules of these tables that fire for what we write; ours are left alone.
+ * For a replica those are only the ones that somebody enabled for replicas, or always.
+ */
 export async function parkTriggersAndRules(
   session: Session,
   sync: string,
   tables: readonly TableName[],
+  replica: boolean,
 ): Promise<void> {
   const wanted = JSON.stringify(tables.map(({ schema, name }) => ({ schema, name })));
-  const found = await session.rows<ParkedObject & { park: string }>(READ_INTERFERING, [wanted]);
+  const found = await session.rows<Omit<ParkedObject, 'root'> & { park: string }>(interfering(replica), [
+    wanted,
+  ]);
   for (const object of found) {
     await session.transaction('', async () => {
       await session.run(`set local lock_timeout = '5s'`);
@@ -74,7 +102,7 @@ export async function parkForeignKeys(
   sync: string,
   tables: readonly TableName[],
 ): Promise<void> {
-  for (const key of await readForeignKeys(session, tables)) {
+  for (const key of await readForeignKeys(session, sync, tables)) {
     await session.transaction('', async () => {
       await session.run(`set local lock_timeout = '5s'`);
       await parkForeignKey(session, sync, key);
@@ -82,28 +110,48 @@ export async function parkForeignKeys(
   }
 }
 
-/** Writes one foreign key down and drops it, in the transaction of the caller. */
-export async function parkForeignKey(session: Session, sync: string, key: ForeignKey): Promise<void> {
-  const drop = `alter table ${tableIdent(key.child)} drop constraint ${ident(key.name)}`;
-  await park(session, sync, foreignKeyObject(key), drop);
+/**
+ * Writes one foreign key down and drops it, in the transaction of the caller. Resolves to the key as it was dropped:
+ * it may have been validated since it was read, which only the lock excludes. Null when it is gone.
+ */
+export async function parkForeignKey(
+  session: Session,
+  sync: string,
+  read: ForeignKey,
+): Promise<DroppedKey | null> {
+  const table = tableIdent(read.relation);
+  await session.run(`lock table only ${table} in access exclusive mode`);
+  const [now] = await session.rows<{ definition: string }>(
+    'select pg_get_constraintdef(oid) as definition from pg_constraint where conrelid = to_regclass($1) and conname = $2',
+    [table, read.name],
+  );
+  if (now === undefined) return null;
+  const key = {
+    ...read,
+    restore: `alter table ${table} add constraint ${ident(read.name)} ${now.definition}`,
+  };
+  await park(session, sync, foreignKeyObject(key), `alter table ${table} drop constraint ${ident(key.name)}`);
+  return key;
 }
 
 /** Puts one back for what is written from now on; what is there is checked, and the record deleted, by `restoreParked`. */
-export async function enforceForeignKey(session: Session, key: ForeignKey): Promise<void> {
+export async function enforceForeignKey(session: Session, key: DroppedKey): Promise<void> {
   await session.run(key.checkedAtOnce ? key.restore : unchecked(key.restore));
+  if (key.remark !== null) await session.run(key.remark);
 }
 
 function unchecked(restore: string): string {
   return / not valid$/i.test(restore) ? restore : `${restore} not valid`;
 }
 
-function foreignKeyObject(key: ForeignKey): ParkedObject {
+function foreignKeyObject(key: DroppedKey): Omit<ParkedObject, 'root'> {
   return {
-    ...key.child,
+    ...key.relation,
     kind: 'foreign_key',
     object: key.name,
     referenced: tableLabel(key.parent),
     restore: key.restore,
+    remark: key.remark,
   };
 }
 
@@ -111,19 +159,36 @@ function foreignKeyObject(key: ForeignKey): ParkedObject {
  * Part of the caller's transaction, so record and change come together. The change comes first: it takes the lock
  * under which `restoreParked` makes sure that it deletes no record that is needed again.
  */
-async function park(session: Session, sync: string, object: ParkedObject, statement: string): Promise<void> {
+async function park(
+  session: Session,
+  sync: string,
+  object: Omit<ParkedObject, 'root'>,
+  statement: string,
+): Promise<void> {
   await session.run(statement);
   await session.run(
-    `insert into ibex.parked (sync, kind, schema_name, table_name, name, referenced, restore)
-     values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing`,
-    [sync, object.kind, object.schema, object.name, object.object, object.referenced, object.restore],
+    `insert into ibex.parked (sync, kind, schema_name, table_name, name, referenced, restore, remark)
+     values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict do nothing`,
+    [
+      sync,
+      object.kind,
+      object.schema,
+      object.name,
+      object.object,
+      object.referenced,
+      object.restore,
+      object.remark,
+    ],
   );
 }
 
 export async function readParked(session: Session, sync: string): Promise<ParkedObject[]> {
   return session.rows<ParkedObject>(
-    `select kind, schema_name as schema, table_name as name, name as object, referenced, restore
-       from ibex.parked where sync = $1 order by parked_at`,
+    `select kind, schema_name as schema, table_name as name, name as object, referenced, restore, remark,
+            coalesce((select n.nspname || '.' || c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                       where c.oid = pg_partition_root(to_regclass(format('%I.%I', p.schema_name, p.table_name)))),
+                     p.schema_name || '.' || p.table_name) as root
+       from ibex.parked p where p.sync = $1 order by parked_at`,
     [sync],
   );
 }
@@ -140,6 +205,7 @@ export async function restoreParked(session: Session, sync: string, object: Park
     await session.transaction('', async () => {
       await session.run(`set local lock_timeout = '5s'`);
       await session.run(checkedAtOnce ? object.restore : unchecked(object.restore));
+      if (object.remark !== null) await session.run(object.remark);
     });
   }
   if (object.kind === 'foreign_key' && !/ not valid$/i.test(object.restore)) {
@@ -147,10 +213,16 @@ export async function restoreParked(session: Session, sync: string, object: Park
   }
   await session.transaction('', async () => {
     await session.run(`set local lock_timeout = '5s'`);
-    if (object.kind !== 'foreign_key') await session.run(object.restore);
+    if (object.kind !== 'foreign_key') await restoreTrigger(session, object);
     else await session.run(`lock table only ${table} in share update exclusive mode`);
     await session.run(FORGET_PARKED, [sync, object.kind, object.schema, object.name, object.object]);
   });
+}
+
+/** A trigger or rule. */
+async function restoreTrigger(session: Session, object: ParkedObject): Promise<void> {
+  await session.run(object.restore);
+  if (object.remark !== null) await session.run(object.remark);
 }
 
 /** Unless the foreign key was put aside once more since it was checked: then it is to be checked again. */

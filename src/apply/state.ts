@@ -7,6 +7,7 @@ import { IbexError } from '../core/errors.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
 import type { Snapshot, SourceIdentity } from '../core/position.ts';
 import type { Session } from '../postgres/session.ts';
+import { firing } from './target-table.ts';
 
 /** A daemon that has not said that it lives for so long counts as gone. */
 export const SILENT_MS = 10_000;
@@ -158,23 +159,38 @@ export interface TableAccount {
   readonly coalesced: number;
 }
 
-/** Books a batch: its tables are in step with the lane now. Part of the batch's transaction. */
+/** A table on which a trigger or rule of the application fires for what this session writes. */
+export interface Disturbed extends TableName {
+  readonly firing: string;
+}
+
+/**
+ * Books a batch: its tables are in step with the lane now. Part of the batch's transaction. Resolves to those of its
+ * tables on which something fired that should not have.
+ */
 export async function bookBatch(
   session: Session,
   sync: string,
   accounts: readonly TableAccount[],
-): Promise<void> {
-  if (accounts.length === 0) return;
-  await session.run(
-    `update ibex.target_table t
-        set captured = t.captured + a.captured, applied = t.applied + a.applied, coalesced = t.coalesced + a.coalesced,
-            state = 'streaming', floor = null, reason = null,
-            changed_at = case when t.state = 'streaming' then t.changed_at else clock_timestamp() end
-       from json_to_recordset($2) a(relid int8, captured int8, applied int8, coalesced int8)
-      where t.sync = $1 and t.relid = a.relid`,
-    [sync, JSON.stringify(accounts)],
-  );
+): Promise<Disturbed[]> {
+  if (accounts.length === 0) return [];
+  return session.rows<Disturbed>(BOOK_BATCH, [sync, JSON.stringify(accounts)]);
 }
+
+const BOOK_BATCH = `
+  with booked as (
+    update ibex.target_table t
+       set captured = t.captured + a.captured, applied = t.applied + a.applied, coalesced = t.coalesced + a.coalesced,
+           state = 'streaming', floor = null, reason = null,
+           changed_at = case when t.state = 'streaming' then t.changed_at else clock_timestamp() end
+      from json_to_recordset($2) a(relid int8, captured int8, applied int8, coalesced int8)
+     where t.sync = $1 and t.relid = a.relid
+    returning t.schema_name as schema, t.table_name as name
+  )
+  select b.schema, b.name, f.firing
+    from booked b cross join lateral to_regclass(format('%I.%I', b.schema, b.name)) r(relation)
+    cross join lateral ${firing('r.relation')} f(firing)
+   where f.firing is not null`;
 
 /**
  * Holds a table: the lane goes on without it, and reads it again from `floor` on once it can.

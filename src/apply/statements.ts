@@ -5,9 +5,9 @@
  * where it differs. "Differs" is byte-wise (`*<>` compares images): 1.0 and 1.00 are equal numbers and still
  * different data.
  */
-import type { ColumnPlan, TablePlan } from '../core/plan.ts';
+import type { ColumnPlan, TableName, TablePlan } from '../core/plan.ts';
 import { ident, literal, tableIdent } from '../postgres/quote.ts';
-import type { TargetFacts } from './target-table.ts';
+import type { TargetFacts, UncheckedConstraint } from './target-table.ts';
 
 /** Name of the temporary table that takes a table's part of a batch. */
 export function stageName(plan: TablePlan): string {
@@ -95,26 +95,36 @@ export function rewriteChanged(plan: TablePlan, facts: TargetFacts): string {
      where s.present`;
 }
 
+/** Removes every staged key, whatever its row. */
+export function deleteStaged(plan: TablePlan): string {
+  return `delete from ${fromTable(plan)} t using ${stageName(plan)} s where ${keyMatch(plan)}`;
+}
+
 /** A chunk's rows, where other rows may be in the way already: what is missing .. */
 export function insertUnlessThere(plan: TablePlan, facts: TargetFacts): string {
   return `${insertPresent(plan, facts)} where s.present on conflict do nothing`;
 }
 
-/** Mode `row`: adds rows. */
-export function insertAdded(plan: TablePlan, facts: TargetFacts): string {
-  return `${insertPresent(plan, facts)} where s.present`;
+/** Mode `row`: adds rows, except as many of each as the batch removes too. */
+export function insertAdded(plan: TablePlan, facts: TargetFacts, gone: number): string {
+  if (gone === 0) return `${insertPresent(plan, facts)} where s.present`;
+  const one = rowOfStage(plan);
+  const counted = `
+    (select s.*, row_number() over (partition by ${one}, s.present) as i,
+            count(*) filter (where not s.present) over (partition by ${one}) as gone from ${stageName(plan)} s) s`;
+  return `${insertPresent(plan, facts, counted)} where s.present and s.i > s.gone`;
 }
 
 /**
- * Mode `row`: removes as many equal rows as were removed on the source. Rows are compared by their text, which
- * every type has; without an index to help, the table is read once a batch that removes anything.
+ * Mode `row`: removes as many equal rows as were removed on the source and not added. Rows are compared by their
+ * text, which every type has; without an index to help, the table is read once a batch that removes anything.
  */
 export function deleteRemoved(plan: TablePlan): string {
-  const rowOfStage = `row(${plan.columns.map((column) => staged(plan, column)).join(', ')})::text`;
   const rowOfTable = `row(${plan.columns.map((column) => `t.${ident(column.name)}`).join(', ')})::text`;
   return `
     with gone as (
-      select ${rowOfStage} as r, count(*) as n from ${stageName(plan)} s where not s.present group by 1
+      select ${rowOfStage(plan)} as r, count(*) filter (where not s.present) - count(*) filter (where s.present) as n
+        from ${stageName(plan)} s group by 1 having bool_or(not s.present)
     ), have as (
       select t.tableoid as relation, t.ctid as place, ${rowOfTable} as r,
              row_number() over (partition by ${rowOfTable}) as i
@@ -124,23 +134,89 @@ export function deleteRemoved(plan: TablePlan): string {
      where h.r = g.r and h.i <= g.n and t.ctid = h.place and t.tableoid = h.relation`;
 }
 
-/** How many staged keys are not on the target as they were staged; 0 after a merge that nobody disturbed. */
-export function countUnmerged(plan: TablePlan): string {
-  return `
-    select count(*)::int8::text as unmerged from ${stageName(plan)} s
-     where s.present = not exists (
-             select from ${fromTable(plan)} t
-              where ${keyMatch(plan)} and (not s.present or not (${differs(plan)})))`;
+function rowOfStage(plan: TablePlan): string {
+  return `row(${plan.columns.map((column) => staged(plan, column)).join(', ')})::text`;
 }
 
-/** Empties a table or one partition of it. TRUNCATE is refused for a table that foreign keys refer to. */
-export function emptyRelation(
-  relation: { schema: string; name: string },
-  partitioned: boolean,
-  referenced: boolean,
-): string {
-  const name = `${partitioned ? '' : 'only '}${tableIdent(relation)}`;
-  return referenced ? `delete from ${name}` : `truncate ${name}`;
+/** Leaves of what is staged only `count` present rows, from the `first` on. */
+export function keepStaged(plan: TablePlan, first: number, count: number): string {
+  const [from, to] = [first, first + count - 1].map((at) => `(${presentRows(plan, 'ctid', at, 1)})`);
+  return `delete from ${stageName(plan)} where ctid < ${from} or ctid > ${to}`;
+}
+
+/** The key of the present row at this place, as text. */
+export function readKey(plan: TablePlan, at: number): string {
+  const key = plan.columns.slice(0, plan.keyLength).map((_, i) => `c${i + 1}::text`);
+  return presentRows(plan, `array[${key.join(', ')}] as key`, at, 1);
+}
+
+function presentRows(plan: TablePlan, what: string, first: number, count: number): string {
+  return `select ${what} from ${stageName(plan)} where present order by ctid offset ${first} limit ${count}`;
+}
+
+/** A row of the table, `t`, was written by the batch. */
+export function isStaged(plan: TablePlan): string {
+  return `exists (select from ${stageName(plan)} s where s.present and ${keyMatch(plan)})`;
+}
+
+/** A row of the table, `t`, is written or removed by the batch. */
+export function isKnown(plan: TablePlan): string {
+  return `exists (select from ${stageName(plan)} s where ${keyMatch(plan)})`;
+}
+
+/** Rows of the table that the batch removes, if asked, and those in which it changes one of these columns. */
+export function selectLeaving(plan: TablePlan, gone: boolean, changed: readonly string[]): string {
+  const columns = plan.columns.filter((column) => changed.includes(column.name));
+  const values = columns.map((column) => staged(plan, column)).join(', ');
+  const cases = [
+    ...(gone ? ['not s.present'] : []),
+    ...(columns.length > 0 ? [`s.present and ${image(columns, 't')} *<> row(${values})::record`] : []),
+  ];
+  return `select t.* from ${fromTable(plan)} t join ${stageName(plan)} s on ${keyMatch(plan)}
+           where ${cases.join(' or ') || 'false'}`;
+}
+
+/**
+ * Finds a row that the batch wrote and that contradicts another one by a deferrable constraint: those are enforced by
+ * triggers, and so not for a replica.
+ */
+export function findContradiction(
+  plan: TablePlan,
+  { expressions, predicate, contradiction }: UncheckedConstraint,
+) {
+  const list = expressions.map((expression, i) => `${expression} as e${i + 1}`).join(', ');
+  const rows = (written: string) =>
+    `(select t.tableoid as relation, t.ctid as place, ${keyText(plan)} as key, ${list} from ${fromTable(plan)} t
+       where ${predicate ?? 'true'}${written})`;
+  const written = plan.mode === 'row' ? '' : ` and ${isStaged(plan)}`;
+  const values = expressions.map((_, i) => `x.e${i + 1}::text`).join(', ');
+  return `select concat_ws(', ', ${values}) as values, x.key from ${rows(written)} x join ${rows('')} y on ${contradiction}
+           where (x.relation, x.place) <> (y.relation, y.place) limit 1`;
+}
+
+/** The key of a row `t` as text, one array. */
+export function keyText(plan: TablePlan): string {
+  const key = plan.columns.slice(0, plan.keyLength).map((column) => `t.${ident(column.name)}::text`);
+  return `array[${key.join(', ')}]::text[]`;
+}
+
+/** Empties relations, together: TRUNCATE is refused for a table to which foreign keys of others refer. */
+export function truncate(relations: readonly Relation[]): string {
+  return `truncate ${relations.map(relationIdent).join(', ')}`;
+}
+
+/** Empties a relation that cannot be truncated. */
+export function deleteAll(relation: Relation): string {
+  return `delete from ${relationIdent(relation)}`;
+}
+
+/** A table, or a partition of one. */
+export interface Relation extends TableName {
+  readonly only: boolean;
+}
+
+function relationIdent(relation: Relation): string {
+  return `${relation.only ? 'only ' : ''}${tableIdent(relation)}`;
 }
 
 /** Whether a partition of the target's table takes the same rows as one of the source with that definition. */
@@ -166,14 +242,14 @@ export function fromTable(plan: TablePlan): string {
   return `${plan.targetOnly ? 'only ' : ''}${tableIdent(plan)}`;
 }
 
-function insertPresent(plan: TablePlan, facts: TargetFacts): string {
+function insertPresent(plan: TablePlan, facts: TargetFacts, from = `${stageName(plan)} s`): string {
   const names = written(plan)
     .map((column) => ident(column.name))
     .join(', ');
   const values = written(plan)
     .map((column) => staged(plan, column))
     .join(', ');
-  return `insert into ${tableIdent(plan)} as t (${names})${overriding(facts)} select ${values} from ${stageName(plan)} s`;
+  return `insert into ${tableIdent(plan)} as t (${names})${overriding(facts)} select ${values} from ${from}`;
 }
 
 function overriding(facts: TargetFacts): string {

@@ -7,10 +7,10 @@
  * more. Each chunk commits together with its progress row: killed anywhere, only chunks in flight are redone.
  */
 import { fillColumns } from '../apply/carried.ts';
-import { parkForeignKeys } from '../apply/parking.ts';
+import { parkForeignKeys, parkTriggersAndRules } from '../apply/parking.ts';
 import { requireEpoch, type SyncTable } from '../apply/state.ts';
 import * as merge from '../apply/statements.ts';
-import { readFacts, type TargetFacts } from '../apply/target-table.ts';
+import { readFacts, requireUndisturbed, type TargetFacts } from '../apply/target-table.ts';
 import { setFloor } from '../capture/trigger/registry.ts';
 import type { Carried } from '../core/carried.ts';
 import { concerningTable, IbexError, isKind } from '../core/errors.ts';
@@ -62,6 +62,9 @@ export async function copyTable(options: CopyOptions, plan: TablePlan, state: Sy
 
 async function copyChunks(options: CopyOptions, plan: TablePlan, state: SyncTable): Promise<void> {
   const { key, target, signal } = options;
+  await parkTriggersAndRules(target, key.sync, [plan], options.replica);
+  // Also what a new copy removes first is no reason for a cascade.
+  if (!options.replica && state.state === 'pending') await parkForeignKeys(target, key.sync, [plan]);
   if (state.state === 'pending') await start(options, plan, state.replace);
   else await fill(options, plan);
   let direct = true;
@@ -94,8 +97,10 @@ async function start(options: CopyOptions, plan: TablePlan, replace: boolean): P
       : await planRelation(options, plan, null, false);
   await startCopy(target, key, { floor, choice: plan.choice, carried: options.carried }, chunks, async () => {
     await target.run(merge.markOrigin(options.origin));
-    if (replace) await target.run(`delete from ${merge.fromTable(plan)}`);
-    else if (plan.mode === 'row') await requireEmpty(target, plan);
+    if (replace) {
+      await target.run(`delete from ${merge.fromTable(plan)}`);
+      await requireUndisturbed(target, plan);
+    } else if (plan.mode === 'row') await requireEmpty(target, plan);
   });
 }
 
@@ -167,6 +172,7 @@ async function fill({ target, key, carried, origin }: CopyOptions, plan: TablePl
       await requireEpoch(target, key.sync, key.epoch);
       await target.run(merge.markOrigin(origin));
       await fillColumns(target, key.sync, plan, carried);
+      await requireUndisturbed(target, plan);
     });
   } catch (error) {
     if (!isKind(error, 'constraint')) throw error;
@@ -255,6 +261,7 @@ async function writeChunk(
       : await mergeChunk(options, plan, sql.readStaged(plan, relation, chunk), chunk.part);
     if (chunk.filenode === 0) await requireKnownPartitions(options.source, plan);
     if (plan.mode === 'row') await setCopyFloor(target, key, relation.snapshot);
+    await requireUndisturbed(target, plan);
     await finishChunk(target, key, chunk.n, rows);
     options.onRows(rows);
     return 'copied';

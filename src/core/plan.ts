@@ -99,3 +99,9 @@ export function tableLabel(table: TableName): string {
 function labelPart(name: string): string {
   return /[."]/.test(name) ? `"${name.replaceAll('"', '""')}"` : name;
 }
+
+/** How a row is named in messages, given its key as text: `row (id) = (5)`. */
+export function rowLabel(plan: TablePlan, key: readonly string[]): string {
+  const columns = plan.columns.slice(0, plan.keyLength).map((column) => column.name);
+  return `row (${columns.join(', ')}) = (${key.join(', ')})`;
+}

@@ -16,6 +16,7 @@ import { Sessions } from './sessions.ts';
 
 /** Kinds after which a new start at the checkpoint is all that is needed, and needs no pause to speak of. */
 const AT_ONCE = new Set(['gap', 'source_moved', 'queue_lost', 'recopy']);
+const AT_ONCE_MS = 50;
 const PAUSE_MIN_MS = 500;
 /** Whatever is under way, a stop takes no longer. */
 const STOP_AT_LAST_MS = 8_000;
@@ -27,8 +28,8 @@ const RETRY_HELD_MAX_MS = 600_000;
 export class SyncEngine {
   readonly #options: SyncEngineOptions;
   #current: Incarnation | null = null;
-  /** The table that failed last: one that fails again at once is held. */
-  #suspect: string | null = null;
+  /** Tables that failed a short while ago: one that fails again is held. */
+  readonly #suspects = new Set<string>();
   /** An incarnation has run and taken in all tables that were there. */
   #adopted = false;
   /** When a held table is tried again, and how long it waits after that. */
@@ -62,9 +63,14 @@ export class SyncEngine {
       } catch (error) {
         if (signal.aborted) return { held: [] };
         this.#adopted ||= incarnation.started;
-        if (incarnation.ranForMs > PAUSE_MAX_MS) attempt = 0;
+        if (incarnation.ranForMs > PAUSE_MAX_MS) {
+          attempt = 0;
+          this.#suspects.clear();
+        }
         await this.#answer(error, incarnation);
-        const pause = AT_ONCE.has(kindOf(error)) ? 50 : pauseMs(attempt++);
+        // What concerns one table is no reason for the others to wait: it is held the second time at the latest.
+        const atOnce = AT_ONCE.has(kindOf(error)) || concernsTable(error);
+        const pause = atOnce ? AT_ONCE_MS : pauseMs(attempt++);
         if (pause >= PAUSE_MIN_MS) log.info(`trying again in ${(pause / 1000).toFixed(1)} s`);
         await sleep(pause, undefined, { signal }).catch(() => undefined);
       } finally {
@@ -90,8 +96,8 @@ export class SyncEngine {
     }
     if (error.table !== undefined && incarnation.started) {
       // What it knew of the target's catalog may have been out of date: the second failure counts.
-      const again = this.#suspect === error.table || this.#retries.has(error.table);
-      this.#suspect = error.table;
+      const again = this.#suspects.has(error.table) || this.#retries.has(error.table);
+      this.#suspects.add(error.table);
       log[again ? 'error' : 'warn']({ kind, table: error.table }, `${error.message} (${error.hint})`);
       if (again) await this.#hold(error.table, error);
       return;
@@ -127,7 +133,7 @@ export class SyncEngine {
         2 * (this.#retries.get(table)?.pauseMs ?? RETRY_HELD_MIN_MS / 2),
       );
       this.#retries.set(table, { at: Date.now() + pauseMs, pauseMs });
-      this.#suspect = null;
+      this.#suspects.delete(table);
     }).catch((failure) => log.warn({ err: failure, table }, 'could not hold the table'));
   }
 
@@ -147,6 +153,10 @@ function longAfter(signal: AbortSignal): Promise<RunOutcome> {
     const end = () => setTimeout(() => resolve({ held: [] }), STOP_AT_LAST_MS).unref();
     signal.addEventListener('abort', end, { once: true });
   });
+}
+
+function concernsTable(error: unknown): boolean {
+  return error instanceof IbexError && error.table !== undefined;
 }
 
 function kindOf(error: unknown): string {

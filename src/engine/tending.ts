@@ -26,6 +26,8 @@ const ROUND_MS = 1_000;
 const SHORT_ROUND_MS = 50;
 /** The source is looked over no more often than this. */
 const WATCH_MS = 500;
+/** Rows that contradict a foreign key are looked at no more often than this. */
+const CONTRADICTED_MS = 10_000;
 
 export class Tending {
   readonly #options: IncarnationOptions;
@@ -35,6 +37,8 @@ export class Tending {
   #watchedAt = 0;
   /** The source's snapshot when it was last looked over. */
   #seen: Snapshot | null = null;
+  /** When a foreign key that rows contradict is looked at again: each look may read the whole table. */
+  readonly #contradicted = new Map<string, number>();
   /** Foreign keys that can come back and have not yet. */
   #restorable = 0;
 
@@ -116,8 +120,9 @@ export class Tending {
     const ready = parked.filter(
       (object) =>
         object.kind === 'foreign_key' &&
-        !outOfStep.has(tableLabel(object)) &&
-        !outOfStep.has(object.referenced ?? ''),
+        !outOfStep.has(object.root) &&
+        !outOfStep.has(object.referenced ?? '') &&
+        (this.#contradicted.get(keyOf(object)) ?? 0) <= Date.now(),
     );
     this.#restorable = 0;
     for (const key of ready) if (!(await this.#restore(key))) this.#restorable++;
@@ -140,7 +145,9 @@ export class Tending {
       )
         throw error;
       log.warn({ table: tableLabel(key) }, `${error.message} (${error.hint})`);
-      return error.kind === 'constraint';
+      if (error.kind !== 'constraint') return false;
+      this.#contradicted.set(keyOf(key), Date.now() + CONTRADICTED_MS);
+      return true;
     }
   }
 
@@ -159,7 +166,7 @@ export class Tending {
     const known = new Set(this.#roster.tables.map((table) => table.relid));
     await this.#roster.refresh(source, target);
     const added = this.#roster.tables.filter((table) => !known.has(table.relid) && table.plan !== null);
-    if (!replica) await parkTriggersAndRules(target, this.#options.sync.name, added);
+    await parkTriggersAndRules(target, this.#options.sync.name, added, replica);
     for (const table of added)
       this.#options.log.info({ table: tableLabel(table) }, `${tableLabel(table)} was added`);
   }
@@ -227,4 +234,8 @@ function waitingReason(waiting: readonly Waiting[]): string | null {
         `${WAITS_FOR_LOCK} ${relation}: locked by ${blockers.join(', ') || 'others'}`,
     )
     .join('; ');
+}
+
+function keyOf(object: ParkedObject): string {
+  return `${tableLabel(object)} ${object.object}`;
 }

@@ -57,6 +57,8 @@ export interface ServerError {
   readonly state: string;
   readonly constraint: string | undefined;
   readonly table: string | undefined;
+  /** DETAIL, which quotes values: for violations of unique and foreign keys those of the key. */
+  readonly detail: string | undefined;
 }
 
 /** What the server says about an error that came from it; undefined for any other error. */
@@ -64,7 +66,7 @@ export function serverError(error: unknown): ServerError | undefined {
   const cause = error instanceof IbexError ? error.cause : error;
   if (!(cause instanceof pg.DatabaseError) || cause.code === undefined) return undefined;
   const table = cause.schema && cause.table ? `${cause.schema}.${cause.table}` : undefined;
-  return { state: cause.code, constraint: cause.constraint, table };
+  return { state: cause.code, constraint: cause.constraint, table, detail: cause.detail };
 }
 
 function kindOf(error: unknown): ErrorKind {

@@ -214,7 +214,7 @@ export async function install(
     }
   }
   const carried = tables.filter((table) => !all.some((obstacle) => obstacle.table === table));
-  if (!options.replica) await parkTriggersAndRules(target, sync, carried);
+  await parkTriggersAndRules(target, sync, carried, options.replica);
   return all;
 }
 

@@ -1,6 +1,7 @@
 /**
  * Which tables a sync takes, and what speaks against each before anything is installed.
  */
+import { firesFor, isUserTrigger, treeOf } from '../apply/target-table.ts';
 import { carriedTable } from '../capture/trigger/expressions.ts';
 import { ruleOf } from '../core/carry.ts';
 import { IbexError } from '../core/errors.ts';
@@ -92,18 +93,20 @@ export interface Obstacle {
   readonly error: IbexError;
 }
 
-/** That what fires on the target's table, or ties it to others, can be set aside: its owner alone may do that. */
-const MAY_BE_PARKED = `
-  not exists (select from pg_constraint k join pg_class o on o.oid = k.conrelid
-               where k.contype = 'f' and k.conparentid = 0 and c.oid in (k.conrelid, k.confrelid)
-                 and not pg_has_role(o.relowner, 'usage'))
-  and not exists (select from pg_trigger t join pg_class o on o.oid = t.tgrelid
-                   where (o.oid = c.oid or o.oid in (select p.relid from pg_partition_tree(c.oid) p))
-                     and not t.tgisinternal and t.tgenabled in ('O', 'A') and t.tgname !~ '^~?ibex_[a-z]+_[0-9]+$'
-                     and not pg_has_role(o.relowner, 'usage'))
+/** That what fires on the target's table can be set aside: its owner alone may do that. */
+const firingMayBeParked = (replica: boolean) => `
+  not exists (select from pg_trigger t join pg_class o on o.oid = t.tgrelid
+               where o.oid in (select m.oid from ${treeOf('c.oid')} m) and ${isUserTrigger('t')}
+                 and t.tgenabled in ${firesFor(replica)} and not pg_has_role(o.relowner, 'usage'))
   and (pg_has_role(c.relowner, 'usage')
        or not exists (select from pg_rewrite r where r.ev_class = c.oid and c.relkind in ('r', 'p')
-                         and r.ev_type in ('2', '3', '4') and r.ev_enabled in ('O', 'A')))`;
+                         and r.ev_type in ('2', '3', '4') and r.ev_enabled in ${firesFor(replica)}))`;
+
+/** That what ties it to others can be set aside, which a replica does not need. */
+const KEYS_MAY_BE_PARKED = `
+  not exists (select from pg_constraint k join pg_class o on o.oid = k.conrelid
+               where k.contype = 'f' and k.conparentid = 0 and not pg_has_role(o.relowner, 'usage')
+                 and (select array_agg(m.oid) from ${treeOf('c.oid')} m) && array[k.conrelid, k.confrelid])`;
 
 /**
  * Looks, without changing anything, for tables and columns missing on the target and for missing rights on both
@@ -130,7 +133,8 @@ export async function findObstacles(
      and has_table_privilege(c.oid, 'update') and has_table_privilege(c.oid, 'delete')`,
   );
   const { role } = await target.row<{ role: string }>('select current_user as role');
-  const notParkable = replica ? new Set() : await withoutRight(target, tables, MAY_BE_PARKED);
+  const mayBeParked = firingMayBeParked(replica) + (replica ? '' : ` and ${KEYS_MAY_BE_PARKED}`);
+  const notParkable = await withoutRight(target, tables, mayBeParked);
   const obstacles: Obstacle[] = [];
   for (const table of tables) {
     const label = tableLabel(table);
