@@ -41,9 +41,15 @@ export async function becomeReplica(session: Session): Promise<boolean> {
   }
 }
 
+/** How a trigger is enabled, as ALTER TABLE says it. */
+const stateOf = (trigger: string) =>
+  `case ${trigger}.tgenabled when 'D' then 'disable' when 'A' then 'enable always' when 'R' then 'enable replica'
+                             else 'enable' end`;
+
 /**
- * Before PostgreSQL 13 what a row trigger of a partitioned table left on its partitions can be disabled by nobody but
- * a superuser: such a trigger is dropped.
+ * A row trigger of a partitioned table has clones on the partitions. Before PostgreSQL 13 these can be disabled by
+ * nobody but a superuser: such a trigger is dropped. From then on each clone is disabled for itself, and the trigger
+ * comes back before its clones, with all of them: a partition that came meanwhile has taken it over as disabled.
  */
 const interfering = (replica: boolean) => `
   with written as (
@@ -52,27 +58,35 @@ const interfering = (replica: boolean) => `
      cross join lateral ${treeOf('r.root')} m
   )
   select 'trigger' as kind, n.nspname as schema, c.relname as name, t.tgname as object,
+         (select count(*) from pg_partition_ancestors(c.oid)) as depth,
          case when dropped then format('drop trigger %I on %I.%I', t.tgname, n.nspname, c.relname)
               else format('alter table only %I.%I disable trigger %I', n.nspname, c.relname, t.tgname) end as park,
          concat(case when dropped then pg_get_triggerdef(t.oid) || '; ' end,
-                format('alter table only %I.%I enable %strigger %I', n.nspname, c.relname,
-                       case t.tgenabled when 'A' then 'always ' when 'R' then 'replica ' else '' end, t.tgname)) as restore,
+                format('alter table %s%I.%I %s trigger %I', case when cloned and not dropped then '' else 'only ' end,
+                       n.nspname, c.relname, ${stateOf('t')}, t.tgname),
+                case when cloned and not dropped then (
+                  select string_agg(format('; alter table if exists only %I.%I %s trigger %I', un.nspname, uc.relname,
+                                           ${stateOf('u')}, u.tgname), '')
+                    from pg_partition_tree(c.oid) p join pg_trigger u on u.tgrelid = p.relid and u.tgname = t.tgname
+                    join pg_class uc on uc.oid = p.relid join pg_namespace un on un.oid = uc.relnamespace
+                   where u.tgenabled <> t.tgenabled and ${isUserTrigger('u')}) end) as restore,
          case when dropped and d.text is not null
               then format('comment on trigger %I on %I.%I is %L', t.tgname, n.nspname, c.relname, d.text) end as remark
     from pg_trigger t join pg_class c on c.oid = t.tgrelid join pg_namespace n on n.oid = c.relnamespace
     cross join lateral obj_description(t.oid, 'pg_trigger') d(text)
-    cross join lateral (select c.relkind = 'p' and t.tgtype & 1 = 1
-                               and current_setting('server_version_num')::int < 130000) v(dropped)
-   where ${isUserTrigger('t')} and t.tgenabled in ${firesFor(replica)} and c.oid in (select w.oid from written w)
+    cross join lateral (select c.relkind = 'p' and t.tgtype & 1 = 1) k(cloned)
+    cross join lateral (select cloned and current_setting('server_version_num')::int < 130000) v(dropped)
+   where ${isUserTrigger('t')} and c.oid in (select w.oid from written w)
+     and (t.tgenabled in ${firesFor(replica)} or dropped)
   union all
-  select 'rule', n.nspname, c.relname, r.rulename,
+  select 'rule', n.nspname, c.relname, r.rulename, 0,
          format('alter table %I.%I disable rule %I', n.nspname, c.relname, r.rulename),
          format('alter table %I.%I enable %srule %I', n.nspname, c.relname,
                 case r.ev_enabled when 'A' then 'always ' when 'R' then 'replica ' else '' end, r.rulename), null
     from pg_rewrite r join pg_class c on c.oid = r.ev_class join pg_namespace n on n.oid = c.relnamespace
    where r.ev_type in ('2', '3', '4') and r.ev_enabled in ${firesFor(replica)} and c.relkind in ('r', 'p')
      and c.oid in (select w.oid from written w)
-   order by 1, 2, 3, 4`;
+   order by depth, 1, 2, 3, 4`;
 
 /**
  * Disables, by name, the user triggers and rules of these tables that fire for what we write; ours are left alone.
@@ -221,6 +235,13 @@ export async function restoreParked(session: Session, sync: string, object: Park
 
 /** A trigger or rule. */
 async function restoreTrigger(session: Session, object: ParkedObject): Promise<void> {
+  const { present } = await session.row<{ present: boolean }>(
+    `select exists (select from pg_trigger t where t.tgrelid = to_regclass($1) and t.tgname = $2)
+         or exists (select from pg_rewrite r where r.ev_class = to_regclass($1) and r.rulename = $2) as present`,
+    [tableIdent(object), object.object],
+  );
+  // It went with its partition; or a person was faster.
+  if (present === /^create (constraint )?trigger/i.test(object.restore)) return;
   await session.run(object.restore);
   if (object.remark !== null) await session.run(object.remark);
 }

@@ -39,9 +39,14 @@ const OURS = '^~?ibex_[a-z]+_[0-9]+$';
 /** The ways in which a trigger or rule is enabled that make it fire for a session, by its session_replication_role. */
 export const firesFor = (replica: boolean) => (replica ? `('A', 'R')` : `('O', 'A')`);
 
-/** Whether `trigger` is one of the application's: not ours, and not what makes a constraint work. */
+/**
+ * Whether `trigger` is one of the application's: not ours, and not what makes a constraint work. Before PostgreSQL 15
+ * the clones of a row trigger on partitions count as internal; tgparentid, which 12 lacks, tells them from the others.
+ */
 export const isUserTrigger = (trigger: string) =>
-  `not ${trigger}.tgisinternal and ${trigger}.tgname !~ '${OURS}'`;
+  `(not ${trigger}.tgisinternal or (current_setting('server_version_num')::int < 150000
+                                    and (to_jsonb(${trigger}) ->> 'tgparentid')::oid <> 0))
+   and ${trigger}.tgname !~ '${OURS}'`;
 
 /** A relation, its oid given, and its partitions. */
 export const treeOf = (relation: string) =>
