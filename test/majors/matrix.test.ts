@@ -39,7 +39,7 @@ for (const [from, to] of pairs) {
     });
 
     // Who may set session_replication_role without being a superuser: nobody before PostgreSQL 15.
-    describe.each([false])('with the right to be a replica: %s', (replica) => {
+    describe.each(to < 15 ? [false] : [false, true])('with the right to be a replica: %s', (replica) => {
       const pair = usePair(servers, { replica });
 
       test('all rows arrive and stay equal under load, whatever the application does, and teardown leaves nothing', async () => {
