@@ -4,7 +4,7 @@
  */
 import { requestCopy } from '../apply/state.ts';
 import { requestParts } from '../backfill/progress.ts';
-import { tryArmPartitions, tryDisableStrays, tryDisarm } from '../capture/trigger/arming.ts';
+import { tryArmPartitions, tryDisarm, tryFreeStrays } from '../capture/trigger/arming.ts';
 import { acceptPartitions, readPartitionChanges } from '../capture/trigger/registry.ts';
 import type { Session } from '../postgres/session.ts';
 
@@ -45,8 +45,8 @@ export async function answerPartitions(
   }
   const { exact, parts, came, went } = changes;
   if (!exact) return null;
-  // While they still fire they note keys that the table does not have, which does no harm.
-  await tryDisableStrays(source, relid, lockTimeoutMs);
+  // Where they still fire they note keys that the table does not have, which does no harm.
+  await tryFreeStrays(source, relid, lockTimeoutMs);
   if (parts !== null) await requestParts(target, sync, relid, parts);
   await acceptPartitions(source, relid, changes);
   return { what: `${came} partitions came, ${went} went: their rows are copied`, replan: parts !== null };

@@ -34,7 +34,7 @@ export async function prepareCapture(session: Session, relid: number): Promise<s
 export async function tryArm(session: Session, relid: number, lockTimeoutMs: number): Promise<Waiting[]> {
   const waiting = [
     ...(await tryArmPartitions(session, relid, lockTimeoutMs)),
-    ...(await tryDisableStrays(session, relid, lockTimeoutMs)),
+    ...(await tryFreeStrays(session, relid, lockTimeoutMs)),
   ];
   if (waiting.length > 0) return waiting;
   const { finished } = await session.row<{ finished: boolean }>('select ibex.finish_arming($1) as finished', [
@@ -49,9 +49,19 @@ export function tryArmPartitions(session: Session, relid: number, lockTimeoutMs:
   return onEach(session, 'ibex.unarmed', relid, lockTimeoutMs, 'ibex.arm');
 }
 
-/** Tries once to disable the triggers of partitions that are gone: what happens there is no change of the table any more. */
-export function tryDisableStrays(session: Session, relid: number, lockTimeoutMs: number): Promise<Waiting[]> {
-  return onEach(session, 'ibex.strays', relid, lockTimeoutMs, 'ibex.disable');
+/**
+ * Takes the triggers off partitions that are gone: what happens there is no change of the table any more. Resolves to
+ * those where they still fire. Dropping them needs a lock that also waits for readers, and is tried again whenever
+ * partitions change: PostgreSQL 12 attaches no table that carries triggers like ours.
+ */
+export async function tryFreeStrays(
+  session: Session,
+  relid: number,
+  lockTimeoutMs: number,
+): Promise<Waiting[]> {
+  const firing = await onEach(session, 'ibex.strays', relid, lockTimeoutMs, 'ibex.disable');
+  await onEach(session, 'ibex.strays', relid, lockTimeoutMs, 'ibex.disarm');
+  return firing;
 }
 
 /** Tries once to disarm every relation of a table; when none is left, its delta tables and functions go too. */

@@ -48,12 +48,13 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- Function: ibex.strays(root oid) returns setof regclass
--- Purpose:  relations that are no part of the table any more, such as a detached partition, and whose triggers
---           still note what happens there as if they were.
+-- Purpose:  relations that are no part of the table any more, such as a detached partition, and that carry its
+--           triggers still.
 create or replace function ibex.strays(root oid) returns setof regclass
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select distinct t.tgrelid::regclass
     from pg_trigger t
-   where t.tgname ~ ('^ibex_[a-z]+_' || root || '$') and t.tgenabled <> 'D'
+   where (select c.relkind = 'p' from pg_class c where c.oid = root)
+     and t.tgname ~ ('^ibex_[a-z]+_' || root || '$')
      and not exists (select from ibex.members(root) m where m = t.tgrelid)
 $$;
