@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type ParkedObject, parkTriggersAndRules, readParked, restoreParked } from '../apply/parking.ts';
 import { setReason } from '../apply/state.ts';
 import { WAITS_FOR_LOCK, type Waiting } from '../capture/trigger/arming.ts';
-import { readSnapshot } from '../capture/trigger/registry.ts';
+import { readRegistered, readSnapshot } from '../capture/trigger/registry.ts';
 import { IbexError, isKind } from '../core/errors.ts';
 import { tableLabel } from '../core/plan.ts';
 import { covers, type Snapshot } from '../core/position.ts';
@@ -39,6 +39,8 @@ export class Tending {
   #seen: Snapshot | null = null;
   /** When a foreign key that rows contradict is looked at again: each look may read the whole table. */
   readonly #contradicted = new Map<string, number>();
+  /** Tables were missing on the source's side when it was last looked over. */
+  #missing = false;
   /** Foreign keys that can come back and have not yet. */
   #restorable = 0;
 
@@ -151,6 +153,23 @@ export class Tending {
     }
   }
 
+  /**
+   * That the source still notes for this sync what is carried: somebody may have taken a table's registration away.
+   * One that is just being taken out of the sync is gone from the roster at the second look.
+   */
+  async #requireRegistered(): Promise<void> {
+    const captured = this.#roster.tables.filter(({ named, state }) => named !== null && state !== 'dropped');
+    const registered = new Set(await readRegistered(this.#rooms.source, this.#options.sync.name));
+    const missing = captured.filter(({ relid }) => !registered.has(relid)).map(tableLabel);
+    if (missing.length === 0) this.#missing = false;
+    else if (this.#missing) {
+      throw new IbexError('source_moved', `${missing.join(', ')} is not noted on the source any more`);
+    } else {
+      this.#missing = true;
+      this.#seen = null;
+    }
+  }
+
   /** DDL on the target: tables may fit there now, or fit no longer. */
   async #watchTarget(): Promise<void> {
     const altered = await this.#rooms.watch.look(this.#rooms.target);
@@ -210,6 +229,7 @@ export class Tending {
         'a table that was refused can be carried now: the lane starts anew',
       );
     }
+    await this.#requireRegistered();
     const dropped = this.#roster.tables.filter(({ state }) => state === 'dropped');
     if (dropped.length > 0 && (await readTables(source, dropped)).some(isTable)) {
       throw new IbexError('source_moved', 'a table that was dropped was created again: the lane starts anew');

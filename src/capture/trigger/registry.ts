@@ -50,6 +50,15 @@ export async function registerTable(session: Session, sync: string, relid: numbe
   );
 }
 
+/** The tables of a sync, as the source has them noted. */
+export async function readRegistered(session: Session, sync: string): Promise<number[]> {
+  const rows = await session.rows<{ relid: string }>(
+    'select relid::int8::text as relid from ibex.source_table where sync = $1',
+    [sync],
+  );
+  return rows.map(({ relid }) => Number(relid));
+}
+
 /**
  * Notes, before the first row is copied, the position from which a table's deltas will be needed, and returns it.
  * Taken after the table was armed: every change is in a delta, in a chunk, or in both.
