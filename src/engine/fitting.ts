@@ -14,12 +14,14 @@ import type { Logger } from '../observe/log.ts';
 import type { Session } from '../postgres/session.ts';
 import { reasonToHold } from '../setup/remedies.ts';
 import type { Roster, RosterTable } from './roster.ts';
+import type { TargetWatch } from './target-watch.ts';
 
 export interface FittingContext {
   readonly source: Session;
   readonly target: Session;
   readonly sync: string;
   readonly roster: Roster;
+  readonly watch: TargetWatch;
   readonly rules: readonly CarryRule[];
   /** Where the lane starts: what a table that cannot go on is to be read from later. */
   readonly start: Snapshot;
@@ -29,7 +31,10 @@ export interface FittingContext {
 /** Decides for every table. The roster is read again when anything came of it. */
 export async function fitTables(context: FittingContext): Promise<void> {
   const { source, target, roster } = context;
-  if (await followNames(context)) await roster.refresh(source, target);
+  if (await followNames(context)) {
+    await context.watch.note(target);
+    await roster.refresh(source, target);
+  }
   let changed = false;
   for (const table of roster.tables) if (await fitTable(context, table)) changed = true;
   if (changed) await roster.refresh(source, target);

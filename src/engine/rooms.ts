@@ -68,11 +68,11 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
   const identity = await readIdentity(source);
   const start = await startPosition(context, source, target, lease, identity);
   const watch = new TargetWatch(sync.name);
-  await watch.look(target);
   await answerDriftNow(context, source, target);
+  await watch.note(target);
   await roster.refresh(source, target);
   await requireDeltas(context, source, target, start);
-  await fitTables({ source, target, sync: sync.name, roster, rules: sync.carry, start, log });
+  await fitTables({ source, target, sync: sync.name, roster, watch, rules: sync.carry, start, log });
   const applier = new Applier({
     session: apply,
     origin: sync.source.name,

@@ -52,13 +52,19 @@ export class TargetWatch {
 
   /** The tables that were altered since the last look; none while it is too early to look again. */
   async look(target: Session): Promise<string[]> {
-    const began = Date.now();
-    if (began < this.#nextAt) return [];
-    const shapes = await target.rows<Shape>(READ_SHAPES, [this.#sync]);
+    if (Date.now() < this.#nextAt) return [];
     const known = this.#known;
+    const shapes = await this.note(target);
+    return shapes.filter((shape) => isAltered(known.get(shape.relid), shape)).map(tableLabel);
+  }
+
+  /** Takes what is there now as known: to be called before the plans are made of it. */
+  async note(target: Session): Promise<readonly Shape[]> {
+    const began = Date.now();
+    const shapes = await target.rows<Shape>(READ_SHAPES, [this.#sync]);
     this.#known = new Map(shapes.map((shape) => [shape.relid, shape]));
     this.#nextAt = Date.now() + (Date.now() - began) / SHARE;
-    return shapes.filter((shape) => isAltered(known.get(shape.relid), shape)).map(tableLabel);
+    return shapes;
   }
 }
 
