@@ -141,23 +141,30 @@ describe.each(MODES)('where $mode', ({ replica }) => {
     await write(1);
     pair.start();
     await pair.equal();
-    await pair.target.query(`
-      alter table enabled enable always trigger swallow;
-      create trigger swallow before insert or update on made for each row execute function swallow();
-      alter table made enable always trigger swallow;
-      create trigger spoil before insert or update on spoiled for each row execute function spoil();
-      alter table spoiled enable replica trigger spoil;
-      create trigger spoil_too before insert or update on spoiled for each row execute function spoil();
-      create constraint trigger late after insert or update on late deferrable initially deferred for each row execute function swallow();
-      alter table late enable always trigger late;
-      create rule swallow as on insert to ruled do instead nothing; alter table ruled enable always rule swallow;
-      create rule swallow as on delete to deleted do instead nothing; alter table deleted enable always rule swallow;
-      create trigger swallow before delete on keyless for each row execute function swallow();
-      alter table keyless enable always trigger swallow;
-      create trigger swallow before insert on parted_a for each row execute function swallow();
-      alter table parted_a enable always trigger swallow`);
-    await write(1000);
-    await pair.source.query(names.map((name) => `delete from ${name} where id % 3 = 0`).join(';'));
+    const before = 'before insert or update or delete';
+    const disturbing = {
+      enabled: 'alter table enabled enable always trigger swallow',
+      made: `create trigger swallow ${before} on made for each row execute function swallow(); alter table made enable always trigger swallow`,
+      spoiled: `create trigger spoil before insert or update on spoiled for each row execute function spoil();
+                alter table spoiled enable always trigger spoil`,
+      late: `create constraint trigger late after insert or update on late deferrable initially deferred for each row execute function swallow();
+             alter table late enable always trigger late`,
+      ruled:
+        'create rule swallow as on insert to ruled do instead nothing; alter table ruled enable always rule swallow',
+      deleted:
+        'create rule swallow as on delete to deleted do instead nothing; alter table deleted enable always rule swallow',
+      keyless: `create trigger swallow before delete on keyless for each row execute function swallow();
+                alter table keyless enable always trigger swallow`,
+      parted: `create trigger swallow before insert on parted_a for each row execute function swallow();
+               alter table parted_a enable always trigger swallow`,
+    };
+    // One after the other: what is noticed on one table has all of them looked at.
+    for (const [name, statements] of Object.entries(disturbing)) {
+      await pair.target.query(statements);
+      await pair.source.query(`insert into ${name} select i, i from generate_series(1000, 1050) i;
+        update ${name} set v = v + 1 where id < 20; delete from ${name} where id % 3 = 0`);
+      await pair.becomesEqual();
+    }
     await pair.becomesEqual();
     await pair.equal();
     const { parked } = await pair.sync.status();
