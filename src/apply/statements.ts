@@ -267,6 +267,18 @@ function staged(plan: TablePlan, column: ColumnPlan): string {
   return `${before}s.c${plan.columns.indexOf(column) + 1}${after}::${column.targetType}`;
 }
 
+/** One row: whether no two rows of the target have the same key. */
+export function keysAreDistinct(plan: TablePlan): string {
+  return `select not exists (select from ${fromTable(plan)} group by ${keyColumns(plan)} having count(*) > 1) as distinct`;
+}
+
+export function keyColumns(plan: TablePlan): string {
+  return plan.columns
+    .slice(0, plan.keyLength)
+    .map((column) => ident(column.name))
+    .join(', ');
+}
+
 function keyMatch(plan: TablePlan): string {
   return plan.columns
     .slice(0, plan.keyLength)

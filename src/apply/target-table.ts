@@ -11,8 +11,12 @@ export interface TargetFacts {
   readonly partitioned: boolean;
   /** ON CONFLICT can be said at all: the table has no rule on INSERT or UPDATE, not even a disabled one. */
   readonly takesOnConflict: boolean;
-  /** There is an immediate, whole unique index over exactly the key, to infer from it. */
+  /** There is an immediate, whole unique index over exactly the key, by its own equality, to infer from it. */
   readonly arbiter: boolean;
+  /** Two rows of the same key are refused at once: by an arbiter, or as periods that overlap. */
+  readonly unique: boolean;
+  /** Some unique or exclusion constraint is deferrable, which ON CONFLICT without an arbiter does not take. */
+  readonly deferrable: boolean;
   readonly identityAlways: readonly string[];
   /** Columns that the batch does not bring and that are not generated: they keep what they hold. */
   readonly others: readonly string[];
@@ -90,16 +94,8 @@ export function disturbed(table: TableName, name: string): IbexError {
 
 const READ_FACTS = `
   select c.relkind = 'p' as partitioned,
-         exists (
-           select from pg_index i
-            where i.indrelid = c.oid and i.indisunique and i.indimmediate and i.indisvalid and not i.indisexclusion
-              and i.indpred is null and i.indexprs is null and i.indnkeyatts = cardinality($2::text[])
-              and (select array_agg(a.attname::text order by a.attname::text collate "C")
-                     from unnest(i.indkey::int2[]) with ordinality k(attnum, ord)
-                     join pg_attribute a on a.attrelid = c.oid and a.attnum = k.attnum
-                    where k.ord <= i.indnkeyatts)
-                  = (select array_agg(n order by n collate "C") from unnest($2::text[]) n)
-         ) as arbiter,
+         coalesce(key.arbiter, false) as arbiter, coalesce(key.unique, false) as "unique",
+         exists (select from pg_index i where i.indrelid = c.oid and not i.indimmediate) as deferrable,
          not exists (
            select from pg_rewrite r where r.ev_class = c.oid and r.ev_type in ('2', '3')
          ) as "takesOnConflict",
@@ -137,7 +133,28 @@ const READ_FACTS = `
              cross join lateral pg_get_constraintdef(k.oid) d(def)
             where k.conrelid = c.oid and k.contype in ('p', 'u', 'x') and k.condeferrable
               and current_setting('session_replication_role') = 'replica'), '[]') as unchecked
-    from pg_class c where c.oid = to_regclass($1)`;
+    from pg_class c
+    left join lateral (
+      select true as unique, bool_or(not i.indisexclusion) as arbiter
+        from pg_index i
+       where i.indrelid = c.oid and i.indisunique and i.indimmediate and i.indisvalid
+         and i.indpred is null and i.indexprs is null and i.indnkeyatts = cardinality($2::text[])
+         and (select array_agg(a.attname::text order by a.attname::text collate "C")
+                from unnest(i.indkey::int2[]) with ordinality k(attnum, ord)
+                join pg_attribute a on a.attrelid = c.oid and a.attnum = k.attnum
+               where k.ord <= i.indnkeyatts)
+             = (select array_agg(n order by n collate "C") from unnest($2::text[]) n)
+         and not exists (
+               select from unnest(i.indkey::int2[], i.indclass::oid[], i.indcollation::oid[]) k(attnum, opclass, collated)
+                 join pg_attribute a on a.attrelid = c.oid and a.attnum = k.attnum
+                 join pg_opclass o on o.oid = k.opclass
+                where not o.opcdefault or k.collated <> a.attcollation
+                   or (o.opcintype <> a.atttypid
+                       and exists (select from pg_opclass d where d.opcmethod = o.opcmethod and d.opcdefault
+                                      and d.opcintype = a.atttypid)))
+       having count(*) > 0
+    ) key on true
+   where c.oid = to_regclass($1)`;
 
 export async function readFacts(
   session: Session,

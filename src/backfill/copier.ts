@@ -34,8 +34,8 @@ import {
 } from './progress.ts';
 import * as sql from './statements.ts';
 
-const UNIQUE_VIOLATION = '23505';
-const IN_THE_WAY = [UNIQUE_VIOLATION, '23P01'];
+/** Another row has the same key, or another unique value, or overlaps. */
+const IN_THE_WAY = ['23505', '23P01'];
 
 export interface CopyOptions {
   readonly source: Session;
@@ -67,6 +67,7 @@ async function copyChunks(options: CopyOptions, plan: TablePlan, state: SyncTabl
   if (!options.replica && state.state === 'pending') await parkForeignKeys(target, key.sync, [plan]);
   if (state.state === 'pending') await start(options, plan, state.replace);
   else await fill(options, plan);
+  const { unique } = await readFactsOf(target, plan);
   let direct = true;
   do {
     await takeUpParts(options, plan);
@@ -76,7 +77,8 @@ async function copyChunks(options: CopyOptions, plan: TablePlan, state: SyncTabl
     while (chunks.some((chunk) => chunk.rows === null)) {
       const chunk = chunks.find((candidate) => candidate.rows === null) as Chunk;
       signal.throwIfAborted();
-      const outcome = await copyChunk(options, plan, chunk, direct && !chunk.part);
+      const unseen = plan.mode === 'row' || unique || (await isEmpty(target, plan));
+      const outcome = await copyChunk(options, plan, chunk, direct && unseen && !chunk.part);
       if (outcome === 'in the way') direct = false;
       // Called off: the table was taken out, or is to be copied from the start.
       if (outcome === 'gone') return;
@@ -89,6 +91,7 @@ async function copyChunks(options: CopyOptions, plan: TablePlan, state: SyncTabl
 
 async function start(options: CopyOptions, plan: TablePlan, replace: boolean): Promise<void> {
   const { source, target, key } = options;
+  const { unique } = await readFactsOf(target, plan);
   const floor = await setFloor(source, key.sync, plan.relid);
   // Without a key all rows have to come from one snapshot, whatever partition they are in.
   const chunks =
@@ -101,16 +104,19 @@ async function start(options: CopyOptions, plan: TablePlan, replace: boolean): P
       await target.run(`delete from ${merge.fromTable(plan)}`);
       await requireUndisturbed(target, plan);
     } else if (plan.mode === 'row') await requireEmpty(target, plan);
+    else if (!unique) await requireDistinct(target, plan);
   });
 }
 
 /** The chunks of one relation of the table, or of all of them. */
 async function planRelation(
-  { source }: CopyOptions,
+  { source, target }: CopyOptions,
   plan: TablePlan,
   relation: number | null,
   part: boolean,
 ): Promise<ChunkPlan[]> {
+  // A row that moves within its table while that is copied is read twice, which only an index of the target notices.
+  const { unique } = await readFactsOf(target, plan);
   const heaps = await source.rows<Record<'relation' | 'filenode' | 'blocks', string>>(sql.READ_HEAPS, [
     plan.relid,
     relation,
@@ -121,7 +127,7 @@ async function planRelation(
       filenode: Number(heap.filenode),
       blocks: Number(heap.blocks),
     })),
-    plan.mode === 'key' && source.version >= 140_000,
+    unique && source.version >= 140_000,
     part,
   );
 }
@@ -181,11 +187,32 @@ async function fill({ target, key, carried, origin }: CopyOptions, plan: TablePl
   }
 }
 
-async function requireEmpty(target: Session, plan: TablePlan): Promise<void> {
+async function isEmpty(target: Session, plan: TablePlan): Promise<boolean> {
   const { empty } = await target.row<{ empty: boolean }>(
     `select not exists (select from ${merge.fromTable(plan)}) as empty`,
   );
-  if (empty) return;
+  return empty;
+}
+
+async function readFactsOf(target: Session, plan: TablePlan): Promise<TargetFacts> {
+  const facts = await readFacts(target, plan, tableIdent(plan));
+  if (facts !== undefined) return facts;
+  throw new IbexError('schema_mismatch', `table ${tableLabel(plan)} does not exist on the target`);
+}
+
+/** Where no index keeps the rows of a key apart on the target, one key may have several rows there, and none would go. */
+async function requireDistinct(target: Session, plan: TablePlan): Promise<void> {
+  const { distinct } = await target.row<{ distinct: boolean }>(merge.keysAreDistinct(plan));
+  if (distinct) return;
+  const label = tableLabel(plan);
+  throw new IbexError('schema_mismatch', `${label} has several rows of the same key on the target`, {
+    table: label,
+    hint: `Remove what is too much, and say so there: create unique index on ${label} (${merge.keyColumns(plan)});`,
+  });
+}
+
+async function requireEmpty(target: Session, plan: TablePlan): Promise<void> {
+  if (await isEmpty(target, plan)) return;
   const label = tableLabel(plan);
   throw new IbexError('schema_mismatch', `${label} has rows on the target and no key to merge them by`, {
     table: label,
@@ -224,7 +251,7 @@ async function copyChunk(
     });
   } catch (error) {
     const state = serverError(error)?.state ?? '';
-    if (direct && state === UNIQUE_VIOLATION && plan.mode === 'key') return 'in the way';
+    if (direct && IN_THE_WAY.includes(state) && plan.mode === 'key') return 'in the way';
     if (chunk.part && IN_THE_WAY.includes(state)) throw needsWhole(plan, error);
     throw error;
   }
@@ -306,15 +333,15 @@ async function mergeChunk(
   part: boolean,
 ): Promise<number> {
   const { target } = options;
-  const facts = await readFacts(target, plan, tableIdent(plan));
-  if (facts === undefined)
-    throw new IbexError('schema_mismatch', `table ${tableLabel(plan)} does not exist on the target`);
+  const facts = await readFactsOf(target, plan);
   await target.run(`drop table if exists ${merge.stageName(plan)}`);
   await target.run(merge.createStage(plan));
   const rows = await pipe(options, read, merge.loadStage(plan));
   await bringInLine(target, plan, facts);
   await target.run(
-    facts.takesOnConflict && !part ? merge.insertUnlessThere(plan, facts) : merge.insertMissing(plan, facts),
+    facts.takesOnConflict && facts.unique && !facts.deferrable && !part
+      ? merge.insertUnlessThere(plan, facts)
+      : merge.insertMissing(plan, facts),
   );
   await target.run(`drop table ${merge.stageName(plan)}`);
   return rows;

@@ -51,10 +51,40 @@ describe.each(MODES)('where $mode', ({ replica }) => {
     );
     await pair.equal();
   });
+
+  test('unique columns that may be null swap their values', async () => {
+    await pair.inStep(
+      'create table t (a int unique, b int, unique (b)); create unique index part on t (a) where b > 0',
+      'insert into t select i, -i from generate_series(1, 20) i; insert into t values (null, null), (null, null)',
+    );
+    await pair.source.query('update t set a = case a when 1 then 100 when 2 then 1 end where a <= 2');
+    await pair.source.query(
+      'update t set a = 2 where a = 100; update t set b = b - 1000; delete from t where a = 7',
+    );
+    await pair.equal();
+    await pair.source.query('insert into t values (7, 7); update t set b = 8 where a is null and b = -1002');
+    await pair.equal();
+  });
 });
 
 describe('tables without key', () => {
   const pair = usePair(servers);
+
+  test('where NULLS NOT DISTINCT leaves one null: by their whole rows; without nulls that index is the key', async () => {
+    await pair.inStep(
+      `create table n (a int, b text, unique nulls not distinct (a)); create table k (a int not null, b text, unique nulls not distinct (a))`,
+      `insert into n values (null, 'one'), (1, 'x'); insert into k values (1, 'x'), (2, 'y')`,
+    );
+    const { rows } = await pair.source.query('select table_name, mode from ibex.captured order by 1');
+    expect(rows).toEqual([
+      { table_name: 'k', mode: 'key' },
+      { table_name: 'n', mode: 'row' },
+    ]);
+    await pair.source.query(
+      `update n set b = 'other' where a is null; update n set a = 2 where a = 1; update k set a = a + 2`,
+    );
+    await pair.equal();
+  });
 
   test('are refused by name where the user wants none, also one that loses its key', async () => {
     await onBoth(

@@ -6,8 +6,9 @@
 -- Why:      - One function an operation: no `if`, and so no operator that a search_path of the application
 --             could redirect. The bodies run as the owner of `ibex`, whatever the caller's search_path: every
 --             name in them is qualified, or a transition table, or a column of one.
---           - UPDATE notes the new keys, and those old keys that no new row has (keys that changed). The
---             anti-join writes half of what `union all` would.
+--           - UPDATE notes the new keys, and those old keys that no new row has (keys that changed): half of what
+--             `union all` would write. By a full join, which is never a nested loop: a session keeps the plan that
+--             it made when it updated one row, and goes through a million with it.
 --           - move_ is for MERGE, which moves rows between partitions without any statement trigger seeing it.
 --           - By row (see ibex.choose_level) the same is noted from the records old and new.
 --           - Where values become text, what changes such a text is pinned: the functions run in sessions of the
@@ -36,10 +37,11 @@ begin
     perform ibex.write_function(format('update_%s', root), into_delta
       || ibex.noted_rows(captured, n, 'I') || ' union all ' || ibex.noted_rows(captured, o, 'D'), 'null', pinned);
   else
-    perform ibex.write_function(format('update_%s', root), into_delta
-      || ibex.noted_rows(captured, n, 'U') || ' union all ' || ibex.noted_rows(captured, o, 'U')
-      || format(' where not exists (select from %s where (%s) operator(pg_catalog.=) (%s))',
-                n, ibex.noted_values(captured), ibex.noted_names(captured, 'c.ibex_')), 'null', pinned);
+    perform ibex.write_function(format('update_%s', root), into_delta || case captured.level
+      when 'statement' then ibex.noted_changes(captured)
+      else ibex.noted_rows(captured, n, 'U') || ' union all ' || ibex.noted_rows(captured, o, 'U')
+        || format(' where not exists (select from %s where (%s) operator(pg_catalog.=) (%s))',
+                  n, ibex.noted_values(captured), ibex.noted_names(captured, 'c.ibex_')) end, 'null', pinned);
     perform ibex.write_function(format('move_%s', root), into_delta
       || ibex.noted_rows(captured, '(select old.*) o', 'U') || ' union all '
       || ibex.noted_rows(captured, '(select new.*) n', 'U'), 'new', pinned);
@@ -68,7 +70,7 @@ $$;
 create or replace function ibex.noted_rows(captured ibex.captured, rows text, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select format(
-           'select %s, case when %s then %L::pg_catalog."char" else ''?''::pg_catalog."char" end '
+           'select %s, case when %s then %L::pg_catalog."char" else ''?''::pg_catalog."char" end as op '
            'from (values (%s)) v(%s) cross join lateral (select %s from %s) c',
            ibex.noted_names(captured, 'c.ibex_'),
            case captured.mode
@@ -86,6 +88,18 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
            rows)
     from unnest(captured.columns, captured.types, captured.attnums) with ordinality c(name, type, attnum, ord)
     left join pg_attribute a on a.attrelid = captured.relid and a.attnum = c.attnum and not a.attisdropped
+$$;
+
+-- Function: ibex.noted_changes(captured ibex.captured) returns text
+-- Purpose:  the query that makes deltas of the rows `o` that became the rows `n`: each key of either once.
+create or replace function ibex.noted_changes(captured ibex.captured) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select format(
+           'select %s, coalesce(a.op, b.op) from (%s) a full join (%s) b on (%s) operator(pg_catalog.=) (%s)',
+           (select string_agg(format('coalesce(a.ibex_k%s, b.ibex_k%1$s)', i), ', ' order by i)
+              from generate_subscripts(captured.columns, 1) i),
+           ibex.noted_rows(captured, 'n', 'U'), ibex.noted_rows(captured, 'o', 'U'),
+           ibex.noted_names(captured, 'a.ibex_'), ibex.noted_names(captured, 'b.ibex_'))
 $$;
 
 -- Function: ibex.noted_names(captured ibex.captured, prefix text) returns text
