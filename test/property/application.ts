@@ -46,15 +46,15 @@ const ACTIONS: Record<string, readonly [number, Maker]> = {
   truncate: [3, truncate],
   'add column': [8, addColumn],
   'drop column': [
-    4,
+    6,
     (scene) => onColumn(scene, (t, c) => `alter table ${t.sql} drop column ${c.name} cascade`),
   ],
   'rename column': [
-    4,
+    12,
     (scene) =>
       onColumn(scene, (t, c) => `alter table ${t.sql} rename column ${c.name} to ${fresh(scene, 'c')}`),
   ],
-  'retype column': [6, retype],
+  'retype column': [9, retype],
   'set default': [
     3,
     (scene) =>

@@ -12,6 +12,7 @@ export interface Column {
 }
 
 export interface Relation {
+  readonly oid: number;
   readonly schema: string;
   readonly name: string;
   /** Quoted, with its schema. */
@@ -28,7 +29,7 @@ export interface Relation {
 }
 
 const READ = `
-  select n.nspname as schema, c.relname as name, format('%I.%I', n.nspname, c.relname) as sql,
+  select c.oid::int8::int4 as oid, n.nspname as schema, c.relname as name, format('%I.%I', n.nspname, c.relname) as sql,
          c.relkind = 'p' as partitioned,
          case when c.relispartition then
            (select format('%I.%I', pn.nspname, p.relname) from pg_inherits i join pg_class p on p.oid = i.inhparent

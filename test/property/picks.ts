@@ -4,6 +4,8 @@ import type { Dice } from './writes.ts';
 
 export interface Scene {
   readonly relations: readonly Relation[];
+  /** The table with which the transaction is busy: what a schema change leaves behind meets the writes after it. */
+  readonly favourite: number;
   readonly dice: Dice;
 }
 
@@ -19,6 +21,11 @@ export function pick<T>({ dice }: Scene, from: readonly T[]): T {
   return from[dice.roll(from.length)] as T;
 }
 
+function pickTable(scene: Scene, from: readonly Relation[]): Relation {
+  const favourite = scene.dice.roll(3) > 0 ? from.find(({ oid }) => oid === scene.favourite) : undefined;
+  return favourite ?? pick(scene, from);
+}
+
 /** A name that is probably free. */
 export function fresh({ dice }: Scene, prefix: string): string {
   return `${prefix}${dice.roll(1_000_000)}`;
@@ -30,17 +37,17 @@ export function alone(step: Step | null): Step | null {
 
 export function onTable(scene: Scene, ddl: boolean, sql: (table: Relation) => string): Step | null {
   if (scene.relations.length === 0) return null;
-  const table = pick(scene, scene.relations);
+  const table = pickTable(scene, scene.relations);
   return { sql: sql(table), ddl };
 }
 
 export function onColumn(scene: Scene, sql: (table: Relation, column: Column) => string): Step | null {
   const tables = scene.relations.filter((table) => table.columns.length > 0);
   if (tables.length === 0) return null;
-  const table = pick(scene, tables);
-  // Key columns are not changed as often as others.
+  const table = pickTable(scene, tables);
+  // Mostly not the key's: without it there is little left to see.
   const others = table.columns.filter((column) => !column.key);
-  const column = pick(scene, others.length > 0 && scene.dice.roll(3) > 0 ? others : table.columns);
+  const column = pick(scene, others.length > 0 && scene.dice.roll(2) > 0 ? others : table.columns);
   return { sql: sql(table, column), ddl: true };
 }
 

@@ -143,22 +143,24 @@ class Stage {
 
   async #transact(actions: Transaction): Promise<Step[]> {
     const rest = [...actions];
+    const relations = await readCatalog(this.#twin);
+    const favourite = relations[(actions[0]?.dice ?? 0) % relations.length]?.oid ?? 0;
     const next = async (): Promise<Step | null> => {
       for (let action = rest.shift(); action !== undefined; action = rest.shift()) {
-        const step = await this.#stepOf(action);
+        const step = await this.#stepOf(action, favourite);
         if (step === null || step.alone) continue;
         return step;
       }
       return null;
     };
-    const first = actions.length === 1 ? await this.#stepOf(actions[0] as Action) : null;
+    const first = actions.length === 1 ? await this.#stepOf(actions[0] as Action, favourite) : null;
     return first?.alone ? this.#twins.alone(first) : this.#twins.transaction(next);
   }
 
-  async #stepOf(action: Action): Promise<Step | null> {
+  async #stepOf(action: Action, favourite: number): Promise<Step | null> {
     const random = randomFrom(action.dice);
     const relations = await readCatalog(this.#twin);
-    return stepOf(action, { relations, dice: { roll: (sides) => Math.floor(random() * sides) } });
+    return stepOf(action, { relations, favourite, dice: { roll: (sides) => Math.floor(random() * sides) } });
   }
 
   /** What the target refuses stays as it is there: its tables are to be held, by name. */
