@@ -100,11 +100,6 @@ export function deleteStaged(plan: TablePlan): string {
   return `delete from ${fromTable(plan)} t using ${stageName(plan)} s where ${keyMatch(plan)}`;
 }
 
-/** A chunk's rows, where other rows may be in the way already: what is missing .. */
-export function insertUnlessThere(plan: TablePlan, facts: TargetFacts): string {
-  return `${insertPresent(plan, facts)} where s.present on conflict do nothing`;
-}
-
 /** Mode `row`: adds rows, except as many of each as the batch removes too. */
 export function insertAdded(plan: TablePlan, facts: TargetFacts, gone: number): string {
   if (gone === 0) return `${insertPresent(plan, facts)} where s.present`;

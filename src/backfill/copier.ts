@@ -15,7 +15,6 @@ import { setFloor } from '../capture/trigger/registry.ts';
 import type { Carried } from '../core/carried.ts';
 import { concerningTable, IbexError, isKind } from '../core/errors.ts';
 import { type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
-import { serverError } from '../postgres/errors.ts';
 import { tableIdent } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
 import { type ChunkPlan, planChunks, wholeChunk } from './chunks.ts';
@@ -32,10 +31,8 @@ import {
   startCopy,
   startParts,
 } from './progress.ts';
+import { isInTheWay, settle } from './settling.ts';
 import * as sql from './statements.ts';
-
-/** Another row has the same key, or another unique value, or overlaps. */
-const IN_THE_WAY = ['23505', '23P01'];
 
 export interface CopyOptions {
   readonly source: Session;
@@ -83,6 +80,7 @@ async function copyChunks(options: CopyOptions, plan: TablePlan, state: SyncTabl
       // Called off: the table was taken out, or is to be copied from the start.
       if (outcome === 'gone') return;
       if (outcome === 'moved') await replan(options, plan, chunk);
+      if (outcome === 'left over') await leaveToStream(options, chunk);
       chunks = await readChunks(target, key);
     }
     if (!chunks.every((chunk) => chunk.part)) await target.run(`analyze ${tableIdent(plan)}`);
@@ -225,8 +223,9 @@ async function requireEmpty(target: Session, plan: TablePlan): Promise<void> {
  * - `gone`: somebody else copied it, or the copy was called off.
  * - `in the way`: other rows of the target share a key with it; it must be merged instead.
  * - `moved`: the relation has another file than planned, rows may have moved between chunks: plan again.
+ * - `left over`: some of its rows found other rows of the target in their place.
  */
-type Outcome = 'copied' | 'gone' | 'in the way' | 'moved';
+type Outcome = 'copied' | 'gone' | 'in the way' | 'moved' | 'left over';
 
 async function copyChunk(
   options: CopyOptions,
@@ -250,10 +249,9 @@ async function copyChunk(
       return writeChunk(options, plan, chunk, { ...relation, snapshot: now.snapshot }, direct);
     });
   } catch (error) {
-    const state = serverError(error)?.state ?? '';
-    if (direct && IN_THE_WAY.includes(state) && plan.mode === 'key') return 'in the way';
-    if (chunk.part && IN_THE_WAY.includes(state)) throw needsWhole(plan, error);
-    throw error;
+    if (!isInTheWay(error)) throw error;
+    if (direct && plan.mode === 'key') return 'in the way';
+    throw chunk.part ? needsWhole(plan, error) : error;
   }
 }
 
@@ -286,12 +284,25 @@ async function writeChunk(
     const rows = direct
       ? await pipe(options, sql.readDirect(plan, relation, chunk), sql.writeDirect(plan))
       : await mergeChunk(options, plan, sql.readStaged(plan, relation, chunk), chunk.part);
+    if (rows === null) return 'left over';
     if (chunk.filenode === 0) await requireKnownPartitions(options.source, plan);
     if (plan.mode === 'row') await setCopyFloor(target, key, relation.snapshot);
     await requireUndisturbed(target, plan);
     await finishChunk(target, key, chunk.n, rows);
     options.onRows(rows);
     return 'copied';
+  });
+}
+
+/**
+ * Rows that were on the target before may hold values, unique there, that the source has in other rows by now. No
+ * chunk alone can make room; the batch that takes the table into step can. So all keys of the chunk are noted as if
+ * they had changed, and travel with it.
+ */
+async function leaveToStream({ source, target, key }: CopyOptions, chunk: Chunk): Promise<void> {
+  await source.run(sql.NOTE_CHUNK, [key.relid, chunk.relation, chunk.firstBlock, chunk.lastBlock]);
+  await target.transaction('', async () => {
+    if (await lockChunk(target, key, chunk.n)) await finishChunk(target, key, chunk.n, 0);
   });
 }
 
@@ -325,34 +336,22 @@ async function pipe({ source, target, signal }: CopyOptions, read: string, write
   return into.end();
 }
 
-/** The chunk beside rows that are there already: what is missing is inserted, what differs is brought in line. */
+/**
+ * The chunk beside rows that are there already: what is missing is inserted, what differs is brought in line. Null
+ * when not all of it found its place.
+ */
 async function mergeChunk(
   options: CopyOptions,
   plan: TablePlan,
   read: string,
   part: boolean,
-): Promise<number> {
+): Promise<number | null> {
   const { target } = options;
   const facts = await readFactsOf(target, plan);
   await target.run(`drop table if exists ${merge.stageName(plan)}`);
   await target.run(merge.createStage(plan));
   const rows = await pipe(options, read, merge.loadStage(plan));
-  await bringInLine(target, plan, facts);
-  await target.run(
-    facts.takesOnConflict && facts.unique && !facts.deferrable && !part
-      ? merge.insertUnlessThere(plan, facts)
-      : merge.insertMissing(plan, facts),
-  );
+  const settled = await settle(target, plan, facts, part);
   await target.run(`drop table ${merge.stageName(plan)}`);
-  return rows;
-}
-
-/** A GENERATED ALWAYS identity cannot be set by UPDATE: rows that have another number are written anew. */
-async function bringInLine(target: Session, plan: TablePlan, facts: TargetFacts): Promise<void> {
-  const moved = merge.identityMoved(plan, facts);
-  const update =
-    moved !== null && (await target.row<{ moved: boolean }>(moved)).moved
-      ? merge.rewriteChanged(plan, facts)
-      : merge.updatePresent(plan, facts);
-  if (update !== null) await target.run(update);
+  return settled ? rows : null;
 }

@@ -64,6 +64,9 @@ export function writeDirect(plan: TablePlan): string {
   return `copy ${tableIdent(plan)} (${columns}) from stdin ${copyFormat(plan)}`;
 }
 
+/** Takes the captured table, its relation, the first block and the one behind the last, or null. */
+export const NOTE_CHUNK = 'select ibex.note_rows($1::oid, $2::oid::regclass, $3::int8, $4::int8)';
+
 /** In the shape of a batch's staging table, see `apply/statements.ts`. */
 export function readStaged(plan: TablePlan, relation: TableName, chunk: ChunkPlan): string {
   const columns = plan.columns.map(sent).join(', ');
