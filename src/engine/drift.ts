@@ -6,7 +6,13 @@
 import { dropTable, noteAhead } from '../apply/carried.ts';
 import { requestCopy } from '../apply/state.ts';
 import { tryDisarm } from '../capture/trigger/arming.ts';
-import { acceptSignature, type Drift, readDrift } from '../capture/trigger/registry.ts';
+import {
+  acceptSignature,
+  type Drift,
+  readDrift,
+  settleMissed,
+  tellOthers,
+} from '../capture/trigger/registry.ts';
 import { isKind } from '../core/errors.ts';
 import { tableLabel } from '../core/plan.ts';
 import type { Session } from '../postgres/session.ts';
@@ -46,6 +52,7 @@ export async function answerDrift(context: DriftContext): Promise<DriftReport[]>
 async function answer(context: DriftContext, drift: Drift) {
   const { source, target, sync } = context;
   if (drift.dropped) return leaveDropped(context, drift);
+  if (drift.missed !== null) return followOthers(context, drift);
   if (drift.partitions && !drift.shape) {
     const answered = await answerPartitions(source, target, sync, drift.relid, context.lockTimeoutMs);
     if (answered !== null) return answered;
@@ -56,6 +63,7 @@ async function answer(context: DriftContext, drift: Drift) {
     return { what: `${why}: it is copied again`, replan: true };
   }
   if (drift.shape) await noteAhead(target, sync, drift.relid, drift.missing);
+  await tellOthers(source, sync, drift.relid, 'plan');
   await acceptSignature(source, drift.relid, drift.seen);
   const replan = drift.outline !== (context.outlines.get(drift.relid) ?? drift.outline);
   return replan ? { what: 'its columns changed', replan } : null;
@@ -78,6 +86,7 @@ async function followShape(source: Session, drift: Drift): Promise<boolean> {
 async function recapture(context: DriftContext, relid: number): Promise<void> {
   const { source, target, sync, lockTimeoutMs } = context;
   await requestCopy(target, sync, relid, true, null);
+  await tellOthers(source, sync, relid, 'rows');
   await source.run('update ibex.captured set armed_at = null where relid = $1', [relid]);
   try {
     await rearm(source, sync, relid, lockTimeoutMs);
@@ -85,6 +94,15 @@ async function recapture(context: DriftContext, relid: number): Promise<void> {
     if (!isKind(error, 'unsupported')) throw error;
     await requestCopy(target, sync, relid, true, error.message);
   }
+}
+
+/** Another sync that carries the table was faster to answer what happened to it; this one has rows of its own. */
+async function followOthers({ source, target, sync }: DriftContext, { relid, missed, missing }: Drift) {
+  if (missed === 'rows') await requestCopy(target, sync, relid, true, null);
+  else await noteAhead(target, sync, relid, missing);
+  await settleMissed(source, sync, relid);
+  const copied = missed === 'rows' ? 'rows changed unseen: it is copied again' : 'its columns changed';
+  return { what: copied, replan: true };
 }
 
 /** What was carried stays where it is, and nobody waits for more. */

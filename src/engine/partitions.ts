@@ -5,7 +5,7 @@
 import { requestCopy } from '../apply/state.ts';
 import { requestParts } from '../backfill/progress.ts';
 import { tryArmPartitions, tryDisarm, tryFreeStrays } from '../capture/trigger/arming.ts';
-import { acceptPartitions, readPartitionChanges } from '../capture/trigger/registry.ts';
+import { acceptPartitions, readPartitionChanges, tellOthers } from '../capture/trigger/registry.ts';
 import type { Session } from '../postgres/session.ts';
 
 export interface PartitionAnswer {
@@ -48,6 +48,7 @@ export async function answerPartitions(
   // Where they still fire they note keys that the table does not have, which does no harm.
   await tryFreeStrays(source, relid, lockTimeoutMs);
   if (parts !== null) await requestParts(target, sync, relid, parts);
+  if (parts !== null) await tellOthers(source, sync, relid, 'rows');
   await acceptPartitions(source, relid, changes);
   return { what: `${came} partitions came, ${went} went: their rows are copied`, replan: parts !== null };
 }

@@ -2,7 +2,7 @@
  * Arms a table whose capture may be out of date: a key that is another one now, a delta table that somebody dropped.
  * To be called for tables that are going to be copied anyway.
  */
-import { prepareCapture, tryArm, tryDisarm, type Waiting } from '../capture/trigger/arming.ts';
+import { tryArm, tryRecapture, type Waiting } from '../capture/trigger/arming.ts';
 import { registerTable } from '../capture/trigger/registry.ts';
 import { IbexError } from '../core/errors.ts';
 import type { Session } from '../postgres/session.ts';
@@ -19,9 +19,8 @@ export async function rearm(
 ): Promise<Waiting[]> {
   const { same } = await source.row<{ same: boolean }>('select ibex.mend($1) as same', [relid]);
   if (!same) {
-    const waiting = await tryDisarm(source, relid, lockTimeoutMs);
+    const { waiting, refusal } = await tryRecapture(source, sync, relid, lockTimeoutMs);
     if (waiting.length > 0) return waiting;
-    const refusal = await prepareCapture(source, relid);
     if (refusal !== null) throw await refused(source, relid, refusal);
     await registerTable(source, sync, relid);
   }

@@ -66,11 +66,35 @@ export async function tryFreeStrays(
 
 /** Tries once to disarm every relation of a table; when none is left, its delta tables and functions go too. */
 export async function tryDisarm(session: Session, relid: number, lockTimeoutMs: number): Promise<Waiting[]> {
+  const waiting = await tryTakeOff(session, relid, lockTimeoutMs);
+  if (waiting.length === 0) await session.run('select ibex.uncapture($1)', [relid]);
+  return waiting;
+}
+
+/**
+ * Tries once to prepare the capture of a table anew, whose key is another one now. All syncs that carry it keep it.
+ * Resolves to what could not be locked, and to why the table cannot be captured any more.
+ */
+export async function tryRecapture(
+  session: Session,
+  sync: string,
+  relid: number,
+  lockTimeoutMs: number,
+): Promise<{ readonly waiting: Waiting[]; readonly refusal: string | null }> {
+  const waiting = await tryTakeOff(session, relid, lockTimeoutMs);
+  if (waiting.length > 0) return { waiting, refusal: null };
+  const { refusal } = await session.row<{ refusal: string | null }>(
+    'select ibex.recapture($1::oid::regclass, $2) as refusal',
+    [relid, sync],
+  );
+  return { waiting, refusal };
+}
+
+async function tryTakeOff(session: Session, relid: number, lockTimeoutMs: number): Promise<Waiting[]> {
   for (const step of ['ibex.disable', 'ibex.disarm']) {
     const waiting = await onEach(session, 'ibex.armed_relations', relid, lockTimeoutMs, step);
     if (waiting.length > 0) return waiting;
   }
-  await session.run('select ibex.uncapture($1)', [relid]);
   return [];
 }
 

@@ -179,12 +179,17 @@ export interface Drift {
   readonly armour: boolean;
   /** Partitions came or went. */
   readonly partitions: boolean;
+  /** What another sync has answered meanwhile, of which the comparison tells nothing any more. */
+  readonly missed: Missed | null;
   /** What they say now; an answer to this drift accepts this, and nothing that came later. */
   readonly seen: Signature;
   /** As of the same moment: the values of columns that are not stored in rows from before them. */
   readonly missing: Readonly<Record<string, string | null>>;
   readonly outline: string | null;
 }
+
+/** - `plan`: the columns are others. - `rows`: rows came, went or changed without a delta. */
+export type Missed = 'plan' | 'rows';
 
 /** What the catalogs said at one moment, see `ibex.signatures`. */
 export interface Signature {
@@ -198,7 +203,7 @@ export interface Signature {
 export async function readDrift(session: Session, sync: string): Promise<Drift[]> {
   return session.rows<Drift>(
     `with armed as (
-       select c.* from ibex.source_table t join ibex.captured c on c.relid = t.relid
+       select c.*, t.missed from ibex.source_table t join ibex.captured c on c.relid = t.relid
         where t.sync = $1 and c.armed_at is not null
      )
      select d.*, coalesce(ibex.missing_values(d.relid::int8::oid), '{}') as missing,
@@ -206,13 +211,38 @@ export async function readDrift(session: Session, sync: string): Promise<Drift[]
        select c.relid::int8::float8 as relid, c.schema_name as schema, c.table_name as name,
               s.relid is null as dropped, s.shape is distinct from c.shape as shape,
               s.storage is distinct from c.storage as storage, s.armour is distinct from c.armour as armour,
-              s.tree is distinct from c.tree as partitions,
+              s.tree is distinct from c.tree as partitions, c.missed,
               json_build_object('shape', s.shape, 'storage', s.storage, 'armour', s.armour, 'tree', s.tree) as seen
          from armed c
          left join ibex.signatures((select array_agg(a.relid) from armed a)) s on s.relid = c.relid) d
-      where dropped or shape or storage or armour or partitions`,
+      where dropped or shape or storage or armour or partitions or missed is not null`,
     [sync],
   );
+}
+
+/**
+ * What one sync answers and records, the others that carry the table would not find any more: they are told. To be
+ * called before it is recorded.
+ */
+export async function tellOthers(
+  session: Session,
+  sync: string,
+  relid: number,
+  missed: Missed,
+): Promise<void> {
+  await session.run(
+    `update ibex.source_table set missed = case missed when 'rows' then missed else $3 end
+      where relid = $2 and sync <> $1`,
+    [sync, relid, missed],
+  );
+}
+
+/** Records that this sync has answered what it was told. */
+export async function settleMissed(session: Session, sync: string, relid: number): Promise<void> {
+  await session.run('update ibex.source_table set missed = null where sync = $1 and relid = $2', [
+    sync,
+    relid,
+  ]);
 }
 
 /** Accepts what was seen as the state to compare with; what changed after that look is found by the next one. */

@@ -42,6 +42,27 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   select distinct t.tgrelid::regclass from pg_trigger t where t.tgname ~ ('^~?ibex_[a-z]+_' || root || '$')
 $$;
 
+-- Function: ibex.recapture(root regclass, sync text) returns text
+-- Purpose:  prepares the capture of a table anew, whose key is another one now, once no relation is armed for it.
+-- Returns:  null, or why the table cannot be captured any more.
+-- Writes:   ibex.captured, ibex.generation; ibex.source_table: the other syncs that carry the table stay in it, and
+--           find that they missed rows. `sync` is the one that calls, and knows.
+create or replace function ibex.recapture(root regclass, sync text) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  syncs text[] := array(select t.sync from ibex.source_table t where t.relid = root);
+  refusal text;
+begin
+  perform ibex.uncapture(root);
+  refusal := ibex.capture(root);
+  if refusal is null then
+    insert into ibex.source_table (sync, relid, floor, missed)
+      select s, root, txid_current_snapshot(), case when s <> recapture.sync then 'rows' end from unnest(syncs) s;
+  end if;
+  return refusal;
+end
+$$;
+
 -- Function: ibex.uncapture(root oid) returns void
 -- Purpose:  drops functions and delta tables of a table that no relation is armed for any more, and its row.
 -- Why:      never while armed: a write of the application would fail inside the trigger.
