@@ -146,9 +146,9 @@ describe('whoever writes', () => {
       create table evil.ibex (x int); set search_path = evil, pg_catalog, public`);
     await client.query(WRITES);
     expect((await pair.databases.sourceAdmin.query('select who from evil.calls')).rows).toEqual([]);
-    await pair.equal();
     await client.end();
     await pair.databases.sourceAdmin.query('drop schema evil cascade');
+    await pair.equal();
     await drop(intruder);
   });
 
