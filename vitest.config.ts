@@ -1,6 +1,7 @@
 /**
  * Tests run against real servers, a pair of clusters for each file (`test/support/servers.ts`): hence files in
- * processes of their own, two at a time, and patience for a machine that is busy.
+ * processes of their own, more of them than there are cores, since most of their time is waiting, and patience for a
+ * machine that is busy.
  */
 import { defineConfig } from 'vitest/config';
 
@@ -9,7 +10,7 @@ export default defineConfig({
     include: ['test/**/*.test.ts'],
     globalSetup: ['test/support/build.ts'],
     pool: 'forks',
-    maxWorkers: 2,
+    maxWorkers: 4,
     testTimeout: 120_000,
     hookTimeout: 120_000,
   },
