@@ -58,8 +58,11 @@ export class Driver {
     }
   }
 
+  /** Leaves nothing behind, also of a run that failed half-way: what is prepared outlives its connection. */
   async close(): Promise<void> {
     await Promise.all(this.#connections.map(({ client }) => client.end().catch(() => undefined)));
+    for (const { name } of this.#prepared)
+      await this.#admin.query(`rollback prepared '${name}'`).catch(() => undefined);
   }
 
   /** Does one command, unless its connection still waits; returns once nothing moves any more. */
