@@ -89,7 +89,7 @@ describe.each(MODES)('where $mode', ({ replica }) => {
     let truncated = 0;
     await Promise.all(
       writers.map(async (client) => {
-        while (Date.now() < until) {
+        while (Date.now() < until || truncated <= 20) {
           const change = changes[Math.floor(random() * changes.length)] as string;
           // Two that lock the same tables in another order are the application's own affair.
           const done = await client.query(`begin; ${change}; commit`).then(
@@ -102,7 +102,6 @@ describe.each(MODES)('where $mode', ({ replica }) => {
         await client.end();
       }),
     );
-    expect(truncated).toBeGreaterThan(20);
     await pair.becomesEqual();
     await pair.equal();
   });
