@@ -3,7 +3,7 @@ import pg from 'pg';
 import { describe, expect, test } from 'vitest';
 import { MODES, usePair } from '../support/pair.ts';
 import { randomFrom, seedOf } from '../support/random.ts';
-import { useServers } from '../support/servers.ts';
+import { useServers, waitFor } from '../support/servers.ts';
 
 const servers = await useServers();
 
@@ -66,6 +66,11 @@ describe.each(MODES)('where $mode', ({ replica }) => {
     const random = randomFrom(seedOf('truncate'));
     await pair.inStep(SCHEMA, FILL);
     await pair.source.query('alter table of_parts drop constraint of_parts_part_fkey');
+    await waitFor(
+      async () =>
+        (await pair.target.query(`select from pg_constraint where conname = 'of_parts_part_fkey'`)).rowCount,
+      { what: 'the foreign key to be back' },
+    );
     await pair.target.query('alter table of_parts drop constraint of_parts_part_fkey');
     const writers = Array.from(
       { length: 4 },
