@@ -81,7 +81,9 @@ export class Driver {
     for (;;) {
       const ends = (one: { readonly locksOut: boolean }) => all || one.locksOut;
       for (const prepared of this.#prepared.filter(ends)) {
-        await this.#start(this.#idle(), (idle) => this.#endPrepared(idle, prepared, 'commit'));
+        const idle = this.#idle();
+        if (idle === undefined) await this.#endPreparedElsewhere(prepared);
+        else await this.#start(idle, (connection) => this.#endPrepared(connection, prepared, 'commit'));
       }
       const open = this.#connections.find((one) => one.busy === null && one.inTransaction && ends(one));
       if (open !== undefined) {
@@ -106,9 +108,9 @@ export class Driver {
     await this.#settle();
   }
 
-  #idle(): Connection {
+  #idle(): Connection | undefined {
     const idle = this.#connections.find((one) => one.busy === null && !one.inTransaction);
-    return idle ?? (this.#connections.find((one) => one.busy === null) as Connection);
+    return idle ?? this.#connections.find((one) => one.busy === null);
   }
 
   async #start(connection: Connection, work: (connection: Connection) => Promise<void>): Promise<void> {
