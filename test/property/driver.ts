@@ -200,6 +200,8 @@ export class Driver {
     if (connection.inTransaction) {
       await this.#send(connection, { sql: 'commit' });
       left(connection);
+      // That may have taken until somebody else had ended it.
+      if (!this.#prepared.includes(prepared)) return;
     }
     this.#prepared = this.#prepared.filter((one) => one !== prepared);
     await this.#send(connection, { sql: `${end} prepared '${prepared.name}'` });
