@@ -10,7 +10,6 @@ import { type TablePlan, tableLabel } from '../core/plan.ts';
 import type { BatchOutcome, IncomingBatch } from '../core/ports.ts';
 import { identityDifference, type Snapshot } from '../core/position.ts';
 import type { CopyIn } from '../postgres/copy.ts';
-import { tableIdent } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
 import { type ForeignKey, readForeignKeys } from './foreign-keys.ts';
 import { merge, type StagedTable } from './merge.ts';
@@ -239,10 +238,7 @@ export class Applier {
     const label = tableLabel(plan);
     const known = this.#facts.get(label);
     if (known !== undefined) return known;
-    const facts = await readFacts(this.#session, plan, tableIdent(plan));
-    if (facts === undefined) {
-      throw new IbexError('schema_mismatch', `table ${label} does not exist on the target`, { table: label });
-    }
+    const facts = await readFacts(this.#session, plan);
     this.#facts.set(label, facts);
     return facts;
   }

@@ -3,7 +3,7 @@
  * (`carried`, `ahead` and `fill` of `ibex.target_table`).
  */
 import type { Ahead, Carried, Fill } from '../core/carried.ts';
-import type { TableName, TablePlan } from '../core/plan.ts';
+import { type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
 import type { Snapshot } from '../core/position.ts';
 import { ident, literal } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
@@ -131,9 +131,9 @@ export async function renameParked(session: Session, from: TableName, to: TableN
             referenced = case when referenced = f.label then t.label else referenced end,
             restore = replace(replace(restore, f.ident || ' ', t.ident || ' '), f.ident || '(', t.ident || '('),
             remark = replace(remark, f.ident || ' ', t.ident || ' ')
-       from (select $1::text as schema, $2::text as name, $1 || '.' || $2 as label, format('%I.%I', $1, $2) as ident) f,
-            (select $3::text as schema, $4::text as name, $3 || '.' || $4 as label, format('%I.%I', $3, $4) as ident) t
+       from (select $1::text as schema, $2::text as name, $5::text as label, format('%I.%I', $1, $2) as ident) f,
+            (select $3::text as schema, $4::text as name, $6::text as label, format('%I.%I', $3, $4) as ident) t
       where (schema_name, table_name) = (f.schema, f.name) or referenced = f.label`,
-    [from.schema, from.name, to.schema, to.name],
+    [from.schema, from.name, to.schema, to.name, tableLabel(from), tableLabel(to)],
   );
 }

@@ -3,8 +3,8 @@
  * truncated in the same statement, so they go together; what is left is emptied row by row.
  */
 import type { TruncatedRelation } from '../core/batch.ts';
-import { concerningTable, IbexError } from '../core/errors.ts';
-import { type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
+import { concerning, IbexError } from '../core/errors.ts';
+import { type TablePlan, tableLabel } from '../core/plan.ts';
 import { tableIdent } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
 import * as sql from './statements.ts';
@@ -21,11 +21,13 @@ export async function emptyTruncated(session: Session, tables: readonly Truncate
   const whole = tables.filter((table) => table.emptied.some((relation) => relation.whole));
   const together = truncatable(whole);
   if (together.length > 0) {
-    const relations = together.map(({ plan, facts }) => ({ ...plan, only: !facts.partitioned }));
-    await onTable((together[0] as TruncatedTable).plan, () => session.run(sql.truncate(relations)));
+    const relations = together.map(({ plan }) => ({ ...plan, only: plan.targetOnly }));
+    await concerning(tableLabel((together[0] as TruncatedTable).plan), () =>
+      session.run(sql.truncate(relations)),
+    );
   }
-  for (const { plan, facts } of whole.filter((table) => !together.includes(table))) {
-    await onTable(plan, () => session.run(sql.deleteAll({ ...plan, only: !facts.partitioned })));
+  for (const { plan } of whole.filter((table) => !together.includes(table))) {
+    await concerning(tableLabel(plan), () => session.run(sql.deleteAll({ ...plan, only: plan.targetOnly })));
   }
   for (const table of tables.filter((one) => !whole.includes(one))) {
     for (const leaf of table.emptied) await emptyPartition(session, table, leaf);
@@ -35,7 +37,9 @@ export async function emptyTruncated(session: Session, tables: readonly Truncate
 /** Those to which only others of them refer. */
 function truncatable(tables: readonly TruncatedTable[]): readonly TruncatedTable[] {
   const labels = new Set(tables.map(({ plan }) => tableLabel(plan)));
-  const left = tables.filter(({ facts }) => facts.referencedBy.every((label) => labels.has(label)));
+  const left = tables.filter(({ facts }) =>
+    facts.referencedBy.every((table) => labels.has(tableLabel(table))),
+  );
   return left.length === tables.length ? left : truncatable(left);
 }
 
@@ -57,22 +61,14 @@ async function emptyPartition(
   if (comparable && same) {
     const relation = { ...leaf, only: false };
     const statement = facts.referencedBy.length === 0 ? sql.truncate([relation]) : sql.deleteAll(relation);
-    await onTable(plan, () => session.run(statement));
+    await concerning(tableLabel(plan), () => session.run(statement));
   } else if (comparable && leaf.predicate !== null) {
-    await onTable(plan, () => session.run(sql.deleteRegion(plan, leaf.predicate as string)));
+    await concerning(tableLabel(plan), () => session.run(sql.deleteRegion(plan, leaf.predicate as string)));
   } else {
     throw new IbexError(
       'recopy',
       `partition ${tableLabel(leaf)} of ${tableLabel(plan)} was truncated, whose rows cannot be told apart on the target`,
       { table: tableLabel(plan) },
     );
-  }
-}
-
-async function onTable(table: TableName, action: () => Promise<unknown>): Promise<void> {
-  try {
-    await action();
-  } catch (error) {
-    throw concerningTable(error, tableLabel(table));
   }
 }

@@ -6,9 +6,9 @@
  * keys) the careful way sets the foreign keys aside for the transaction and writes changed rows anew. What fails
  * even then is a real disagreement, and is raised with the table's name and the row's key.
  */
-import { concerningTable, IbexError } from '../core/errors.ts';
+import { concerning, IbexError } from '../core/errors.ts';
 import { parentsFirst } from '../core/order.ts';
-import { rowLabel, type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
+import { rowLabel, type TablePlan, tableLabel } from '../core/plan.ts';
 import { serverError } from '../postgres/errors.ts';
 import type { Session } from '../postgres/session.ts';
 import { nameRow } from './culprit.ts';
@@ -125,7 +125,7 @@ async function mergeCarefully(context: MergeContext, tables: readonly StagedTabl
     else await rewriteChanged(context, table);
   }
   for (const key of parked) {
-    await onTable(key.child, () => enforceForeignKey(session, key));
+    await concerning(tableLabel(key.child), () => enforceForeignKey(session, key));
     const child = tables.find(({ plan }) => tableLabel(plan) === tableLabel(key.child));
     if (child !== undefined && inBatch.has(tableLabel(key.parent)))
       await requireParents(session, key, child.plan);
@@ -180,7 +180,7 @@ async function requireNoContradiction(
 
 async function removeGone({ session }: MergeContext, { plan, gone }: StagedTable): Promise<void> {
   if (plan.mode === 'row' || gone === 0) return;
-  await onTable(plan, () => session.run(sql.deleteGone(plan)));
+  await concerning(tableLabel(plan), () => session.run(sql.deleteGone(plan)));
 }
 
 async function writePresent(context: MergeContext, table: StagedTable): Promise<void> {
@@ -188,7 +188,7 @@ async function writePresent(context: MergeContext, table: StagedTable): Promise<
   const { plan, facts } = table;
   if (plan.mode === 'row') return mergeRows(context, table);
   if (table.present === 0) return;
-  await onTable(plan, async () => {
+  await concerning(tableLabel(plan), async () => {
     if (facts.arbiter && facts.takesOnConflict) {
       await session.run(sql.upsert(plan, facts));
     } else {
@@ -204,7 +204,7 @@ async function mergeRows(
   { session }: MergeContext,
   { plan, facts, present, gone }: StagedTable,
 ): Promise<void> {
-  await onTable(plan, async () => {
+  await concerning(tableLabel(plan), async () => {
     const removed = gone === 0 ? 0 : await session.run(sql.deleteRemoved(plan));
     const added = present === 0 ? 0 : await session.run(sql.insertAdded(plan, facts, gone));
     const missing = gone - removed - (present - added);
@@ -215,7 +215,7 @@ async function mergeRows(
       `${tableLabel(plan)}: ${missing} of ${gone} rows to remove were not there`,
       {
         table: tableLabel(plan),
-        hint: 'The target was written by somebody else. Copy the table again: ibex backfill --restart.',
+        hint: `The target was written by somebody else. Copy the table again: ibex tables recopy '${tableLabel(plan)}'.`,
       },
     );
   });
@@ -234,17 +234,8 @@ async function identityMoved(
 }
 
 async function rewriteChanged({ session }: MergeContext, { plan, facts }: StagedTable): Promise<void> {
-  await onTable(plan, async () => {
+  await concerning(tableLabel(plan), async () => {
     await session.run(facts.others.length === 0 ? sql.deleteChanged(plan) : sql.rewriteChanged(plan, facts));
     await session.run(sql.insertMissing(plan, facts));
   });
-}
-
-/** Names the table in whatever concerns its rows or its shape, so that it alone is held. */
-async function onTable<T>(table: TableName, action: () => Promise<T>): Promise<T> {
-  try {
-    return await action();
-  } catch (error) {
-    throw concerningTable(error, tableLabel(table));
-  }
 }

@@ -17,8 +17,8 @@ export interface ParkedObject extends TableName {
   readonly kind: 'foreign_key' | 'trigger' | 'rule';
   /** Name of the constraint, trigger or rule; `name` and `schema` are the table's. */
   readonly object: string;
-  /** The table of the sync, of which that table may be a partition; as `schema.name`. */
-  readonly root: string;
+  /** The table of the sync, of which that table may be a partition. */
+  readonly root: TableName;
   readonly referenced: string | null;
   readonly restore: string;
   /** The statement that puts its comment back; null when it had none, or never lost it. */
@@ -199,9 +199,10 @@ async function park(
 export async function readParked(session: Session, sync: string): Promise<ParkedObject[]> {
   return session.rows<ParkedObject>(
     `select kind, schema_name as schema, table_name as name, name as object, referenced, restore, remark,
-            coalesce((select n.nspname || '.' || c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
+            coalesce((select json_build_object('schema', n.nspname, 'name', c.relname)
+                        from pg_class c join pg_namespace n on n.oid = c.relnamespace
                        where c.oid = pg_partition_root(to_regclass(format('%I.%I', p.schema_name, p.table_name)))),
-                     p.schema_name || '.' || p.table_name) as root
+                     json_build_object('schema', p.schema_name, 'name', p.table_name)) as root
        from ibex.parked p where p.sync = $1 order by parked_at`,
     [sync],
   );

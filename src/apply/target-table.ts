@@ -8,7 +8,6 @@ import { tableIdent } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
 
 export interface TargetFacts {
-  readonly partitioned: boolean;
   /** ON CONFLICT can be said at all: the table has no rule on INSERT or UPDATE, not even a disabled one. */
   readonly takesOnConflict: boolean;
   /** There is an immediate, whole unique index over exactly the key, by its own equality, to infer from it. */
@@ -20,8 +19,8 @@ export interface TargetFacts {
   readonly identityAlways: readonly string[];
   /** Columns that the batch does not bring and that are not generated: they keep what they hold. */
   readonly others: readonly string[];
-  /** The tables with foreign keys that refer to it, which TRUNCATE asks for; as `schema.name`. */
-  readonly referencedBy: readonly string[];
+  /** The tables with foreign keys that refer to it, which TRUNCATE asks for. */
+  readonly referencedBy: readonly TableName[];
   /** A unique or exclusion constraint is checked at COMMIT. */
   readonly deferred: boolean;
   /** One query for each constraint that a replica is not held to: it finds staged rows that contradict others. */
@@ -93,8 +92,7 @@ export function disturbed(table: TableName, name: string): IbexError {
 }
 
 const READ_FACTS = `
-  select c.relkind = 'p' as partitioned,
-         coalesce(key.arbiter, false) as arbiter, coalesce(key.unique, false) as "unique",
+  select coalesce(key.arbiter, false) as arbiter, coalesce(key.unique, false) as "unique",
          exists (select from pg_index i where i.indrelid = c.oid and not i.indimmediate) as deferrable,
          not exists (
            select from pg_rewrite r where r.ev_class = c.oid and r.ev_type in ('2', '3')
@@ -104,11 +102,11 @@ const READ_FACTS = `
          coalesce((select array_agg(a.attname::text order by a.attnum) from pg_attribute a
                     where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
                       and a.attname <> all ($3::text[])), '{}') as others,
-         coalesce((select array_agg(distinct fn.nspname || '.' || f.relname)
+         coalesce((select json_agg(distinct jsonb_build_object('schema', fn.nspname, 'name', f.relname))
                      from pg_constraint k join pg_class kc on kc.oid = k.conrelid
                      join pg_class f on f.oid = case when kc.relispartition then pg_partition_root(kc.oid)::oid else kc.oid end
                      join pg_namespace fn on fn.oid = f.relnamespace
-                    where k.contype = 'f' and k.confrelid in (select m.oid from ${treeOf('c.oid')} m)), '{}') as "referencedBy",
+                    where k.contype = 'f' and k.confrelid in (select m.oid from ${treeOf('c.oid')} m)), '[]') as "referencedBy",
          exists (select from pg_constraint k
                   where k.conrelid = c.oid and k.contype in ('p', 'u', 'x') and k.condeferred) as deferred,
          coalesce((
@@ -156,13 +154,12 @@ const READ_FACTS = `
     ) key on true
    where c.oid = to_regclass($1)`;
 
-export async function readFacts(
-  session: Session,
-  plan: TablePlan,
-  quotedName: string,
-): Promise<TargetFacts | undefined> {
+/** Errors: `schema_mismatch` when the target has no such table. */
+export async function readFacts(session: Session, plan: TablePlan): Promise<TargetFacts> {
   const names = plan.columns.map((column) => column.name);
   const key = names.slice(0, plan.keyLength);
-  const [facts] = await session.rows<TargetFacts>(READ_FACTS, [quotedName, key, names]);
-  return facts;
+  const [facts] = await session.rows<TargetFacts>(READ_FACTS, [tableIdent(plan), key, names]);
+  if (facts !== undefined) return facts;
+  const label = tableLabel(plan);
+  throw new IbexError('schema_mismatch', `table ${label} does not exist on the target`, { table: label });
 }

@@ -10,10 +10,10 @@ import { fillColumns } from '../apply/carried.ts';
 import { parkForeignKeys, parkTriggersAndRules } from '../apply/parking.ts';
 import { requireEpoch, type SyncTable } from '../apply/state.ts';
 import * as merge from '../apply/statements.ts';
-import { readFacts, requireUndisturbed, type TargetFacts } from '../apply/target-table.ts';
+import { readFacts, requireUndisturbed } from '../apply/target-table.ts';
 import { setFloor } from '../capture/trigger/registry.ts';
 import type { Carried } from '../core/carried.ts';
-import { concerningTable, IbexError, isKind } from '../core/errors.ts';
+import { concerning, IbexError, isKind } from '../core/errors.ts';
 import { type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
 import { tableIdent } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
@@ -50,11 +50,7 @@ export interface CopyOptions {
 
 /** Copies a table from where an earlier attempt stopped. Errors that concern the table carry its name. */
 export async function copyTable(options: CopyOptions, plan: TablePlan, state: SyncTable): Promise<void> {
-  try {
-    await copyChunks(options, plan, state);
-  } catch (error) {
-    throw concerningTable(error, tableLabel(plan));
-  }
+  await concerning(tableLabel(plan), () => copyChunks(options, plan, state));
 }
 
 async function copyChunks(options: CopyOptions, plan: TablePlan, state: SyncTable): Promise<void> {
@@ -64,7 +60,7 @@ async function copyChunks(options: CopyOptions, plan: TablePlan, state: SyncTabl
   if (!options.replica && state.state === 'pending') await parkForeignKeys(target, key.sync, [plan]);
   if (state.state === 'pending') await start(options, plan, state.replace);
   else await fill(options, plan);
-  const { unique } = await readFactsOf(target, plan);
+  const { unique } = await readFacts(target, plan);
   let direct = true;
   do {
     await takeUpParts(options, plan);
@@ -89,7 +85,7 @@ async function copyChunks(options: CopyOptions, plan: TablePlan, state: SyncTabl
 
 async function start(options: CopyOptions, plan: TablePlan, replace: boolean): Promise<void> {
   const { source, target, key } = options;
-  const { unique } = await readFactsOf(target, plan);
+  const { unique } = await readFacts(target, plan);
   const floor = await setFloor(source, key.sync, plan.relid);
   // Without a key all rows have to come from one snapshot, whatever partition they are in.
   const chunks =
@@ -114,7 +110,7 @@ async function planRelation(
   part: boolean,
 ): Promise<ChunkPlan[]> {
   // A row that moves within its table while that is copied is read twice, which only an index of the target notices.
-  const { unique } = await readFactsOf(target, plan);
+  const { unique } = await readFacts(target, plan);
   const heaps = await source.rows<Record<'relation' | 'filenode' | 'blocks', string>>(sql.READ_HEAPS, [
     plan.relid,
     relation,
@@ -190,12 +186,6 @@ async function isEmpty(target: Session, plan: TablePlan): Promise<boolean> {
     `select not exists (select from ${merge.fromTable(plan)}) as empty`,
   );
   return empty;
-}
-
-async function readFactsOf(target: Session, plan: TablePlan): Promise<TargetFacts> {
-  const facts = await readFacts(target, plan, tableIdent(plan));
-  if (facts !== undefined) return facts;
-  throw new IbexError('schema_mismatch', `table ${tableLabel(plan)} does not exist on the target`);
 }
 
 /** Where no index keeps the rows of a key apart on the target, one key may have several rows there, and none would go. */
@@ -347,7 +337,7 @@ async function mergeChunk(
   part: boolean,
 ): Promise<number | null> {
   const { target } = options;
-  const facts = await readFactsOf(target, plan);
+  const facts = await readFacts(target, plan);
   await target.run(`drop table if exists ${merge.stageName(plan)}`);
   await target.run(merge.createStage(plan));
   const rows = await pipe(options, read, merge.loadStage(plan));

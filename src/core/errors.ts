@@ -95,7 +95,7 @@ export interface ErrorDetails {
   readonly table?: string;
 }
 
-/** Every error that Ibex raises itself. Messages never contain passwords or row values. */
+/** Every error that Ibex raises itself. Messages never contain passwords; of rows, what names the one that is meant. */
 export class IbexError extends Error {
   readonly kind: ErrorKind;
   readonly hint: string;
@@ -133,6 +133,15 @@ export function concerningTable(error: unknown, label: string): unknown {
     return error;
   const message = error.message.includes(label) ? error.message : `${label}: ${error.message}`;
   return new IbexError(error.kind, message, { hint: error.hint, cause: error.cause, table: label });
+}
+
+/** Names the table in whatever concerns its rows or its shape, so that it alone is held. */
+export async function concerning<T>(label: string, action: () => Promise<T>): Promise<T> {
+  try {
+    return await action();
+  } catch (error) {
+    throw concerningTable(error, label);
+  }
 }
 
 /** True for an error of the given kind. */

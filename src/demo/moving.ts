@@ -58,7 +58,7 @@ export class Moving {
 
   async #run(seconds: number, { load, long, probe, bench, ibex }: Players): Promise<Moved> {
     const copied = await this.#watchCopy(ibex, load, long);
-    probe.beginCounting();
+    await within(PROBE_MS, probe.beginCounting(), ibex, 'a row that was committed on the source');
     await this.#watchStream(ibex, load, seconds);
 
     this.#options.progress.show('the load ends; the long transaction commits last');

@@ -4,6 +4,7 @@
  * COMMIT's answer to the answer that has the row.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Client } from 'pg';
 import { connect } from './servers.ts';
 
 /** Pause between two looks, and mean pause between two rows. */
@@ -23,15 +24,20 @@ export class LagProbe {
   readonly ended: Promise<void>;
   #samples: number[] = [];
   #counting = false;
+  #underWay: Promise<number> | undefined;
   #stopped = false;
 
   constructor(source: string, target: string) {
     this.ended = this.#live(source, target);
   }
 
-  /** Only rows committed from now on count: before, the table was still being copied. */
-  beginCounting(): void {
+  /**
+   * Only rows committed from now on count: before, the table was still being copied. Resolves once the row under
+   * way has arrived, so that a load that begins now is measured from its beginning.
+   */
+  async beginCounting(): Promise<void> {
     this.#counting = true;
+    await this.#underWay;
   }
 
   /** The row under way is still waited for, so that no slow one is left out. */
@@ -55,11 +61,9 @@ export class LagProbe {
     try {
       for (let n = 1; !this.#stopped; n++) {
         const counts = this.#counting;
-        await source.query('INSERT INTO shop.heartbeat (n) VALUES ($1)', [n]);
-        const committed = performance.now();
-        const look = { name: 'look', text: 'SELECT FROM shop.heartbeat WHERE n = $1', values: [n] };
-        while ((await target.query(look)).rowCount === 0) await sleep(LOOK_MS);
-        if (counts) this.#samples.push(performance.now() - committed);
+        this.#underWay = commitAndLook(source, target, n);
+        const lag = await this.#underWay;
+        if (counts) this.#samples.push(lag);
         await sleep(Math.random() * 2 * PAUSE_MS);
       }
     } finally {
@@ -70,4 +74,13 @@ export class LagProbe {
 
 function round(ms: number): number {
   return Math.round(ms * 10) / 10;
+}
+
+/** Resolves to the milliseconds between the COMMIT's answer and the answer that has the row. */
+async function commitAndLook(source: Client, target: Client, n: number): Promise<number> {
+  await source.query('INSERT INTO shop.heartbeat (n) VALUES ($1)', [n]);
+  const committed = performance.now();
+  const look = { name: 'look', text: 'SELECT FROM shop.heartbeat WHERE n = $1', values: [n] };
+  while ((await target.query(look)).rowCount === 0) await sleep(LOOK_MS);
+  return performance.now() - committed;
 }

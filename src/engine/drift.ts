@@ -54,7 +54,7 @@ async function answer(context: DriftContext, drift: Drift) {
   if (drift.dropped) return leaveDropped(context, drift);
   if (drift.missed !== null) return followOthers(context, drift);
   if (drift.partitions && !drift.shape) {
-    const answered = await answerPartitions(source, target, sync, drift.relid, context.lockTimeoutMs);
+    const answered = await answerPartitions(source, target, sync, drift, context.lockTimeoutMs);
     if (answered !== null) return answered;
   }
   const why = reasonToCopy(drift) ?? ((await followShape(source, drift)) ? null : 'its key is another one');

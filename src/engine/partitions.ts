@@ -6,7 +6,9 @@ import { requestCopy } from '../apply/state.ts';
 import { requestParts } from '../backfill/progress.ts';
 import { tryArmPartitions, tryDisarm, tryFreeStrays } from '../capture/trigger/arming.ts';
 import { acceptPartitions, readPartitionChanges, tellOthers } from '../capture/trigger/registry.ts';
+import type { TableName } from '../core/plan.ts';
 import type { Session } from '../postgres/session.ts';
+import { refusedTable } from '../setup/refusal.ts';
 
 export interface PartitionAnswer {
   readonly what: string;
@@ -24,13 +26,14 @@ export async function answerPartitions(
   source: Session,
   target: Session,
   sync: string,
-  relid: number,
+  table: TableName & { readonly relid: number },
   lockTimeoutMs: number,
 ): Promise<PartitionAnswer | null> {
+  const { relid } = table;
   const { refusal } = await source.row<{ refusal: string | null }>('select ibex.refusal($1) as refusal', [
     relid,
   ]);
-  if (refusal !== null) return release(source, target, sync, relid, lockTimeoutMs, refusal);
+  if (refusal !== null) return release(source, target, sync, table, lockTimeoutMs, refusal);
   const waiting = await tryArmPartitions(source, relid, lockTimeoutMs);
   const changes = waiting.length === 0 ? await readPartitionChanges(source, relid) : undefined;
   if (changes === undefined) {
@@ -61,12 +64,12 @@ async function release(
   source: Session,
   target: Session,
   sync: string,
-  relid: number,
+  table: TableName & { readonly relid: number },
   lockTimeoutMs: number,
   refusal: string,
 ): Promise<PartitionAnswer> {
-  await requestCopy(target, sync, relid, true, `it cannot be carried: ${refusal}`);
-  const waiting = await tryDisarm(source, relid, lockTimeoutMs);
+  await requestCopy(target, sync, table.relid, true, refusedTable(table, refusal).message);
+  const waiting = await tryDisarm(source, table.relid, lockTimeoutMs);
   const left = waiting.length > 0;
   return { what: `${refusal}: it is no longer captured`, replan: !left, again: left };
 }

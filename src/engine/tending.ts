@@ -12,6 +12,7 @@ import { tableLabel } from '../core/plan.ts';
 import { covers, type Snapshot } from '../core/position.ts';
 import type { TableInfo } from '../core/table.ts';
 import { readTables } from '../postgres/catalog.ts';
+import { isRefusal } from '../setup/refusal.ts';
 import { reasonToHold } from '../setup/remedies.ts';
 import { armAll } from '../setup/setup.ts';
 import { answerDrift } from './drift.ts';
@@ -122,7 +123,7 @@ export class Tending {
     const ready = parked.filter(
       (object) =>
         object.kind === 'foreign_key' &&
-        !outOfStep.has(object.root) &&
+        !outOfStep.has(tableLabel(object.root)) &&
         !outOfStep.has(object.referenced ?? '') &&
         (this.#contradicted.get(keyOf(object)) ?? 0) <= Date.now(),
     );
@@ -236,10 +237,6 @@ export class Tending {
     }
     await keepSmall(source, target, sync.name);
   }
-}
-
-function isRefusal(reason: string | null): boolean {
-  return reason?.includes('cannot be carried: ') ?? false;
 }
 
 function isTable({ kind, isPartition }: TableInfo): boolean {

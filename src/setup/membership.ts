@@ -13,10 +13,11 @@ import { prepareCapture } from '../capture/trigger/arming.ts';
 import { registerTable } from '../capture/trigger/registry.ts';
 import { IbexError } from '../core/errors.ts';
 import { matches, type TablePattern } from '../core/patterns.ts';
-import { type CarryRule, type TableName, tableLabel } from '../core/plan.ts';
+import type { CarryRule, TableName } from '../core/plan.ts';
 import type { TableInfo } from '../core/table.ts';
 import { isInstalled, migrate } from '../postgres/migrate.ts';
 import type { Session } from '../postgres/session.ts';
+import { refusedTable } from './refusal.ts';
 import { chooseTables, findObstacles, type Obstacle, requireMatches } from './tables.ts';
 import { type TeardownOptions, type TeardownResult, teardownSource, teardownTarget } from './teardown.ts';
 
@@ -66,14 +67,8 @@ async function captureAll(source: Session, sync: string, tables: readonly TableI
   const refused: Obstacle[] = [];
   for (const table of tables) {
     const refusal = await prepareCapture(source, table.relid);
-    const label = tableLabel(table);
-    const message = `table ${label} cannot be carried: ${refusal}`;
     if (refusal === null) await registerTable(source, sync, table.relid);
-    else
-      refused.push({
-        table,
-        error: new IbexError('unsupported', message, { table: label, hint: 'Leave it out.' }),
-      });
+    else refused.push({ table, error: refusedTable(table, refusal) });
   }
   return refused;
 }

@@ -4,8 +4,10 @@
  */
 import { tryArm, tryRecapture, type Waiting } from '../capture/trigger/arming.ts';
 import { registerTable } from '../capture/trigger/registry.ts';
-import { IbexError } from '../core/errors.ts';
+import type { IbexError } from '../core/errors.ts';
+import type { TableName } from '../core/plan.ts';
 import type { Session } from '../postgres/session.ts';
+import { refusedTable } from './refusal.ts';
 
 /**
  * Tries once; resolves to the relations that could not be locked, and can be called again.
@@ -28,14 +30,10 @@ export async function rearm(
 }
 
 async function refused(source: Session, relid: number, refusal: string): Promise<IbexError> {
-  const { table } = await source.row<{ table: string }>(
-    `select n.nspname || '.' || c.relname as table
+  const table = await source.row<TableName>(
+    `select n.nspname as schema, c.relname as name
        from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1`,
     [relid],
   );
-  const message = `table ${table} cannot be carried: ${refusal}`;
-  return new IbexError('unsupported', message, {
-    table,
-    hint: `Leave it out: ibex tables remove '${table}'.`,
-  });
+  return refusedTable(table, refusal);
 }

@@ -5,6 +5,7 @@
 import type { Carried } from '../core/carried.ts';
 import { ERROR_KINDS, IbexError } from '../core/errors.ts';
 import type { TableName } from '../core/plan.ts';
+import { ident } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
 
 export interface HeldTable extends TableName {
@@ -98,12 +99,12 @@ interface There extends TableName {
 function rename(former: There, inTheWay: There | undefined, wanted: Wanted): string[] {
   const statements: string[] = [];
   if (inTheWay !== undefined) {
-    statements.push(`alter table ${inTheWay.ident} rename to ${quoted(`${inTheWay.name}_other`)};`);
+    statements.push(`alter table ${inTheWay.ident} rename to ${ident(`${inTheWay.name}_other`)};`);
   }
   let now = former.ident;
   if (former.schema !== wanted.schema) {
     statements.push(`alter table ${now} set schema ${wanted.schemaIdent};`);
-    now = `${wanted.schemaIdent}.${quoted(former.name)}`;
+    now = `${wanted.schemaIdent}.${ident(former.name)}`;
   }
   if (former.name !== wanted.name) statements.push(`alter table ${now} rename to ${wanted.nameIdent};`);
   return statements;
@@ -152,10 +153,6 @@ async function missingTypes(target: Session, { types }: Wanted): Promise<string[
   );
   const missing = new Set(rows.map(({ name }) => name));
   return types.filter(({ name }) => missing.has(name)).map(({ create }) => create);
-}
-
-function quoted(name: string): string {
-  return /^[a-z_][a-z0-9_]*$/.test(name) ? name : `"${name.replaceAll('"', '""')}"`;
 }
 
 const COLUMNS = `

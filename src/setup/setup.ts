@@ -25,6 +25,7 @@ import { ident } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
 import { readLeftOut } from './membership.ts';
 import { rearm } from './rearm.ts';
+import { refusedTable } from './refusal.ts';
 import { reasonOf } from './remedies.ts';
 import { chooseTables, findObstacles, type Obstacle, requireRuled, type TableChoice } from './tables.ts';
 
@@ -248,12 +249,7 @@ async function capture(source: Session, sync: string, table: TableInfo): Promise
     await registerTable(source, sync, table.relid);
     return undefined;
   }
-  const label = tableLabel(table);
-  const error = new IbexError('unsupported', `table ${label} cannot be carried: ${refusal}`, {
-    table: label,
-    hint: `Leave it out: --exclude '${label}'.`,
-  });
-  return { table, error };
+  return { table, error: refusedTable(table, refusal) };
 }
 
 /** One pass over the tables that are not armed yet. Resolves to what is still waited for, by table. */

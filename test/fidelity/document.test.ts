@@ -37,6 +37,8 @@ function declarations(file: string): { readonly title: string; readonly declared
 
 /** Null, or why this cannot stand for a claim. `skipIf` may: what it waits for is there in CI. */
 function fault({ file, title }: { readonly file: string; readonly title: string }): string | null {
+  const around = /\bdescribe\.(skip|todo|only)\b/.exec(readFileSync(new URL(file, root), 'utf8'));
+  if (around !== null) return `${file} has a ${around[0]}`;
   const named = declarations(file).filter((declaration) => declaration.title === title);
   if (named.length === 0) return `${file} has no test "${title}"`;
   const idle = named.find(({ declared }) => /\.(skip|todo|fails|only)$/.test(declared));

@@ -146,21 +146,21 @@ export function rowSource(plan: TablePlan, relation: TableName, only: boolean): 
 
 /** A column of the table in the form in which it travels. */
 export function sent(column: ColumnPlan): string {
-  const value = `t.${ident(column.name)}`;
-  const [before, after] = column.toText ?? ['', `::${column.wire}`];
-  return `${before}${value}${after}`;
+  return converted(column, `t.${ident(column.name)}`);
 }
 
 /** What a delta table notes of a column, in the form in which it travels. */
 function noted(column: ColumnPlan, value: string): string {
-  if (column.notedType === column.wire) return value;
-  const [before, after] = column.toText ?? ['', `::${column.wire}`];
-  return `${before}${value}${after}`;
+  return column.notedType === column.wire ? value : converted(column, value);
 }
 
 /** The key of a row that is not there any more, in the form in which it travels. */
 function gone(column: ColumnPlan, value: string): string {
   return column.match?.noted === undefined ? noted(column, value) : `${value}::${column.wire}`;
+}
+
+function converted(column: ColumnPlan, value: string): string {
+  return wrapped(value, column.toText ?? ['', `::${column.wire}`]);
 }
 
 function wrapped(value: string, [before, after]: Wrap = ['', '']): string {
