@@ -6,6 +6,7 @@ import type { Checkpoint } from '../core/checkpoint.ts';
 import { IbexError } from '../core/errors.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
 import type { Snapshot, SourceIdentity } from '../core/position.ts';
+import { isInstalled } from '../postgres/migrate.ts';
 import type { Session } from '../postgres/session.ts';
 import { firing } from './target-table.ts';
 
@@ -52,6 +53,13 @@ export async function readRecord(session: Session, sync: string): Promise<SyncRe
  */
 export async function lockCheckpoint(session: Session, sync: string): Promise<SyncRecord> {
   const record = toRecord(await session.rows<RecordRow>(`${READ_RECORD} for no key update`, [sync]));
+  if (record !== undefined) return record;
+  throw new IbexError('not_set_up', `sync ${sync} is not set up on ${session.server}`);
+}
+
+/** The record of a sync. Errors: `not_set_up` when the target does not know it. */
+export async function requireRecord(session: Session, sync: string): Promise<SyncRecord> {
+  const record = (await isInstalled(session)) ? await readRecord(session, sync) : undefined;
   if (record !== undefined) return record;
   throw new IbexError('not_set_up', `sync ${sync} is not set up on ${session.server}`);
 }

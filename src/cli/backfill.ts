@@ -1,5 +1,6 @@
 /** `ibex backfill`: copies existing rows and brings them into step, by itself or through the running daemon. */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { pausedSince } from '../apply/restraint.ts';
 import { readDaemon, readStatus, type SyncStatus, type TableStatus } from '../observe/status.ts';
 import { isInstalled } from '../postgres/migrate.ts';
 import {
@@ -38,11 +39,15 @@ export const backfill: CommandSpec = {
     const text =
       left.length === 0
         ? `${status.tables.length} tables are copied, ${rows} rows`
-        : left.map(describe).join('\n');
-    print(context.config.json, { sync: sync.name, tables: status.tables }, text);
+        : [...left.map(describe), ...pausedText(status)].join('\n');
+    print(context.config.json, { sync: sync.name, paused: status.paused, tables: status.tables }, text);
     return (left.length === 0 ? 0 : 1) as ExitCode;
   },
 };
+
+function pausedText({ sync, paused }: SyncStatus): string[] {
+  return paused === null ? [] : [`${sync} is ${pausedSince(paused)}; \`ibex resume\` lets it go on`];
+}
 
 function describe(table: TableStatus): string {
   return `${table.table}: ${table.reason ?? table.state}`;
@@ -68,10 +73,11 @@ async function runAlone({ config, log, signal }: Context): Promise<void> {
   await new Daemon({ config, log, until: { kind: 'copied', covers: filter } }).run(signal);
 }
 
-/** The daemon copies whatever is pending; what is held or refused is not waited for. */
+/** The daemon copies whatever is pending; what is held or refused is not waited for, nor is a paused sync. */
 async function watchUntilCopied(context: Context): Promise<void> {
   while (!context.signal.aborted) {
-    const { tables } = await readNow(context);
+    const { tables, paused } = await readNow(context);
+    if (paused !== null) return;
     if (tables.every((table) => table.state === 'streaming' || table.reason !== null)) return;
     await sleep(500, undefined, { signal: context.signal }).catch(() => undefined);
   }

@@ -4,6 +4,7 @@ import { Command, CommanderError } from 'commander';
 import { backfill } from './backfill.ts';
 import { addCommand, addGroup, report, usageError } from './command.ts';
 import { addDemo } from './demo.ts';
+import { pause, resume } from './pause.ts';
 import { run } from './run.ts';
 import { setup } from './setup.ts';
 import { status } from './status.ts';
@@ -23,7 +24,7 @@ const program = new Command('ibex')
   .configureHelp({ sortSubcommands: false, showGlobalOptions: true })
   .exitOverride();
 
-for (const spec of [setup, backfill, run, wait, status]) addCommand(program, spec);
+for (const spec of [setup, backfill, run, pause, resume, wait, status]) addCommand(program, spec);
 addGroup(program, tables);
 addCommand(program, teardown);
 addDemo(program);

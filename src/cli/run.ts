@@ -1,5 +1,6 @@
 /** `ibex run`: the daemon. */
 import { Option } from 'commander';
+import { pausedSince } from '../apply/restraint.ts';
 import type { CommandSpec } from './command.ts';
 
 export const run: CommandSpec = {
@@ -17,8 +18,9 @@ export const run: CommandSpec = {
       log,
       until: flags.untilCaughtUp ? { kind: 'caught-up' } : { kind: 'forever' },
     });
-    const { held } = await daemon.run(signal);
+    const { held, paused } = await daemon.run(signal);
     for (const { table, reason } of held) log.error({ table }, `${table} is held: ${reason}`);
-    return held.length === 0 ? 0 : 1;
+    for (const { sync, since } of paused) log.error({ sync }, `sync ${sync} is ${pausedSince(since)}`);
+    return held.length + paused.length === 0 ? 0 : 1;
   },
 };

@@ -1,4 +1,5 @@
 /** `ibex wait`: exits 0 as soon as everything committed on the source before the call is on the target. */
+import { pausedSince } from '../apply/restraint.ts';
 import { readDaemon } from '../observe/status.ts';
 import { waitForTarget } from '../observe/wait.ts';
 import { type CommandSpec, onlySync, print, requireKnown, tableFilter, withBothSides } from './command.ts';
@@ -7,7 +8,7 @@ export const wait: CommandSpec = {
   name: 'wait',
   summary: 'wait until the target has everything committed before the call',
   description:
-    'Exits 0 as soon as everything committed on the source before the call, the backfill included, was applied by the running daemon; 1 at the time-out, or at once when only held tables are missing, with their names. An open transaction never delays it.',
+    'Exits 0 as soon as everything committed on the source before the call, the backfill included, was applied by the running daemon; 1 at the time-out, or at once when only held tables are missing, with their names, or the sync is paused. An open transaction never delays it.',
   options: ['tables', 'exclude', 'timeout', 'json'],
   run: ({ config, signal }) => {
     const sync = onlySync(config);
@@ -25,6 +26,7 @@ export const wait: CommandSpec = {
         ? 'the target has everything'
         : [
             ...result.missing.map(({ table, reason }) => `${table}: ${reason}`),
+            ...(result.paused === null ? [] : [`${sync.name} is ${pausedSince(result.paused)}`]),
             ...(nobody ? ['no daemon runs this sync; start it with `ibex run`'] : []),
           ].join('\n');
       print(
@@ -33,6 +35,7 @@ export const wait: CommandSpec = {
           sync: sync.name,
           done: result.done,
           missing: result.missing.map(({ table, reason }) => ({ table, reason })),
+          paused: result.paused,
         },
         text,
       );

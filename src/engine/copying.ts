@@ -37,7 +37,7 @@ export class Copying {
   /** Runs until the signal. Rejects with what does not concern a single table. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      const next = this.#next();
+      const next = this.#rooms.pause.since === null ? this.#next() : undefined;
       if (next === undefined) {
         await sleep(100, undefined, { signal }).catch(() => undefined);
         continue;

@@ -51,7 +51,11 @@ export class Daemon {
       const runs = await Promise.allSettled(this.#engines.map((engine) => engine.run(signal)));
       const failed = runs.find((run) => run.status === 'rejected');
       if (failed !== undefined) throw failed.reason;
-      return { held: runs.flatMap((run) => (run.status === 'fulfilled' ? run.value.held : [])) };
+      const outcomes = runs.flatMap((run) => (run.status === 'fulfilled' ? [run.value] : []));
+      return {
+        held: outcomes.flatMap(({ held }) => held),
+        paused: outcomes.flatMap(({ paused }) => paused),
+      };
     } finally {
       server?.closeAllConnections();
       server?.close();

@@ -8,6 +8,7 @@ import { tableLabel } from '../core/plan.ts';
 import type { Snapshot } from '../core/position.ts';
 import { Copying } from './copying.ts';
 import type { IncarnationOptions, RunOutcome } from './options.ts';
+import { Pause } from './pause.ts';
 import { openRooms, type Rooms } from './rooms.ts';
 import { Roster } from './roster.ts';
 import { Sessions } from './sessions.ts';
@@ -20,6 +21,7 @@ export class Incarnation {
   readonly #options: IncarnationOptions;
   readonly #sessions: Sessions;
   readonly #roster: Roster;
+  readonly #pause: Pause;
   readonly #bornAt = Date.now();
   #started = false;
   #applied: Snapshot = '0:0:';
@@ -28,6 +30,7 @@ export class Incarnation {
     this.#options = options;
     this.#sessions = new Sessions(options.sync);
     this.#roster = new Roster(options.sync);
+    this.#pause = new Pause(options.sync.name, options.log);
   }
 
   /** True once the lane ran: whatever fails from then on is not a fault of the configuration. */
@@ -39,11 +42,10 @@ export class Incarnation {
     return Date.now() - this.#bornAt;
   }
 
-  /** Every table is in step. */
+  /** Every table is in step, and the lane goes on. */
   get streaming(): boolean {
-    return (
-      this.#started && this.#roster.tables.every(({ state }) => state === 'streaming' || state === 'dropped')
-    );
+    const inStep = this.#roster.tables.every(({ state }) => state === 'streaming' || state === 'dropped');
+    return this.#started && inStep && this.#pause.since === null;
   }
 
   async run(signal: AbortSignal): Promise<RunOutcome> {
@@ -52,6 +54,7 @@ export class Incarnation {
         options: this.#options,
         sessions: this.#sessions,
         roster: this.#roster,
+        pause: this.#pause,
         signal,
         onApplied: (batch) => this.#count(batch),
         onPosition: (position) => {

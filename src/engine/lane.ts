@@ -28,6 +28,8 @@ export interface LaneOptions {
   readonly roster: () => readonly RosterTable[];
   /** Whether a held table is to be tried again. */
   readonly isDue: (table: RosterTable) => boolean;
+  /** Nothing is read meanwhile. */
+  readonly isPaused: () => boolean;
   readonly onApplied: (position: Snapshot) => void;
 }
 
@@ -68,7 +70,7 @@ export class Lane {
     };
     while (!signal.aborted) {
       if (failure !== undefined) throw failure;
-      const carried = await this.#step(failed);
+      const carried = !this.#options.isPaused() && (await this.#step(failed));
       pause = carried ? PAUSE_MIN : Math.min(PAUSE_MAX, pause * 1.5);
       await sleep(pause, undefined, { signal }).catch(() => undefined);
     }

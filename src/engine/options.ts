@@ -19,7 +19,12 @@ export type Until =
 export interface RunOutcome {
   /** Tables that were left behind because they are held. */
   readonly held: readonly { readonly table: string; readonly reason: string }[];
+  /** Syncs that are paused, each with since when, if that is why it ended before it was done. */
+  readonly paused: readonly { readonly sync: string; readonly since: Date }[];
 }
+
+/** Of a run that was stopped, or had nothing to leave behind. */
+export const NOTHING_LEFT: RunOutcome = { held: [], paused: [] };
 
 export interface SyncEngineOptions {
   readonly sync: SyncConfig;

@@ -26,6 +26,7 @@ import { fitTables } from './fitting.ts';
 import { Lane } from './lane.ts';
 import { Lease } from './lease.ts';
 import type { IncarnationOptions } from './options.ts';
+import type { Pause } from './pause.ts';
 import type { Roster } from './roster.ts';
 import type { Sessions } from './sessions.ts';
 import { TargetWatch } from './target-watch.ts';
@@ -41,6 +42,7 @@ export interface Rooms {
   readonly copySource: Session;
   readonly copyTarget: Session;
   readonly watch: TargetWatch;
+  readonly pause: Pause;
   /** The target's role may set session_replication_role: nothing has to be parked. */
   readonly replica: boolean;
   /** The source's snapshot at the start: what `caught-up` waits for. */
@@ -51,13 +53,14 @@ export interface RoomsContext {
   readonly options: IncarnationOptions;
   readonly sessions: Sessions;
   readonly roster: Roster;
+  readonly pause: Pause;
   readonly signal: AbortSignal;
   readonly onApplied: (batch: AppliedBatch) => void;
   readonly onPosition: (position: Snapshot) => void;
 }
 
 export async function openRooms(context: RoomsContext): Promise<Rooms> {
-  const { options, roster } = context;
+  const { options, roster, pause } = context;
   const { sync, log } = options;
   const { source, target, apply, copySource, copyTarget, reading, flush, holder } =
     await openSessions(context);
@@ -79,6 +82,7 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
     replica,
     onApplied: context.onApplied,
   });
+  await pause.look(target);
   const queue = await openQueue(options);
   const { spoolDirectory } = options;
   const reader = new DeltaReader({ reading, control: flush, identity, queue, spoolDirectory });
@@ -89,10 +93,11 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
     reader,
     roster: () => roster.tables,
     isDue: options.isDue,
+    isPaused: () => pause.since !== null,
     onApplied: context.onPosition,
   });
   log.info({ epoch: lease.epoch, queue: queue.kind, replica }, `sync ${sync.name} runs`);
-  return { lease, lane, applier, queue, source, target, copySource, copyTarget, watch, replica, goal };
+  return { lease, lane, applier, queue, source, target, copySource, copyTarget, watch, pause, replica, goal };
 }
 
 /** All at once: what each waits for is mostly the network. */

@@ -10,7 +10,7 @@ import { type TableName, tableLabel } from '../core/plan.ts';
 import type { Session } from '../postgres/session.ts';
 import { reasonToHold } from '../setup/remedies.ts';
 import { Incarnation } from './incarnation.ts';
-import type { RunOutcome, SyncEngineOptions } from './options.ts';
+import { NOTHING_LEFT, type RunOutcome, type SyncEngineOptions } from './options.ts';
 import { readRoster } from './roster.ts';
 import { Sessions } from './sessions.ts';
 
@@ -61,7 +61,7 @@ export class SyncEngine {
       try {
         return await Promise.race([incarnation.run(signal), stopped]);
       } catch (error) {
-        if (signal.aborted) return { held: [] };
+        if (signal.aborted) return NOTHING_LEFT;
         this.#adopted ||= incarnation.started;
         if (incarnation.ranForMs > PAUSE_MAX_MS) {
           attempt = 0;
@@ -76,7 +76,7 @@ export class SyncEngine {
       } finally {
         this.#current = null;
       }
-      if (signal.aborted) return { held: [] };
+      if (signal.aborted) return NOTHING_LEFT;
     }
   }
 
@@ -150,7 +150,7 @@ export class SyncEngine {
 /** Ends the waiting for what does not end by itself when it is told to, such as an attempt to connect. */
 function longAfter(signal: AbortSignal): Promise<RunOutcome> {
   return new Promise((resolve) => {
-    const end = () => setTimeout(() => resolve({ held: [] }), STOP_AT_LAST_MS).unref();
+    const end = () => setTimeout(() => resolve(NOTHING_LEFT), STOP_AT_LAST_MS).unref();
     signal.addEventListener('abort', end, { once: true });
   });
 }

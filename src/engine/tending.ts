@@ -17,7 +17,7 @@ import { reasonToHold } from '../setup/remedies.ts';
 import { armAll } from '../setup/setup.ts';
 import { answerDrift } from './drift.ts';
 import { keepSmall } from './keeper.ts';
-import type { IncarnationOptions, RunOutcome } from './options.ts';
+import { type IncarnationOptions, NOTHING_LEFT, type RunOutcome } from './options.ts';
 import { readAdmissible } from './partitions.ts';
 import type { Rooms } from './rooms.ts';
 import { isHeld, type Roster } from './roster.ts';
@@ -56,7 +56,8 @@ export class Tending {
   async run(signal: AbortSignal): Promise<RunOutcome> {
     const { until } = this.#options;
     for (;;) {
-      if (signal.aborted) return { held: [] };
+      if (signal.aborted) return NOTHING_LEFT;
+      await this.#rooms.pause.look(this.#rooms.target);
       if (!(await this.#roster.readStates(this.#rooms.target))) await this.#takeIn();
       await this.#explain();
       this.#countStates();
@@ -72,7 +73,7 @@ export class Tending {
     }
   }
 
-  /** What the run has come to; null while it is to go on. */
+  /** What the run has come to; null while it is to go on. A paused sync does not get any further. */
   #outcome(): RunOutcome | null {
     const { until } = this.#options;
     if (until.kind === 'forever') return null;
@@ -81,9 +82,14 @@ export class Tending {
     );
     const held = chosen.filter(isHeld);
     const waiting = chosen.filter((table) => table.state !== 'streaming' && !held.includes(table));
-    if (waiting.length > 0 || this.#restorable > 0) return null;
-    if (until.kind === 'caught-up' && !covers(this.#applied(), this.#rooms.goal)) return null;
-    return { held: held.map((table) => ({ table: tableLabel(table), reason: table.reason ?? '' })) };
+    const behind = until.kind === 'caught-up' && !covers(this.#applied(), this.#rooms.goal);
+    const done = waiting.length === 0 && this.#restorable === 0 && !behind;
+    const { since } = this.#rooms.pause;
+    if (!done && since === null) return null;
+    return {
+      held: held.map((table) => ({ table: tableLabel(table), reason: table.reason ?? '' })),
+      paused: done || since === null ? [] : [{ sync: this.#options.sync.name, since }],
+    };
   }
 
   #countStates(): void {

@@ -3,8 +3,8 @@
  * databases, so that it is true whether or not a daemon runs.
  */
 import { readParked } from '../apply/parking.ts';
-import { readRecord, readSyncTables, SILENT_MS, type SyncTable } from '../apply/state.ts';
-import { IbexError } from '../core/errors.ts';
+import { pausedSince, readRestraint } from '../apply/restraint.ts';
+import { readSyncTables, requireRecord, SILENT_MS, type SyncTable } from '../apply/state.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
 import type { Snapshot } from '../core/position.ts';
 import { isInstalled } from '../postgres/migrate.ts';
@@ -40,6 +40,8 @@ export interface SyncStatus {
   readonly why: readonly string[];
   /** The daemon that runs it; null when none does. */
   readonly daemon: { readonly host: string; readonly pid: number; readonly silentSeconds: number } | null;
+  /** Since when it is paused; null while it is not. */
+  readonly paused: Date | null;
   readonly epoch: number;
   readonly position: Snapshot | null;
   readonly lag: { readonly seconds: number; readonly bytes: number; readonly keys: number };
@@ -60,10 +62,8 @@ export async function readStatus(
   sync: string,
   filter: TableFilter,
 ): Promise<SyncStatus> {
-  const record = (await isInstalled(target)) ? await readRecord(target, sync) : undefined;
-  if (record === undefined) {
-    throw new IbexError('not_set_up', `sync ${sync} is not set up on ${target.server}`);
-  }
+  const record = await requireRecord(target, sync);
+  const { paused } = await readRestraint(target, sync);
   const states = (await readSyncTables(target, sync)).filter(filter);
   const pending = (await isInstalled(source))
     ? await readPending(source, sync, record.position, record.started === null ? [] : states)
@@ -86,7 +86,7 @@ export async function readStatus(
     table: tableLabel(object),
     name: object.object,
   }));
-  const why = reasons(tables, lag.seconds, daemon, parked);
+  const why = reasons(tables, lag.seconds, daemon, paused, parked);
   return {
     sync,
     source: source.server,
@@ -94,6 +94,7 @@ export async function readStatus(
     verdict: why.length === 0 ? 'READY' : 'NOT READY',
     why,
     daemon,
+    paused,
     epoch: record.epoch,
     position: record.started,
     lag,
@@ -127,10 +128,12 @@ function reasons(
   tables: readonly TableStatus[],
   lagSeconds: number,
   daemon: SyncStatus['daemon'],
+  paused: Date | null,
   parked: SyncStatus['parked'],
 ): string[] {
   const why: string[] = [];
   if (daemon === null) why.push('no daemon runs this sync');
+  if (paused !== null) why.push(`${pausedSince(paused)}; \`ibex resume\` lets it go on`);
   for (const table of tables) {
     const named = table.reason?.startsWith(`${table.table}: `);
     if (table.state === 'dropped') continue;

@@ -6,6 +6,7 @@
  * the checkpoint does not.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { readRestraint } from '../apply/restraint.ts';
 import { readRecord, readSyncTables, type SyncTable } from '../apply/state.ts';
 import { WAITS_FOR_LOCK } from '../capture/trigger/arming.ts';
 import { readGenerations, readSnapshot } from '../capture/trigger/registry.ts';
@@ -21,6 +22,8 @@ export interface WaitResult {
   readonly done: boolean;
   /** What is missing, table by table, with the reason; empty when done. */
   readonly missing: readonly { readonly table: string; readonly reason: string }[];
+  /** Since when the sync is paused, if that is why it was not waited for. */
+  readonly paused: Date | null;
 }
 
 /** Pause between looks. */
@@ -44,8 +47,10 @@ export async function waitForTarget(
     if (missing === null && last) {
       throw new IbexError('not_set_up', `sync ${options.sync} is not set up on ${target.server}`);
     }
-    if (missing !== null && (last || missing.every((table) => table.held))) {
-      return { done: missing.length === 0, missing };
+    if (missing !== null) {
+      const paused = missing.length === 0 ? null : (await readRestraint(target, options.sync)).paused;
+      if (last || paused !== null || missing.every((table) => table.held))
+        return { done: missing.length === 0, missing, paused };
     }
     await sleep(LOOK_MS, undefined, { signal: options.signal }).catch(() => undefined);
   }

@@ -3,10 +3,10 @@
  * say what is wanted, and a daemon looks at them all the time.
  */
 import {
-  readRecord,
   readSyncTables,
   registerTable as registerOnTarget,
   requestCopy,
+  requireRecord,
   type SyncTable,
 } from '../apply/state.ts';
 import { prepareCapture } from '../capture/trigger/arming.ts';
@@ -15,7 +15,7 @@ import { IbexError } from '../core/errors.ts';
 import { matches, type TablePattern } from '../core/patterns.ts';
 import type { CarryRule, TableName } from '../core/plan.ts';
 import type { TableInfo } from '../core/table.ts';
-import { isInstalled, migrate } from '../postgres/migrate.ts';
+import { migrate } from '../postgres/migrate.ts';
 import type { Session } from '../postgres/session.ts';
 import { refusedTable } from './refusal.ts';
 import { chooseTables, findObstacles, type Obstacle, requireMatches } from './tables.ts';
@@ -143,9 +143,8 @@ export async function recopyTables({
 }
 
 async function requireSync(target: Session, sync: string): Promise<SyncTable[]> {
-  const record = (await isInstalled(target)) ? await readRecord(target, sync) : undefined;
-  if (record !== undefined) return readSyncTables(target, sync);
-  throw new IbexError('not_set_up', `sync ${sync} is not set up on ${target.server}`);
+  await requireRecord(target, sync);
+  return readSyncTables(target, sync);
 }
 
 /** Tables that were taken out by name; none where the schema is not there, or of an earlier version. */
