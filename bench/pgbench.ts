@@ -1,32 +1,18 @@
 /** The real `pgbench` of the PATH, and the templates that it fills. */
-import { accessSync, constants } from 'node:fs';
-import { delimiter, isAbsolute, join } from 'node:path';
 import { IbexError } from '../src/core/errors.ts';
 import { run } from './children.ts';
 import type { Login, Pair, Templates } from './pair.ts';
+import { findProgram } from './programs.ts';
 
 export const PGBENCH_TABLES = ['accounts', 'branches', 'tellers', 'history'].map((name) => `pgbench_${name}`);
 
 /** Throws with the remedy where there is none, before anything is started. */
 export function findPgbench(): string {
-  const found = (process.env.PATH ?? '')
-    .split(delimiter)
-    .filter(isAbsolute)
-    .map((directory) => join(directory, 'pgbench'))
-    .find(isExecutable);
+  const found = findProgram('pgbench');
   if (found !== undefined) return found;
   throw new IbexError('tool', 'pgbench is not on the PATH', {
     hint: 'Install it: it is in postgresql-contrib (Debian, Ubuntu, Fedora) and in postgresql (Homebrew).',
   });
-}
-
-function isExecutable(file: string): boolean {
-  try {
-    accessSync(file, constants.X_OK);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 /** Runs pgbench with the given arguments as the login's user; gives what it printed. */
@@ -74,8 +60,4 @@ export async function makePgbenchTemplates(pair: Pair, scale: number): Promise<T
   // A database can only be copied while nobody is connected to it.
   await Promise.all([full.source, full.target].flatMap((side) => [side.owner.end(), side.superuser.end()]));
   return { source: full.name, target: full.name };
-}
-
-export async function pgbenchVersion(): Promise<string> {
-  return (await run({ file: findPgbench(), args: ['--version'], env: process.env })).trim();
 }

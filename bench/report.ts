@@ -1,25 +1,28 @@
-/** What every result says about where it comes from: machine, versions, commit, and how busy the machine was. */
+/**
+ * What every result says about where it comes from (machine, versions, commit, and how busy the machine was), and the
+ * result as a JSON document, as a screen and as Markdown.
+ */
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { cpus, loadavg, release, totalmem, type } from 'node:os';
 import { join } from 'node:path';
-import { findPgbench, pgbenchVersion } from './pgbench.ts';
-import type { Outcome, Scenario } from './scenario.ts';
+import type { LeftOut } from './peers.ts';
+import { versionOf } from './programs.ts';
+import type { Outcome } from './scenario.ts';
+import { align } from './statistics.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 
-export interface Report {
-  readonly scenario: string;
-  readonly options: object;
+/** The programs whose versions a report names where they are installed. */
+const PROGRAMS = ['pgbench', 'psql', 'pgcopydb'];
+
+/** Where the figures come from: the same for all scenarios of a call. */
+export interface Origin {
   readonly startedAt: string;
-  readonly tookSeconds: number;
   readonly machine: Machine;
-  readonly versions: Record<string, string>;
+  readonly versions: Readonly<Record<string, string>>;
   /** The commit of this checkout, with `+` when files differ from it; null outside a checkout. */
   readonly commit: string | null;
-  readonly servers: object;
-  readonly ok: boolean;
-  readonly figures: object;
 }
 
 export interface Machine {
@@ -27,51 +30,37 @@ export interface Machine {
   readonly cpu: string;
   readonly cores: number;
   readonly memoryGib: number;
-  /** The load average over a minute before the scenario began: 0 on a machine of its own. */
+  /** The load average over a minute before the first scenario began: 0 on a machine of its own. */
   readonly loadBefore: number;
 }
 
-export function readMachine(): Machine {
-  return {
-    system: `${type()} ${release()}`,
-    cpu: cpus()[0]?.model ?? 'unknown',
-    cores: cpus().length,
-    memoryGib: Math.round(totalmem() / 2 ** 30),
-    loadBefore: Number((loadavg()[0] ?? 0).toFixed(2)),
-  };
+/** One scenario that ran to its end. */
+export interface Result {
+  readonly scenario: string;
+  readonly options: object;
+  readonly tookSeconds: number;
+  readonly leftOut: readonly LeftOut[];
+  readonly outcome: Outcome;
 }
 
-export async function makeReport(
-  scenario: Scenario,
-  options: object,
-  machine: Machine,
-  startedAt: Date,
-  outcome: Outcome,
-): Promise<Report> {
+export function readOrigin(): Origin {
+  const programs = PROGRAMS.map((name) => [name, versionOf(name)] as const);
   return {
-    scenario: scenario.name,
-    options,
-    startedAt: startedAt.toISOString(),
-    tookSeconds: Math.round((Date.now() - startedAt.getTime()) / 1000),
-    machine,
+    startedAt: new Date().toISOString(),
+    machine: {
+      system: `${type()} ${release()}`,
+      cpu: cpus()[0]?.model ?? 'unknown',
+      cores: cpus().length,
+      memoryGib: Math.round(totalmem() / 2 ** 30),
+      loadBefore: Number((loadavg()[0] ?? 0).toFixed(2)),
+    },
     versions: {
       ibex: JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')).version,
       node: process.versions.node,
-      ...(hasPgbench() ? { pgbench: await pgbenchVersion() } : {}),
+      ...Object.fromEntries(programs.filter(([, version]) => version !== undefined)),
     },
     commit: readCommit(),
-    servers: outcome.servers,
-    ok: outcome.ok,
-    figures: outcome.figures,
   };
-}
-
-function hasPgbench(): boolean {
-  try {
-    return findPgbench() !== '';
-  } catch {
-    return false;
-  }
 }
 
 function readCommit(): string | null {
@@ -88,19 +77,77 @@ function readCommit(): string | null {
   }
 }
 
-/** The whole result on one screen. */
-export function screenOf(report: Report, lines: readonly string[]): string {
-  const { machine, versions } = report;
-  const { postgresql } = report.servers as { postgresql: string };
-  const commit = report.commit?.replace(/^(.{10}).*?(\+?)$/, '$1$2') ?? 'unknown commit';
+/** The document that `--json` writes. */
+export function documentOf(origin: Origin, results: readonly Result[]): object {
+  return {
+    ...origin,
+    ok: results.every(({ outcome }) => outcome.ok),
+    scenarios: results.map(({ outcome, ...result }) => ({
+      ...result,
+      ok: outcome.ok,
+      servers: outcome.servers,
+      figures: outcome.figures,
+    })),
+  };
+}
+
+/** A whole result on one screen. */
+export function screenOf(origin: Origin, result: Result): string {
+  const { outcome } = result;
+  const content = outcome.content.flatMap((part) => (typeof part === 'string' ? [part] : align(part)));
   return [
-    `ibex bench ${report.scenario}`,
-    ...lines,
+    headingOf(result),
+    ...content,
     '',
-    `${machine.cores} x ${machine.cpu}, ${machine.memoryGib} GiB, ${machine.system}; load before: ${machine.loadBefore}`,
-    `ibex ${versions.ibex} (${commit}), node ${versions.node}, PostgreSQL ${postgresql} twice, fsync on` +
-      (versions.pgbench === undefined ? '' : `, ${versions.pgbench}`),
-    `${report.startedAt}, ${report.tookSeconds} s in all`,
+    ...leftOutLines(result),
+    ...originLines(origin, [result]),
     '',
   ].join('\n');
+}
+
+/** All results as Markdown, with the chart if there is one beside it. */
+export function markdownOf(origin: Origin, results: readonly Result[], chart: string | undefined): string {
+  const sections = results.flatMap((result) => [
+    `## ${headingOf(result)}`,
+    ...result.outcome.content.map((part) => (typeof part === 'string' ? part : pipes(part))),
+    ...leftOutLines(result),
+  ]);
+  return [
+    '# Benchmark of Ibex',
+    ...(chart === undefined ? [] : [`![ratios](${chart})`]),
+    ...sections,
+    originLines(origin, results).join('\n'),
+    '',
+  ]
+    .filter((part, at, all) => part !== '' || at === all.length - 1)
+    .join('\n\n');
+}
+
+function pipes(rows: readonly (readonly string[])[]): string {
+  const line = (cells: readonly string[]) =>
+    `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`;
+  const [head = [], ...body] = rows;
+  const rule = head.map((_, column) => (column === 0 ? '---' : '---:'));
+  return [line(head), line(rule), ...body.map(line)].join('\n');
+}
+
+function headingOf({ scenario, tookSeconds }: Result): string {
+  return `ibex bench ${scenario} (${tookSeconds} s)`;
+}
+
+function leftOutLines({ leftOut }: Result): string[] {
+  if (leftOut.length === 0) return [];
+  return [`left out: ${leftOut.map(({ peer, why }) => `${peer} (${why})`).join(', ')}`];
+}
+
+function originLines({ machine, versions, commit, startedAt }: Origin, results: readonly Result[]): string[] {
+  const servers = results.map(({ outcome }) => (outcome.servers as { postgresql: string }).postgresql);
+  const { ibex, node, ...programs } = versions;
+  const short = commit?.replace(/^(.{10}).*?(\+?)$/, '$1$2') ?? 'unknown commit';
+  return [
+    `${machine.cores} x ${machine.cpu}, ${machine.memoryGib} GiB, ${machine.system}; load before: ${machine.loadBefore}`,
+    `ibex ${ibex} (${short}), node ${node}, PostgreSQL ${[...new Set(servers)].join(' and ')} twice, fsync on`,
+    ...(Object.keys(programs).length === 0 ? [] : [Object.values(programs).join(', ')]),
+    startedAt,
+  ];
 }

@@ -28,13 +28,14 @@ export function range(summary: Summary, digits: number): string {
 }
 
 /** Rows of equal length as lines with aligned columns, the first to the left, the others to the right. */
-export function table(rows: readonly (readonly string[])[]): string[] {
+export function align(rows: readonly (readonly string[])[]): string[] {
   const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
   return rows.map((row) =>
     row
       .map((cell, column) =>
         column === 0 ? cell.padEnd(widths[0] ?? 0) : cell.padStart(widths[column] ?? 0),
       )
-      .join('   '),
+      .join('   ')
+      .trimEnd(),
   );
 }

@@ -1,6 +1,6 @@
 /** What the runs of `catch-up` come to: a row for each way of replicating, and how native compares. */
 import type { Outcome } from '../scenario.ts';
-import { range, type Summary, summarise, table } from '../statistics.ts';
+import { range, type Summary, summarise } from '../statistics.ts';
 
 /** Times in seconds from the start. The process of native replication is the server: it has no exit. */
 export interface Times {
@@ -54,20 +54,26 @@ export function report(
   return {
     servers,
     figures: { scale, transactions, unit: 's', figures, ratios, runs: runs.map(withoutTimesIfDifferent) },
-    screen: [
+    content: [
       `${transactions} TPC-B transactions behind, scale ${scale}; seconds, median (min-max)`,
       '',
-      ...table([['', 'start-up alone', ...COLUMNS], ...figures.map(rowOf)]),
-      '',
-      ...table([
-        ['native / ..', ...COLUMNS],
-        ...ratios.map(({ who, equal, exit, engine, cpu }) => [who, ...[equal, exit, engine, cpu].map(times)]),
-      ]),
+      [['', 'start-up alone', ...COLUMNS], ...figures.map(rowOf)],
+      ...(native === undefined ? [] : ['', [['native / ..', ...COLUMNS], ...ratios.map(ratioRow)]]),
       '',
       equal.length === runs.length
         ? `all ${runs.length} runs ended with equal tables on both sides`
         : `${runs.length - equal.length} of ${runs.length} runs ended DIFFERENT and have no figure`,
     ],
+    chart: {
+      heading: 'catch-up: time of native logical replication / time of Ibex',
+      ratios: ratios.flatMap(({ who, ...kinds }) =>
+        (['equal', 'engine'] as const).flatMap((kind) =>
+          kinds[kind] === null
+            ? []
+            : [{ label: `${who}, ${kind === 'equal' ? COLUMNS[0] : kind}`, value: kinds[kind] }],
+        ),
+      ),
+    },
     ok: equal.length === runs.length,
   };
 }
@@ -115,6 +121,10 @@ function rowOf({ who, startUp, equal, exit, engine, cpu }: Figures): string[] {
     range(engine, 3),
     range(cpu, 2),
   ];
+}
+
+function ratioRow({ who, equal, exit, engine, cpu }: { readonly who: string } & ReturnType<typeof ratiosTo>) {
+  return [who, ...[equal, exit, engine, cpu].map(times)];
 }
 
 function times(ratio: number | null): string {

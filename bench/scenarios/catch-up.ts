@@ -9,10 +9,11 @@ import { Ibex } from '../ibex.ts';
 import { setMark, whenMarked } from '../mark.ts';
 import { NativeReplication } from '../native.ts';
 import { type Databases, Pair, settle, type Templates } from '../pair.ts';
+import { NATIVE } from '../peers.ts';
 import { findPgbench, makePgbenchTemplates, PGBENCH_TABLES, runTransactions } from '../pgbench.ts';
 import { cpuSeconds, hasProc, readUntilEnd, serverCpuSeconds } from '../proc.ts';
 import { startRedisOrThrow } from '../redis.ts';
-import { type Scenario, say } from '../scenario.ts';
+import { REDIS, REPEAT, type Scenario, say } from '../scenario.ts';
 import { type Run, report, type Times } from './catch-up-report.ts';
 
 const SCALE = 10;
@@ -20,8 +21,8 @@ const NATIVE_PATIENCE_MS = 30 * 60_000;
 
 const options = {
   transactions: { kind: 'number', default: 55_000, help: 'TPC-B transactions to fall behind' },
-  repeat: { kind: 'number', default: 3, help: 'runs of each' },
-  redis: { kind: 'flag', help: 'Ibex through a private Redis as well' },
+  repeat: REPEAT,
+  redis: REDIS,
 } as const;
 
 /** Catches up once with what is there, up to the mark. */
@@ -31,7 +32,8 @@ export const catchUp: Scenario<typeof options> = {
   name: 'catch-up',
   summary: 'time to catch up with a backlog of pgbench transactions, beside native logical replication',
   options,
-  run: async ({ transactions, repeat, redis }) => {
+  peers: [NATIVE],
+  run: async ({ transactions, repeat, redis }, peers) => {
     findPgbench();
     await using queue = redis ? await startRedisOrThrow() : undefined;
     await using pair = await Pair.start();
@@ -47,7 +49,7 @@ export const catchUp: Scenario<typeof options> = {
           runs.push(await body(databases, measure));
         });
       await once('ibex', (databases, measure) => runIbex(databases, measure));
-      await once('native', runNative);
+      if (peers.has('native')) await once('native', runNative);
       if (queue !== undefined)
         await once('ibex, redis', (databases, measure) => runIbex(databases, measure, queue.url));
     }

@@ -7,25 +7,34 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Ibex } from '../ibex.ts';
 import { type Databases, Pair, type Side, settle } from '../pair.ts';
 import { cpuSeconds, requireProc } from '../proc.ts';
-import { type Outcome, type Scenario, say } from '../scenario.ts';
-import { table } from '../statistics.ts';
+import { type Outcome, REPEAT, type Scenario, say } from '../scenario.ts';
+import { percentile } from '../statistics.ts';
 
 /** For pauses between looks to have grown to their longest. */
 const CALM_MS = 3_000;
 
 const options = {
   seconds: { kind: 'number', default: 20, help: 'how long to watch' },
-  tables: { kind: 'number', default: 200, help: 'tables of ten rows' },
+  tables: { kind: 'number', default: 200, help: 'tables' },
+  repeat: { ...REPEAT, default: 1, help: 'times to watch' },
 } as const;
 
 /** CPU seconds used so far, by process, for each part that is watched. */
 type Usage = Readonly<Record<'daemon' | 'source' | 'target', ReadonlyMap<number, number>>>;
 
+interface Watched {
+  readonly seconds: number;
+  /** CPU seconds used in that time. */
+  readonly cpu: Readonly<Record<keyof Usage, number>>;
+  readonly sessions: { readonly source: number; readonly target: number };
+}
+
 export const idle: Scenario<typeof options> = {
   name: 'idle',
   summary: 'CPU that a streaming daemon uses while nothing happens',
   options,
-  run: async ({ seconds, tables }) => {
+  peers: [],
+  run: async ({ seconds, tables, repeat }) => {
     requireProc();
     await using pair = await Pair.start();
     const databases = await pair.create('idle');
@@ -35,12 +44,12 @@ export const idle: Scenario<typeof options> = {
     try {
       await settle(databases);
       await sleep(CALM_MS);
-      say(`watching for ${seconds} s`);
-      const [before, startedAt] = [await readUsage(databases, daemon.pid), performance.now()];
-      await sleep(seconds * 1000);
-      const after = await readUsage(databases, daemon.pid);
-      const watched = (performance.now() - startedAt) / 1000;
-      return report(await pair.describe(), tables, watched, before, after);
+      const runs: Watched[] = [];
+      for (let round = 1; round <= repeat; round++) {
+        say(`watching for ${seconds} s`);
+        runs.push(await watch(databases, daemon.pid, seconds));
+      }
+      return report(await pair.describe(), tables, runs);
     } finally {
       await daemon.stop();
       await databases.drop();
@@ -83,28 +92,41 @@ function usageOf(pids: readonly number[]): Map<number, number> {
   return new Map(pids.map((pid) => [pid, cpuSeconds(pid) ?? 0]));
 }
 
-function report(servers: object, tables: number, watched: number, before: Usage, after: Usage): Outcome {
+async function watch(databases: Databases, daemon: number, seconds: number): Promise<Watched> {
+  const [before, startedAt] = [await readUsage(databases, daemon), performance.now()];
+  await sleep(seconds * 1000);
+  const after = await readUsage(databases, daemon);
   const used = (part: keyof Usage) =>
-    [...after[part]].reduce((sum, [pid, seconds]) => sum + seconds - (before[part].get(pid) ?? 0), 0);
+    [...after[part]].reduce((sum, [pid, cpu]) => sum + cpu - (before[part].get(pid) ?? 0), 0);
   const cpu = { daemon: used('daemon'), source: used('source'), target: used('target') };
-  const total = cpu.daemon + cpu.source + cpu.target;
-  const share = (seconds: number) => `${((100 * seconds) / watched).toFixed(2)} %`;
-  const rows: [string, number, number][] = [
-    ['daemon', 1, cpu.daemon],
-    ['sessions on the source', after.source.size, cpu.source],
-    ['sessions on the target', after.target.size, cpu.target],
-    ['all', 1 + after.source.size + after.target.size, total],
+  const sessions = { source: after.source.size, target: after.target.size };
+  return { seconds: (performance.now() - startedAt) / 1000, cpu, sessions };
+}
+
+function report(servers: object, tables: number, runs: readonly Watched[]): Outcome {
+  const [first] = runs as [Watched];
+  const median = (of: (run: Watched) => number) => percentile(runs.map(of), 50);
+  const total = ({ cpu }: Watched) => cpu.daemon + cpu.source + cpu.target;
+  const row = (name: string, processes: number, cpu: (run: Watched) => number) => [
+    name,
+    String(processes),
+    median(cpu).toFixed(2),
+    `${(100 * median((run) => cpu(run) / run.seconds)).toFixed(2)} %`,
   ];
+  const { source, target } = first.sessions;
   return {
     servers,
-    figures: { unit: 's', tables, watched, cpu: { ...cpu, total }, ofOneCore: total / watched },
-    screen: [
-      `${tables} tables, streaming, nothing to do, ${watched.toFixed(1)} s`,
+    figures: { unit: 's', tables, ofOneCore: median((run) => total(run) / run.seconds), runs },
+    content: [
+      `${tables} tables, streaming, nothing to do, ${first.seconds.toFixed(1)} s, ${runs.length} times; medians`,
       '',
-      ...table([
+      [
         ['', 'processes', 'CPU s', 'of one core'],
-        ...rows.map(([name, count, seconds]) => [name, String(count), seconds.toFixed(2), share(seconds)]),
-      ]),
+        row('daemon', 1, ({ cpu }) => cpu.daemon),
+        row('sessions on the source', source, ({ cpu }) => cpu.source),
+        row('sessions on the target', target, ({ cpu }) => cpu.target),
+        row('all', 1 + source + target, total),
+      ],
     ],
     ok: true,
   };

@@ -7,16 +7,17 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Ibex } from '../ibex.ts';
 import { type Databases, Pair } from '../pair.ts';
 import { startRedisOrThrow } from '../redis.ts';
-import { type Outcome, type Scenario, say } from '../scenario.ts';
-import { percentile, table } from '../statistics.ts';
+import { type Outcome, REDIS, REPEAT, type Scenario, say } from '../scenario.ts';
+import { percentile } from '../statistics.ts';
 
 const PAUSE_MS = { min: 100, max: 400 };
 const ROWS = 1_000;
 const LOST_AFTER_MS = 30_000;
 
 const options = {
-  samples: { kind: 'number', default: 200, help: 'changes to time' },
-  redis: { kind: 'flag', help: 'Ibex through a private Redis as well' },
+  samples: { kind: 'number', default: 200, help: 'changes to time a run' },
+  repeat: { ...REPEAT, default: 1 },
+  redis: REDIS,
 } as const;
 
 interface Series {
@@ -29,12 +30,16 @@ export const latency: Scenario<typeof options> = {
   name: 'latency',
   summary: 'time until one committed row of an idle system is visible on the target',
   options,
-  run: async ({ samples, redis }) => {
+  peers: [],
+  run: async ({ samples, repeat, redis }) => {
     await using queue = redis ? await startRedisOrThrow() : undefined;
     await using pair = await Pair.start();
-    const all: Series[] = [await measure(pair, 'in process', samples)];
-    if (queue !== undefined) all.push(await measure(pair, 'redis', samples, queue.url));
-    return report(await pair.describe(), all);
+    const runs: Series[] = [];
+    for (let round = 1; round <= repeat; round++) {
+      runs.push(await measure(pair, 'in process', samples));
+      if (queue !== undefined) runs.push(await measure(pair, 'redis', samples, queue.url));
+    }
+    return report(await pair.describe(), joined(runs));
   },
 };
 
@@ -57,6 +62,15 @@ async function measure(pair: Pair, who: string, count: number, redisUrl?: string
     await daemon.stop();
     await databases.drop();
   }
+}
+
+/** The samples of all runs of one kind together. */
+function joined(runs: readonly Series[]): Series[] {
+  const kinds = [...new Set(runs.map(({ who }) => who))];
+  return kinds.map((who) => ({
+    who,
+    samples: runs.filter((run) => run.who === who).flatMap(({ samples }) => samples),
+  }));
 }
 
 async function timeOneChange({ source, target }: Databases): Promise<number> {
@@ -90,13 +104,13 @@ function report(servers: object, all: readonly Series[]): Outcome {
   return {
     servers,
     figures: { unit: 'ms', figures, series: all },
-    screen: [
+    content: [
       `one row on an idle system, ${all[0]?.samples.length} samples; milliseconds from commit to visible`,
       '',
-      ...table([
+      [
         ['', 'p50', 'p90', 'p99', 'min', 'max'],
         ...figures.map(({ who, ...values }) => [who, ...Object.values(values).map((ms) => ms.toFixed(1))]),
-      ]),
+      ],
     ],
     ok: true,
   };

@@ -8,13 +8,13 @@ import { Ibex } from '../ibex.ts';
 import { type Databases, Pair, settle } from '../pair.ts';
 import { findPgbench, makePgbenchTemplates, measureTps } from '../pgbench.ts';
 import { hasProc, serverCpuSeconds } from '../proc.ts';
-import { type Outcome, type Scenario, say } from '../scenario.ts';
-import { range, type Summary, summarise, table } from '../statistics.ts';
+import { type Outcome, REPEAT, type Scenario, say } from '../scenario.ts';
+import { range, type Summary, summarise } from '../statistics.ts';
 
 const SCALE = 10;
 
 const options = {
-  repeat: { kind: 'number', default: 3, help: 'runs of each' },
+  repeat: REPEAT,
   seconds: { kind: 'number', default: 15, help: 'of TPC-B a run' },
   rows: { kind: 'number', default: 200_000, help: 'of the large UPDATE, at most 1000000' },
 } as const;
@@ -32,6 +32,7 @@ export const overhead: Scenario<typeof options> = {
   name: 'overhead',
   summary: 'pgbench and a large UPDATE with and without capture',
   options,
+  peers: [],
   run: async ({ repeat, seconds, rows }) => {
     findPgbench();
     await using pair = await Pair.start();
@@ -105,17 +106,24 @@ function report(
   return {
     servers,
     figures: { scale: SCALE, rows, ...figures, runs: { without, captured } },
-    screen: [
+    content: [
       `source of scale ${SCALE}, eight clients, no daemon; median (min-max)`,
       '',
-      ...table([
+      [
         ['', 'without', 'with capture', 'with / without'],
         row('TPC-B, transactions/s', figures.tps, 0),
         row('  server CPU, ms a transaction', figures.tpsCpu, 3),
         row(`UPDATE of ${rows} rows, s`, figures.update, 3),
         row('  server CPU, s', figures.updateCpu, 3),
-      ]),
+      ],
     ],
+    chart: {
+      heading: 'overhead: the source without capture / with capture',
+      ratios: [
+        { label: 'TPC-B, time of a transaction', value: figures.tps.ratio },
+        { label: `UPDATE of ${rows} rows, time`, value: 1 / figures.update.ratio },
+      ],
+    },
     ok: true,
   };
 }

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { backfill } from './backfill.ts';
+import { addBench } from './bench.ts';
 import { addCommand, addGroup, report, usageError } from './command.ts';
 import { addDemo } from './demo.ts';
 import { pause, resume } from './pause.ts';
@@ -27,6 +28,7 @@ const program = new Command('ibex')
 for (const spec of [setup, backfill, run, pause, resume, wait, status]) addCommand(program, spec);
 addGroup(program, tables);
 addCommand(program, teardown);
+addBench(program);
 addDemo(program);
 
 try {
