@@ -22,7 +22,7 @@ export const READ_MEMBERS = `select m::int8::text as relation from ibex.members(
 
 /** Whether the partitions of a table are those that are known. Asked after a read, whose lock keeps them from leaving. */
 export const PARTITIONS_ARE_KNOWN = `
-  select coalesce((select array_agg(m order by m) from ibex.members($1) m join pg_class c on c.oid = m where c.relkind <> 'p'), '{}')
+  select coalesce((select array_agg(m order by m) from ibex.present_members($1) m join pg_class c on c.oid = m where c.relkind <> 'p'), '{}')
        = coalesce((select array_agg(l::oid order by l::oid) from ibex.captured k cross join jsonb_object_keys(k.leaves) l
                     where k.relid = $1), '{}') as known`;
 

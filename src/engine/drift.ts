@@ -5,7 +5,7 @@
  */
 import { dropTable, noteAhead } from '../apply/carried.ts';
 import { requestCopy } from '../apply/state.ts';
-import { tryDisarm } from '../capture/trigger/arming.ts';
+import { briefly, tryDisarm } from '../capture/trigger/arming.ts';
 import {
   acceptSignature,
   type Drift,
@@ -17,7 +17,7 @@ import { isKind } from '../core/errors.ts';
 import { tableLabel } from '../core/plan.ts';
 import type { Session } from '../postgres/session.ts';
 import { rearm } from '../setup/rearm.ts';
-import { answerPartitions } from './partitions.ts';
+import { answerPartitions, postponed } from './partitions.ts';
 
 export interface DriftContext {
   readonly source: Session;
@@ -50,11 +50,11 @@ export async function answerDrift(context: DriftContext): Promise<DriftReport[]>
 }
 
 async function answer(context: DriftContext, drift: Drift) {
-  const { source, target, sync } = context;
+  const { source, target, sync, lockTimeoutMs } = context;
   if (drift.dropped) return leaveDropped(context, drift);
   if (drift.missed !== null) return followOthers(context, drift);
   if (drift.partitions && !drift.shape) {
-    const answered = await answerPartitions(source, target, sync, drift, context.lockTimeoutMs);
+    const answered = await answerPartitions(source, target, sync, drift, lockTimeoutMs);
     if (answered !== null) return answered;
   }
   const why = reasonToCopy(drift) ?? ((await followShape(source, drift)) ? null : 'its key is another one');
@@ -64,7 +64,10 @@ async function answer(context: DriftContext, drift: Drift) {
   }
   if (drift.shape) await noteAhead(target, sync, drift.relid, drift.missing);
   await tellOthers(source, sync, drift.relid, 'plan');
-  await acceptSignature(source, drift.relid, drift.seen);
+  const accepted = await briefly(source, drift.relid, lockTimeoutMs, () =>
+    acceptSignature(source, drift.relid, drift.seen),
+  );
+  if ('waiting' in accepted) return postponed('its catalogs changed', [accepted.waiting]);
   const replan = drift.outline !== (context.outlines.get(drift.relid) ?? drift.outline);
   return replan ? { what: 'its columns changed', replan } : null;
 }

@@ -4,7 +4,13 @@
  */
 import { requestCopy } from '../apply/state.ts';
 import { requestParts } from '../backfill/progress.ts';
-import { tryArmPartitions, tryDisarm, tryFreeStrays } from '../capture/trigger/arming.ts';
+import {
+  briefly,
+  tryArmPartitions,
+  tryDisarm,
+  tryFreeStrays,
+  type Waiting,
+} from '../capture/trigger/arming.ts';
 import { acceptPartitions, readPartitionChanges, tellOthers } from '../capture/trigger/registry.ts';
 import type { TableName } from '../core/plan.ts';
 import type { Session } from '../postgres/session.ts';
@@ -35,17 +41,12 @@ export async function answerPartitions(
   ]);
   if (refusal !== null) return release(source, target, sync, table, lockTimeoutMs, refusal);
   const waiting = await tryArmPartitions(source, relid, lockTimeoutMs);
-  const changes = waiting.length === 0 ? await readPartitionChanges(source, relid) : undefined;
-  if (changes === undefined) {
-    const blocked = waiting.map(
-      ({ relation, blockers }) => `${relation} (${blockers.join(', ') || 'others'})`,
-    );
-    return {
-      what: `its partitions changed; waiting for a lock on ${blocked.join(', ')}`,
-      replan: false,
-      again: true,
-    };
-  }
+  if (waiting.length > 0) return postponed('its partitions changed', waiting);
+  const read = await briefly(source, relid, lockTimeoutMs, () => readPartitionChanges(source, relid));
+  if ('waiting' in read) return postponed('its partitions changed', [read.waiting]);
+  const changes = read.result;
+  // One that came in between lacks its triggers still.
+  if (changes === undefined) return postponed('its partitions changed', []);
   const { exact, parts, came, went } = changes;
   if (!exact) return null;
   // Where they still fire they note keys that the table does not have, which does no harm.
@@ -54,6 +55,13 @@ export async function answerPartitions(
   if (parts !== null) await tellOthers(source, sync, relid, 'rows');
   await acceptPartitions(source, relid, changes);
   return { what: `${came} partitions came, ${went} went: their rows are copied`, replan: parts !== null };
+}
+
+/** What cannot be answered while others have a lock is looked at again. */
+export function postponed(what: string, waiting: readonly Waiting[]): PartitionAnswer {
+  const blocked = waiting.map(({ relation, blockers }) => `${relation} (${blockers.join(', ') || 'others'})`);
+  const wait = blocked.length === 0 ? '' : `; waiting for a lock on ${blocked.join(', ')}`;
+  return { what: `${what}${wait}`, replan: false, again: true };
 }
 
 /**

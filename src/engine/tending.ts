@@ -40,6 +40,8 @@ export class Tending {
   #seen: Snapshot | null = null;
   /** When a foreign key that rows contradict is looked at again: each look may read the whole table. */
   readonly #contradicted = new Map<string, number>();
+  /** Tables whose DDL waits for a lock of others, which has been said. */
+  #postponed: ReadonlySet<string> = new Set();
   /** Tables were missing on the source's side when it was last looked over. */
   #missing = false;
   /** Foreign keys that can come back and have not yet. */
@@ -219,11 +221,12 @@ export class Tending {
       this.#roster.tables.flatMap(({ plan }) => (plan ? [[plan.relid, plan.outline]] : [])),
     );
     const reports = await answerDrift({ source, target, sync: sync.name, lockTimeoutMs, outlines });
-    for (const { table, what } of reports) {
-      log.warn({ table }, `${table}: ${what}`);
+    for (const { table, what, again } of reports) {
+      if (!again || !this.#postponed.has(table)) log.warn({ table }, `${table}: ${what}`);
       this.#options.tryAgain(table);
     }
-    if (reports.some((report) => report.again)) this.#seen = null;
+    this.#postponed = new Set(reports.filter(({ again }) => again).map(({ table }) => table));
+    if (this.#postponed.size > 0) this.#seen = null;
     if (reports.some((report) => report.replan)) {
       throw new IbexError('source_moved', 'the catalogs of the source changed: the lane starts anew');
     }

@@ -37,11 +37,12 @@ export async function tryArm(session: Session, relid: number, lockTimeoutMs: num
     ...(await tryFreeStrays(session, relid, lockTimeoutMs)),
   ];
   if (waiting.length > 0) return waiting;
-  const { finished } = await session.row<{ finished: boolean }>('select ibex.finish_arming($1) as finished', [
-    relid,
-  ]);
+  const finish = () =>
+    session.row<{ finished: boolean }>('select ibex.finish_arming($1) as finished', [relid]);
+  const tried = await briefly(session, relid, lockTimeoutMs, finish);
+  if ('waiting' in tried) return [tried.waiting];
   // A partition that came in between is there on the second look.
-  return finished ? [] : tryArm(session, relid, lockTimeoutMs);
+  return tried.result.finished ? [] : tryArm(session, relid, lockTimeoutMs);
 }
 
 /** Tries once to arm what lacks its triggers. What the catalogs say is not recorded. */
@@ -106,24 +107,43 @@ async function onEach(
   lockTimeoutMs: number,
   work: string,
 ): Promise<Waiting[]> {
-  const relations = await session.rows<{ oid: string; name: string }>(
-    `select r::oid::text as oid, r::text as name from ${list}($1) r`,
-    [relid],
-  );
+  const relations = await session.rows<{ oid: string }>(`select r::oid::text as oid from ${list}($1) r`, [
+    relid,
+  ]);
   const waiting: Waiting[] = [];
-  for (const { oid, name } of relations) {
-    try {
-      await session.transaction('', async () => {
-        await session.run(`set local lock_timeout = ${Math.max(1, Math.floor(lockTimeoutMs))}`);
-        await session.run(`select ${work}($1::oid::regclass, $2)`, [oid, relid]);
-      });
-    } catch (error) {
-      if (!isKind(error, 'lock') && !isKind(error, 'transient') && !isKind(error, 'server_fault'))
-        throw needsOwner(error, name);
-      waiting.push({ relation: name, blockers: await blockersOf(session, oid) });
-    }
+  for (const { oid } of relations) {
+    const tried = await briefly(session, Number(oid), lockTimeoutMs, () =>
+      session.run(`select ${work}($1::oid::regclass, $2)`, [oid, relid]),
+    );
+    if ('waiting' in tried) waiting.push(tried.waiting);
   }
   return waiting;
+}
+
+/**
+ * Does something with a relation that needs locks of the application's tables, in a transaction of its own that does
+ * not wait longer for one than `lockTimeoutMs`.
+ */
+export async function briefly<T>(
+  session: Session,
+  relation: number,
+  lockTimeoutMs: number,
+  work: () => Promise<T>,
+): Promise<{ readonly result: T } | { readonly waiting: Waiting }> {
+  try {
+    const result = await session.transaction('', async () => {
+      await session.run(`set local lock_timeout = ${Math.max(1, Math.floor(lockTimeoutMs))}`);
+      return work();
+    });
+    return { result };
+  } catch (error) {
+    const passes = isKind(error, 'lock') || isKind(error, 'transient') || isKind(error, 'server_fault');
+    const { name } = await session.row<{ name: string }>('select $1::oid::regclass::text as name', [
+      relation,
+    ]);
+    if (!passes) throw needsOwner(error, name);
+    return { waiting: { relation: name, blockers: await blockersOf(session, relation) } };
+  }
 }
 
 /** How long to wait, in milliseconds, before the given try (1, 2, ..): with jitter, at most about 3 s. */
@@ -143,7 +163,7 @@ function needsOwner(error: unknown, table: string): unknown {
   );
 }
 
-async function blockersOf(session: Session, relation: string): Promise<string[]> {
+async function blockersOf(session: Session, relation: number): Promise<string[]> {
   const rows = await session.rows<{ blocker: string }>(
     `select format('pid %s (%s, %s for %s s)', a.pid, coalesce(a.usename, '?'), coalesce(a.state, 'working'),
                    coalesce(round(extract(epoch from clock_timestamp() - coalesce(a.xact_start, a.query_start)))::text, '?')) as blocker

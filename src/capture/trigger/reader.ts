@@ -99,7 +99,9 @@ export class DeltaReader {
    * truncates all the time cannot hold it up for ever.
    */
   async read(request: ReadRequest): Promise<ReadResult> {
-    if (!this.#neverWaits) await this.#reading.run(NEVER_WAIT);
+    // The one works while the other has locks in hand: what they wait for, nobody's search for deadlocks would see.
+    if (!this.#neverWaits)
+      await Promise.all([this.#reading, this.#control].map((one) => one.run(NEVER_WAIT)));
     this.#neverWaits = true;
     let locked: readonly string[] = [];
     for (let n = 1; ; n++) {

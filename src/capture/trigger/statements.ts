@@ -200,7 +200,7 @@ export const LOCKED_RELATIONS = `
  * Relations of the given tables that are no longer what the reading transaction's snapshot says: another file
  * (TRUNCATE and rewriting ALTER TABLE are not MVCC-safe: to an older snapshot the table reads empty), other
  * partitions, or dropped. Asked after the rows were read, when our lock keeps it from changing any more.
- * pg_class and pg_inherits are read at the snapshot; pg_relation_filenode and pg_partition_tree tell today's.
+ * pg_class and pg_inherits are read at the snapshot; pg_relation_filenode and ibex.present_members tell today's.
  */
 export const MOVED_RELATIONS = `
   with recursive then_member as (
@@ -210,7 +210,7 @@ export const MOVED_RELATIONS = `
        and coalesce(to_jsonb(i) ->> 'inhdetachpending', 'false') = 'false'
      where (select c.relkind from pg_class c where c.oid = m.relid) = 'p'
   ), now_member as (
-    select r as root, m as relid from unnest($1::oid[]) r cross join lateral ibex.members(r) m
+    select r as root, m as relid from unnest($1::oid[]) r cross join lateral ibex.present_members(r) m
   )
   select coalesce(c.oid::regclass::text, t.relid::text, n.relid::text) as relation
     from then_member t full join now_member n using (root, relid) left join pg_class c on c.oid = t.relid

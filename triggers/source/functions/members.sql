@@ -2,7 +2,25 @@
 -- Purpose:  the relations that carry triggers for a captured table: itself and, when it is partitioned, every
 --           partition below it, since writes may name any of them.
 -- Reads:    pg_class, pg_inherits.
+-- Why:      pg_partition_tree would lock every partition for the rest of the transaction, one after the other, and
+--           wait for one with others in hand: an application that detaches partitions could be made to fail.
 create or replace function ibex.members(root oid) returns setof oid
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  with recursive member as (
+    select root as relid
+    union all
+    select i.inhrelid
+      from member m
+      join pg_class c on c.oid = m.relid and c.relkind = 'p'
+      join pg_inherits i on i.inhparent = m.relid and coalesce(to_jsonb(i) ->> 'inhdetachpending', 'false') = 'false'
+  )
+  select relid from member
+$$;
+
+-- Function: ibex.present_members(root oid) returns setof oid
+-- Purpose:  the same as of now, for a transaction whose snapshot may be older.
+-- Locks:    ACCESS SHARE on every partition.
+create or replace function ibex.present_members(root oid) returns setof oid
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select root
   union all
@@ -24,6 +42,9 @@ $$;
 --           a nondeterministic one. pg_inherits is read, not pg_partition_tree, so that the answer is that of
 --           one snapshot. A partition that is being detached concurrently is gone already, for every query that
 --           starts now.
+-- Locks:    ACCESS SHARE, first on a leaf and then on what is above it, until the transaction ends. An application
+--           that detaches partitions locks them the other way round: whoever calls this sets `lock_timeout` well
+--           below `deadlock_timeout`.
 create or replace function ibex.leaves(root oid)
 returns table (leaf oid, link text, definition text, predicate text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
