@@ -6,14 +6,17 @@ import { requireRecord } from './state.ts';
 export interface Restraint {
   /** Since when it is paused; null while it is not. */
   readonly paused: Date | null;
+  /** Since when copying holds back, and why; null while it does not. Written by the daemon, and as old as that. */
+  readonly slowed: { readonly since: Date; readonly why: string } | null;
 }
 
 export async function readRestraint(target: Session, sync: string): Promise<Restraint> {
-  const [restraint] = await target.rows<Restraint>(
-    'select paused_at as paused from ibex.restraint where sync = $1',
+  const [row] = await target.rows<{ paused: Date | null; since: Date | null; why: string | null }>(
+    'select paused_at as paused, slowed_at as since, slowed_why as why from ibex.restraint where sync = $1',
     [sync],
   );
-  return restraint ?? { paused: null };
+  const { paused = null, since = null, why = null } = row ?? {};
+  return { paused, slowed: since === null || why === null ? null : { since, why } };
 }
 
 /** Pauses a sync; one that is paused stays so since then. Errors: `not_set_up` when there is no such sync. */
@@ -38,6 +41,17 @@ export async function resumeSync(target: Session, sync: string): Promise<boolean
     [sync],
   );
   return resumed === 1;
+}
+
+/** Notes why copying holds back; null: it does not any more. */
+export async function noteSlowed(target: Session, sync: string, why: string | null): Promise<void> {
+  await target.run(
+    `insert into ibex.restraint as r (sync, slowed_at, slowed_why)
+     values ($1, case when $2::text is not null then clock_timestamp() end, $2)
+     on conflict (sync) do update set slowed_at = excluded.slowed_at, slowed_why = excluded.slowed_why
+       where r.slowed_why is distinct from excluded.slowed_why`,
+    [sync, why],
+  );
 }
 
 /** The moment as messages say it. */

@@ -18,6 +18,7 @@ import { type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
 import { tableIdent } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
 import { type ChunkPlan, planChunks, wholeChunk } from './chunks.ts';
+import type { Pace } from './pace.ts';
 import {
   type Chunk,
   type CopyKey,
@@ -31,6 +32,7 @@ import {
   startCopy,
   startParts,
 } from './progress.ts';
+import type { RateLimit } from './rate-limit.ts';
 import { isInTheWay, settle } from './settling.ts';
 import * as sql from './statements.ts';
 
@@ -44,6 +46,8 @@ export interface CopyOptions {
   readonly origin: string;
   /** The target session is a replica: foreign keys do not fire, nothing is parked. */
   readonly replica: boolean;
+  readonly rateLimit: RateLimit | null;
+  readonly pace: Pace;
   readonly signal: AbortSignal;
   readonly onRows: (rows: number) => void;
 }
@@ -71,7 +75,9 @@ async function copyChunks(options: CopyOptions, plan: TablePlan, state: SyncTabl
       const chunk = chunks.find((candidate) => candidate.rows === null) as Chunk;
       signal.throwIfAborted();
       const unseen = plan.mode === 'row' || unique || (await isEmpty(target, plan));
-      const outcome = await copyChunk(options, plan, chunk, direct && unseen && !chunk.part);
+      const outcome = await options.pace.within(signal, () =>
+        copyChunk(options, plan, chunk, direct && unseen && !chunk.part),
+      );
       if (outcome === 'in the way') direct = false;
       // Called off: the table was taken out, or is to be copied from the start.
       if (outcome === 'gone') return;
@@ -303,7 +309,11 @@ async function requireKnownPartitions(source: Session, plan: TablePlan): Promise
 }
 
 /** Whatever fails on either side, both are left as they are between two statements. */
-async function pipe({ source, target, signal }: CopyOptions, read: string, write: string): Promise<number> {
+async function pipe(
+  { source, target, rateLimit, signal }: CopyOptions,
+  read: string,
+  write: string,
+): Promise<number> {
   const into = target.copyIn(write);
   let failure: Error | undefined;
   const failed = (error: unknown) => {
@@ -315,6 +325,8 @@ async function pipe({ source, target, signal }: CopyOptions, read: string, write
       if (failure !== undefined) continue;
       if (signal.aborted) failed(signal.reason);
       else await into.write(bytes).catch(failed);
+      // Behind what was written, so that the target is not kept waiting by what the source has sent already.
+      await rateLimit?.take(bytes.length, signal).catch(failed);
     }
   } catch (error) {
     failed(error);

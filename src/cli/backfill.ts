@@ -19,7 +19,17 @@ export const backfill: CommandSpec = {
   summary: 'copy existing rows, resuming where an earlier copy stopped',
   description:
     'Sets up what is not set up, copies the rows of every table that is not copied yet, and applies what changed meanwhile. With a running daemon it shows the progress of the copy that the daemon makes. Rows that are already on the target are merged by key.',
-  options: ['redis', 'tables', 'exclude', 'keyless', 'spool_dir', 'lock_timeout_ms', 'json'],
+  options: [
+    'redis',
+    'tables',
+    'exclude',
+    'keyless',
+    'limit_mbps',
+    'busy_sessions',
+    'spool_dir',
+    'lock_timeout_ms',
+    'json',
+  ],
   run: async (context) => {
     const sync = onlySync(context.config);
     const progress = new ProgressLine();

@@ -8,7 +8,18 @@ export const run: CommandSpec = {
   summary: 'the daemon: set up, copy what is missing, stream',
   description:
     'Sets up what is not set up, copies the existing rows, and carries every change from then on. Keeps trying when a server is away. SIGTERM ends it within 10 seconds; started again, it goes on where it stopped.',
-  options: ['redis', 'tables', 'exclude', 'keyless', 'listen', 'http_token', 'spool_dir', 'lock_timeout_ms'],
+  options: [
+    'redis',
+    'tables',
+    'exclude',
+    'keyless',
+    'listen',
+    'http_token',
+    'limit_mbps',
+    'busy_sessions',
+    'spool_dir',
+    'lock_timeout_ms',
+  ],
   own: [new Option('--until-caught-up', 'exit 0 once everything committed before the call is on the target')],
   stopCode: 0,
   run: async ({ config, log, signal, flags }) => {

@@ -28,6 +28,10 @@ export interface Config {
   logLevel: Options['log_level'];
   logFormat: Options['log_format'];
   json: boolean;
+  /** Of 1,000,000 bytes, over all jobs of the process; undefined: no limit. */
+  limitMbps: number | undefined;
+  /** So many sessions of others may be active on the source before copying holds back; 0: it never does. */
+  busySessions: number;
   /** An absolute path. */
   spoolDir: string;
   /** How long one try to arm a table waits for its lock. */
@@ -71,6 +75,8 @@ export function loadConfig({ flags, env, cwd, oneSided = false }: ConfigInput): 
     logLevel: options.log_level,
     logFormat: options.log_format,
     json: options.json,
+    limitMbps: options.limit_mbps,
+    busySessions: options.busy_sessions,
     spoolDir: resolve(settings.spool_dir?.base ?? cwd, options.spool_dir ?? tmpdir()),
     lockTimeoutMs: options.lock_timeout_ms,
     armTimeoutMs: options.arm_timeout,

@@ -92,6 +92,23 @@ const milliseconds = z
     return z.NEVER;
   });
 
+const RATE = 'must be a number of megabytes a second above 0';
+
+const megabytes = z.union([z.number(), z.string()], { error: RATE }).transform((given, context) => {
+  const rate = /^\d+(?:\.\d+)?$/.test(String(given)) ? Number(given) : 0;
+  if (rate > 0) return rate;
+  context.addIssue(RATE);
+  return z.NEVER;
+});
+
+const COUNT = 'must be a whole number from 0 to 10000';
+
+const count = z.union([z.number(), z.string()], { error: COUNT }).transform((given, context) => {
+  if (/^\d+$/.test(String(given)) && Number(given) <= 10_000) return Number(given);
+  context.addIssue(COUNT);
+  return z.NEVER;
+});
+
 const flag = z.union([z.boolean(), z.stringbool()], { error: 'must be true or false' });
 
 function oneOf<const T extends readonly [string, ...string[]]>(values: T) {
@@ -175,6 +192,21 @@ export const optionSchema = z.object({
   json: flag.prefault(false).register(optionInfo, {
     description: 'Print the result as one JSON document on stdout.',
     env: 'IBEX_JSON',
+  }),
+  limit_mbps: megabytes.optional().register(optionInfo, {
+    description:
+      'How many megabytes (of 1,000,000 bytes) a second the copy of existing rows may take, over all jobs of a ' +
+      'process. Without it: as many as go.',
+    argument: 'X',
+    env: 'IBEX_LIMIT_MBPS',
+  }),
+  busy_sessions: count.prefault(16).register(optionInfo, {
+    description:
+      'How many sessions of others may run a statement on the source at once before the copy of existing rows ' +
+      'holds back; twice the number of its cores is a good value. It holds back as well while a standby of the ' +
+      'source does not keep up. 0: it never does.',
+    argument: 'N',
+    env: 'IBEX_BUSY_SESSIONS',
   }),
   spool_dir: text.optional().register(optionInfo, {
     description:

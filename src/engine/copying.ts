@@ -37,7 +37,7 @@ export class Copying {
   /** Runs until the signal. Rejects with what does not concern a single table. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      const next = this.#rooms.pause.since === null ? this.#next() : undefined;
+      const next = this.#rooms.brake.paused === null ? this.#next() : undefined;
       if (next === undefined) {
         await sleep(100, undefined, { signal }).catch(() => undefined);
         continue;
@@ -61,14 +61,15 @@ export class Copying {
   }
 
   async #copy({ table, plan, carried }: Next, signal: AbortSignal): Promise<void> {
-    const { sync, log, metrics } = this.#options;
-    const { copySource, copyTarget, lease, replica, applier } = this.#rooms;
+    const { sync, log, metrics, rateLimit } = this.#options;
+    const { copySource, copyTarget, lease, replica, applier, brake } = this.#rooms;
     const label = tableLabel(table);
     const key = { sync: sync.name, epoch: lease.epoch, relid: table.relid };
     const onRows = (rows: number) => metrics.copied.inc({ sync: sync.name, table: label }, rows);
+    const { pace } = brake;
     const sides = { source: copySource, target: copyTarget, origin: sync.source.name, replica };
     try {
-      await copyTable({ ...sides, key, carried, signal, onRows }, plan, table);
+      await copyTable({ ...sides, key, carried, rateLimit, pace, signal, onRows }, plan, table);
       // Foreign keys of the table may have been parked: what the applier knows of them is out of date.
       applier.forgetCatalog();
       this.#roster.settle(table.relid);

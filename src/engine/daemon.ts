@@ -3,6 +3,7 @@
  * fails for good does not stop the others; the daemon ends with its error once all are done.
  */
 import type { Server } from 'node:http';
+import { RateLimit } from '../backfill/rate-limit.ts';
 import type { Config } from '../config/load.ts';
 import type { SyncConfig } from '../config/syncs.ts';
 import type { BatchQueue } from '../core/ports.ts';
@@ -29,6 +30,8 @@ export class Daemon {
   constructor(options: DaemonOptions) {
     this.#options = options;
     const { config, log, until } = options;
+    const { limitMbps, busySessions } = config;
+    const rateLimit = limitMbps === undefined ? null : new RateLimit(limitMbps * 1_000_000);
     this.#engines = config.syncs.map(
       (sync) =>
         new SyncEngine({
@@ -36,6 +39,8 @@ export class Daemon {
           createQueue: () => this.#createQueue(sync),
           spoolDirectory: config.spoolDir,
           lockTimeoutMs: config.lockTimeoutMs,
+          rateLimit,
+          busySessions,
           until,
           patient: until.kind === 'forever',
           log: log.child({ sync: sync.name }),

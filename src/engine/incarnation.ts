@@ -6,9 +6,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { AppliedBatch } from '../apply/applier.ts';
 import { tableLabel } from '../core/plan.ts';
 import type { Snapshot } from '../core/position.ts';
+import { Brake } from './brake.ts';
 import { Copying } from './copying.ts';
 import type { IncarnationOptions, RunOutcome } from './options.ts';
-import { Pause } from './pause.ts';
 import { openRooms, type Rooms } from './rooms.ts';
 import { Roster } from './roster.ts';
 import { Sessions } from './sessions.ts';
@@ -21,7 +21,7 @@ export class Incarnation {
   readonly #options: IncarnationOptions;
   readonly #sessions: Sessions;
   readonly #roster: Roster;
-  readonly #pause: Pause;
+  readonly #brake: Brake;
   readonly #bornAt = Date.now();
   #started = false;
   #applied: Snapshot = '0:0:';
@@ -30,7 +30,8 @@ export class Incarnation {
     this.#options = options;
     this.#sessions = new Sessions(options.sync);
     this.#roster = new Roster(options.sync);
-    this.#pause = new Pause(options.sync.name, options.log);
+    const { sync, busySessions, log } = options;
+    this.#brake = new Brake({ sync: sync.name, busySessions, log });
   }
 
   /** True once the lane ran: whatever fails from then on is not a fault of the configuration. */
@@ -45,7 +46,7 @@ export class Incarnation {
   /** Every table is in step, and the lane goes on. */
   get streaming(): boolean {
     const inStep = this.#roster.tables.every(({ state }) => state === 'streaming' || state === 'dropped');
-    return this.#started && inStep && this.#pause.since === null;
+    return this.#started && inStep && this.#brake.paused === null;
   }
 
   async run(signal: AbortSignal): Promise<RunOutcome> {
@@ -54,7 +55,7 @@ export class Incarnation {
         options: this.#options,
         sessions: this.#sessions,
         roster: this.#roster,
-        pause: this.#pause,
+        brake: this.#brake,
         signal,
         onApplied: (batch) => this.#count(batch),
         onPosition: (position) => {

@@ -1,5 +1,6 @@
 /** What a running sync is given, and what it comes to. */
 import type { Logger } from 'pino';
+import type { RateLimit } from '../backfill/rate-limit.ts';
 import type { SyncConfig } from '../config/syncs.ts';
 import type { TableName } from '../core/plan.ts';
 import type { BatchQueue } from '../core/ports.ts';
@@ -31,6 +32,10 @@ export interface SyncEngineOptions {
   readonly createQueue: () => Promise<BatchQueue>;
   readonly spoolDirectory: string;
   readonly lockTimeoutMs: number;
+  /** Shared by everything that copies in this process; null: no limit. */
+  readonly rateLimit: RateLimit | null;
+  /** So many sessions of others may be active on the source before copying holds back; 0: it never does. */
+  readonly busySessions: number;
   readonly until: Until;
   /** Keep trying from the start. Otherwise the first failure before anything ran ends it. */
   readonly patient: boolean;

@@ -21,12 +21,12 @@ import { readIdentity } from '../postgres/catalog.ts';
 import { migrate } from '../postgres/migrate.ts';
 import type { Session } from '../postgres/session.ts';
 import { inspect, install, type SetupResult } from '../setup/setup.ts';
+import type { Brake } from './brake.ts';
 import { answerDrift } from './drift.ts';
 import { fitTables } from './fitting.ts';
 import { Lane } from './lane.ts';
 import { Lease } from './lease.ts';
 import type { IncarnationOptions } from './options.ts';
-import type { Pause } from './pause.ts';
 import type { Roster } from './roster.ts';
 import type { Sessions } from './sessions.ts';
 import { TargetWatch } from './target-watch.ts';
@@ -42,7 +42,7 @@ export interface Rooms {
   readonly copySource: Session;
   readonly copyTarget: Session;
   readonly watch: TargetWatch;
-  readonly pause: Pause;
+  readonly brake: Brake;
   /** The target's role may set session_replication_role: nothing has to be parked. */
   readonly replica: boolean;
   /** The source's snapshot at the start: what `caught-up` waits for. */
@@ -53,14 +53,14 @@ export interface RoomsContext {
   readonly options: IncarnationOptions;
   readonly sessions: Sessions;
   readonly roster: Roster;
-  readonly pause: Pause;
+  readonly brake: Brake;
   readonly signal: AbortSignal;
   readonly onApplied: (batch: AppliedBatch) => void;
   readonly onPosition: (position: Snapshot) => void;
 }
 
 export async function openRooms(context: RoomsContext): Promise<Rooms> {
-  const { options, roster, pause } = context;
+  const { options, roster, brake } = context;
   const { sync, log } = options;
   const { source, target, apply, copySource, copyTarget, reading, flush, holder } =
     await openSessions(context);
@@ -82,7 +82,7 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
     replica,
     onApplied: context.onApplied,
   });
-  await pause.look(target);
+  await brake.lookAtRecord(target);
   const queue = await openQueue(options);
   const { spoolDirectory } = options;
   const reader = new DeltaReader({ reading, control: flush, identity, queue, spoolDirectory });
@@ -93,11 +93,11 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
     reader,
     roster: () => roster.tables,
     isDue: options.isDue,
-    isPaused: () => pause.since !== null,
+    isPaused: () => brake.paused !== null,
     onApplied: context.onPosition,
   });
   log.info({ epoch: lease.epoch, queue: queue.kind, replica }, `sync ${sync.name} runs`);
-  return { lease, lane, applier, queue, source, target, copySource, copyTarget, watch, pause, replica, goal };
+  return { lease, lane, applier, queue, source, target, copySource, copyTarget, watch, brake, replica, goal };
 }
 
 /** All at once: what each waits for is mostly the network. */

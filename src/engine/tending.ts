@@ -59,8 +59,9 @@ export class Tending {
     const { until } = this.#options;
     for (;;) {
       if (signal.aborted) return NOTHING_LEFT;
-      await this.#rooms.pause.look(this.#rooms.target);
+      await this.#rooms.brake.lookAtRecord(this.#rooms.target);
       if (!(await this.#roster.readStates(this.#rooms.target))) await this.#takeIn();
+      await this.#watchLoad();
       await this.#explain();
       this.#countStates();
       await this.#armWaiting();
@@ -86,7 +87,7 @@ export class Tending {
     const waiting = chosen.filter((table) => table.state !== 'streaming' && !held.includes(table));
     const behind = until.kind === 'caught-up' && !covers(this.#applied(), this.#rooms.goal);
     const done = waiting.length === 0 && this.#restorable === 0 && !behind;
-    const { since } = this.#rooms.pause;
+    const { paused: since } = this.#rooms.brake;
     if (!done && since === null) return null;
     return {
       held: held.map((table) => ({ table: tableLabel(table), reason: table.reason ?? '' })),
@@ -197,6 +198,12 @@ export class Tending {
     await parkTriggersAndRules(target, this.#options.sync.name, added, replica);
     for (const table of added)
       this.#options.log.info({ table: tableLabel(table) }, `${tableLabel(table)} was added`);
+  }
+
+  async #watchLoad(): Promise<void> {
+    const { brake, source, target } = this.#rooms;
+    const copies = this.#roster.tables.some(({ state }) => state === 'pending' || state === 'copying');
+    await brake.lookAtSource(source, target, copies);
   }
 
   /** Says why a table cannot be copied that was added, or is to be copied again, while its lane runs. */

@@ -8,6 +8,7 @@ export function statusText(status: SyncStatus): string {
     ...status.why.map((reason) => `  ! ${reason}`),
     `  daemon    ${daemon === null ? 'none' : `${daemon.host}, process ${daemon.pid}`}`,
     `  lag       ${lag.seconds.toFixed(1)} s, ${lag.keys} changes, ${mebibytes(lag.bytes)} of deltas`,
+    ...(status.slowed === null ? [] : [`  slowed    the source is busy: ${status.slowed.why}`]),
     ...status.parked.map(
       (object) => `  parked    ${object.kind.replace('_', ' ')} ${object.name} of ${object.table}`,
     ),

@@ -3,7 +3,7 @@
  * databases, so that it is true whether or not a daemon runs.
  */
 import { readParked } from '../apply/parking.ts';
-import { pausedSince, readRestraint } from '../apply/restraint.ts';
+import { pausedSince, type Restraint, readRestraint } from '../apply/restraint.ts';
 import { readSyncTables, requireRecord, SILENT_MS, type SyncTable } from '../apply/state.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
 import type { Snapshot } from '../core/position.ts';
@@ -42,6 +42,8 @@ export interface SyncStatus {
   readonly daemon: { readonly host: string; readonly pid: number; readonly silentSeconds: number } | null;
   /** Since when it is paused; null while it is not. */
   readonly paused: Date | null;
+  /** Since when the daemon copies one chunk after the other, and why: the source is busy. Null while it is not. */
+  readonly slowed: Restraint['slowed'];
   readonly epoch: number;
   readonly position: Snapshot | null;
   readonly lag: { readonly seconds: number; readonly bytes: number; readonly keys: number };
@@ -63,7 +65,7 @@ export async function readStatus(
   filter: TableFilter,
 ): Promise<SyncStatus> {
   const record = await requireRecord(target, sync);
-  const { paused } = await readRestraint(target, sync);
+  const { paused, slowed } = await readRestraint(target, sync);
   const states = (await readSyncTables(target, sync)).filter(filter);
   const pending = (await isInstalled(source))
     ? await readPending(source, sync, record.position, record.started === null ? [] : states)
@@ -95,6 +97,7 @@ export async function readStatus(
     why,
     daemon,
     paused,
+    slowed: daemon === null ? null : slowed,
     epoch: record.epoch,
     position: record.started,
     lag,

@@ -31,6 +31,8 @@ export interface SyncOptions {
   readonly tables?: string[];
   readonly until?: Until;
   readonly keyless?: 'carry' | 'refuse';
+  /** More settings, by name as commander has them. */
+  readonly flags?: Readonly<Record<string, string>>;
   /** The section `carry` of the sync in ibex.yaml. */
   readonly carry?: Record<string, CarryEntry>;
   /** Takes the lines of the log, from `info` on. */
@@ -51,6 +53,7 @@ function configOf(databases: Databases, options: SyncOptions) {
     ...(options.redis === undefined ? {} : { redis: options.redis }),
     ...(options.tables === undefined ? {} : { tables: options.tables }),
     ...(options.keyless === undefined ? {} : { keyless: options.keyless }),
+    ...options.flags,
     logLevel: process.env.TEST_LOG_LEVEL ?? 'error',
     logFormat: 'json',
   };
