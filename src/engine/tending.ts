@@ -21,6 +21,7 @@ import { type IncarnationOptions, NOTHING_LEFT, type RunOutcome } from './option
 import { readAdmissible } from './partitions.ts';
 import type { Rooms } from './rooms.ts';
 import { isHeld, type Roster } from './roster.ts';
+import { SequenceCarrier } from './sequences.ts';
 
 /** Pause between rounds; shorter in a run that is to end soon. */
 const ROUND_MS = 1_000;
@@ -29,6 +30,8 @@ const SHORT_ROUND_MS = 50;
 const WATCH_MS = 500;
 /** Rows that contradict a foreign key are looked at no more often than this. */
 const CONTRADICTED_MS = 10_000;
+/** Sequences are looked at no more often than this; `core/sequence.ts` leaves a margin for as long. */
+const SEQUENCES_MS = 10_000;
 
 export class Tending {
   readonly #options: IncarnationOptions;
@@ -46,6 +49,10 @@ export class Tending {
   #missing = false;
   /** Foreign keys that can come back and have not yet. */
   #restorable = 0;
+  readonly #sequences = new SequenceCarrier();
+  #sequencesAt = 0;
+  /** What was said about sequences that cannot be carried. */
+  readonly #said = new Set<string>();
 
   constructor(options: IncarnationOptions, rooms: Rooms, roster: Roster, applied: () => Snapshot) {
     this.#options = options;
@@ -69,6 +76,9 @@ export class Tending {
       if (Date.now() - this.#watchedAt >= WATCH_MS) await this.#watchSource();
       await this.#watchTarget();
       const outcome = this.#outcome();
+      if (outcome !== null || Date.now() - this.#sequencesAt >= SEQUENCES_MS) {
+        await this.#carrySequences(outcome === null ? 0 : SEQUENCES_MS, signal);
+      }
       if (outcome !== null) return outcome;
       if (until.kind === 'caught-up') this.#rooms.lane.flush();
       const pause = until.kind === 'forever' ? ROUND_MS : SHORT_ROUND_MS;
@@ -204,6 +214,22 @@ export class Tending {
     const { brake, source, target } = this.#rooms;
     const copies = this.#roster.tables.some(({ state }) => state === 'pending' || state === 'copying');
     await brake.lookAtSource(source, target, copies);
+  }
+
+  /** Those that others have locked are tried again for so many milliseconds, and then at the next look. */
+  async #carrySequences(patienceMs: number, signal: AbortSignal): Promise<void> {
+    const { source, target } = this.#rooms;
+    const tables = this.#roster.tables
+      .filter(({ state }) => state !== 'dropped')
+      .map((table) => ({ source: table.named ?? table, target: table }));
+    const limits = { deadline: Date.now() + patienceMs, signal };
+    const { locked, faults } = await this.#sequences.carry(source, target, tables, limits);
+    const waiting = patienceMs > 0 ? locked.map((one) => `sequence ${one} is not carried: it is locked`) : [];
+    for (const sentence of [...faults, ...waiting]) {
+      if (!this.#said.has(sentence)) this.#options.log.warn(sentence);
+      this.#said.add(sentence);
+    }
+    this.#sequencesAt = Date.now();
   }
 
   /** Says why a table cannot be copied that was added, or is to be copied again, while its lane runs. */

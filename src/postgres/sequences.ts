@@ -1,0 +1,128 @@
+/** What the catalogs say about sequences, and where they stand: the same questions on either side. */
+import { IbexError } from '../core/errors.ts';
+import { type TableName, tableLabel } from '../core/plan.ts';
+import type { SequenceState, SequenceValue } from '../core/sequence.ts';
+import { FOREIGN_SCHEMAS } from './catalog.ts';
+import { literal, tableIdent } from './quote.ts';
+import type { Session } from './session.ts';
+
+export interface Sequence extends TableName {
+  readonly increment: bigint;
+  readonly min: bigint;
+  readonly max: bigint;
+  /** The column that it belongs to, identity columns included; of a partition's the partitioned table. */
+  readonly owner: { readonly table: string; readonly column: string } | null;
+  /** The role may read it, and set it. */
+  readonly readable: boolean;
+  readonly settable: boolean;
+}
+
+const LIST_SEQUENCES = `
+  select n.nspname as schema, c.relname as name,
+         s.seqincrement::text as increment, s.seqmin::text as min, s.seqmax::text as max,
+         has_schema_privilege(n.oid, 'USAGE') and has_sequence_privilege(c.oid, 'SELECT') as readable,
+         has_schema_privilege(n.oid, 'USAGE') and has_sequence_privilege(c.oid, 'SELECT')
+           and has_sequence_privilege(c.oid, 'UPDATE') as settable,
+         (select json_build_object('schema', tn.nspname, 'name', t.relname, 'column', a.attname)
+            from pg_depend d
+            join pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
+            join pg_class t on t.oid = coalesce(pg_partition_root(d.refobjid)::oid, d.refobjid)
+            join pg_namespace tn on tn.oid = t.relnamespace
+           where d.classid = 'pg_class'::regclass and d.objid = c.oid
+             and d.refclassid = 'pg_class'::regclass and d.deptype in ('a', 'i')) as owner
+    from pg_sequence s join pg_class c on c.oid = s.seqrelid join pg_namespace n on n.oid = c.relnamespace
+   where n.nspname !~ $1 and c.relpersistence <> 't'
+     and not exists (select from pg_depend e
+                      where e.classid = 'pg_class'::regclass and e.objid = c.oid and e.deptype = 'e')
+   order by 1, 2`;
+
+interface SequenceRow extends TableName {
+  increment: string;
+  min: string;
+  max: string;
+  readable: boolean;
+  settable: boolean;
+  owner: { schema: string; name: string; column: string } | null;
+}
+
+/** All sequences of the application, those behind identity columns included. */
+export async function listSequences(session: Session): Promise<Sequence[]> {
+  const rows = await session.rows<SequenceRow>(LIST_SEQUENCES, [FOREIGN_SCHEMAS]);
+  return rows.map(({ owner, ...row }) => ({
+    ...row,
+    increment: BigInt(row.increment),
+    min: BigInt(row.min),
+    max: BigInt(row.max),
+    owner: owner && { table: tableLabel(owner), column: owner.column },
+  }));
+}
+
+/** So many are read by one statement: each of them is locked until it ends. */
+const AT_ONCE = 500;
+/** What others have locked exclusively (TRUNCATE .. RESTART IDENTITY in an open transaction) is not waited for. */
+const LOCK_TIMEOUT = `set local lock_timeout = '100ms'`;
+
+export interface SequenceStates {
+  /** By label. One that was dropped meanwhile is in neither. */
+  readonly states: ReadonlyMap<string, SequenceState>;
+  /** Labels of those that others have locked. */
+  readonly locked: readonly string[];
+}
+
+/** Where sequences stand. Not part of any snapshot, as sequences are not. */
+export async function readSequences(
+  session: Session,
+  sequences: readonly Sequence[],
+): Promise<SequenceStates> {
+  const states = new Map<string, SequenceState>();
+  const locked: string[] = [];
+  const read = async (some: readonly Sequence[]): Promise<void> => {
+    const rows = await tryRead(session, some);
+    if (rows !== 'locked' && rows !== 'gone') for (const [label, state] of rows) states.set(label, state);
+    else if (some.length > 1) for (const one of some) await read([one]);
+    else if (rows === 'locked') locked.push(...some.map(tableLabel));
+  };
+  for (let first = 0; first < sequences.length; first += AT_ONCE) {
+    await read(sequences.slice(first, first + AT_ONCE));
+  }
+  return { states, locked };
+}
+
+async function tryRead(session: Session, sequences: readonly Sequence[]) {
+  const statement = sequences
+    .map((one, index) => `select ${index} as i, last_value::text as last, is_called from ${tableIdent(one)}`)
+    .join(' union all ');
+  const rows = await attempt(session, () =>
+    session.rows<{ i: number; last: string; is_called: boolean }>(statement),
+  );
+  if (typeof rows === 'string') return rows;
+  return rows.map(({ i, last, is_called }) => {
+    const one = sequences[i] as Sequence;
+    return [tableLabel(one), { ...one, last: BigInt(last), called: is_called }] as const;
+  });
+}
+
+/** Sets a sequence; it is not undone by a rollback. Anything but `done` left it as it was. */
+export async function setSequence(
+  session: Session,
+  sequence: TableName,
+  { last, called }: SequenceValue,
+): Promise<'done' | 'locked' | 'gone'> {
+  const statement = `select setval(${literal(tableIdent(sequence))}::regclass, $1, $2)`;
+  const result = await attempt(session, () => session.run(statement, [String(last), called]));
+  return typeof result === 'string' ? result : 'done';
+}
+
+async function attempt<T>(session: Session, work: () => Promise<T>): Promise<T | 'locked' | 'gone'> {
+  try {
+    return await session.transaction('', async () => {
+      await session.run(LOCK_TIMEOUT);
+      return work();
+    });
+  } catch (error) {
+    if (!(error instanceof IbexError)) throw error;
+    if (error.kind === 'lock') return 'locked';
+    if (error.kind === 'schema_mismatch') return 'gone';
+    throw error;
+  }
+}
