@@ -208,7 +208,13 @@ describe('the life of a sync, command by command', () => {
     await start();
     await expectCode(0, ['wait']);
     await databases.source.query(`insert into sale values (1000, 1, 1)`);
-    expect(await json(0, ['wait'])).toEqual({ sync: 'main', done: true, missing: [] });
+    expect(await json(0, ['wait'])).toEqual({
+      sync: 'main',
+      done: true,
+      missing: [],
+      notCarried: [],
+      paused: null,
+    });
     await expectEqual();
     const [status] = await json(0, ['status']);
     expect(status).toMatchObject({ verdict: 'READY', why: [], daemon: { pid: daemon?.pid } });
