@@ -69,6 +69,12 @@ export function insertMissing(plan: TablePlan, facts: TargetFacts): string {
            where s.present and not exists (select from ${fromTable(plan)} t where ${keyMatch(plan)})`;
 }
 
+/** One row: how many of the staged rows have their key in the table. */
+export function countMet(plan: TablePlan): string {
+  return `select count(*)::float8 as met from ${stageName(plan)} s
+           where exists (select from ${fromTable(plan)} t where ${keyMatch(plan)})`;
+}
+
 /** Removes every staged key that is gone or differs, so that `insertMissing` can write it anew. */
 export function deleteChanged(plan: TablePlan): string {
   return `delete from ${fromTable(plan)} t using ${stageName(plan)} s

@@ -92,7 +92,7 @@ export function disturbed(table: TableName, name: string): IbexError {
 }
 
 const READ_FACTS = `
-  select coalesce(key.arbiter, false) as arbiter, coalesce(key.unique, false) as "unique",
+  select w.i, coalesce(key.arbiter, false) as arbiter, coalesce(key.unique, false) as "unique",
          exists (select from pg_index i where i.indrelid = c.oid and not i.indimmediate) as deferrable,
          not exists (
            select from pg_rewrite r where r.ev_class = c.oid and r.ev_type in ('2', '3')
@@ -101,7 +101,7 @@ const READ_FACTS = `
                     where a.attrelid = c.oid and a.attidentity = 'a' and not a.attisdropped), '{}') as "identityAlways",
          coalesce((select array_agg(a.attname::text order by a.attnum) from pg_attribute a
                     where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
-                      and a.attname <> all ($3::text[])), '{}') as others,
+                      and a.attname <> all (w.columns)), '{}') as others,
          coalesce((select json_agg(distinct jsonb_build_object('schema', fn.nspname, 'name', f.relname))
                      from pg_constraint k join pg_class kc on kc.oid = k.conrelid
                      join pg_class f on f.oid = case when kc.relispartition then pg_partition_root(kc.oid)::oid else kc.oid end
@@ -131,17 +131,18 @@ const READ_FACTS = `
              cross join lateral pg_get_constraintdef(k.oid) d(def)
             where k.conrelid = c.oid and k.contype in ('p', 'u', 'x') and k.condeferrable
               and current_setting('session_replication_role') = 'replica'), '[]') as unchecked
-    from pg_class c
+    from json_to_recordset($1) w(i int4, name text, key text[], columns text[])
+    join pg_class c on c.oid = to_regclass(w.name)
     left join lateral (
       select true as unique, bool_or(not i.indisexclusion) as arbiter
         from pg_index i
        where i.indrelid = c.oid and i.indisunique and i.indimmediate and i.indisvalid
-         and i.indpred is null and i.indexprs is null and i.indnkeyatts = cardinality($2::text[])
+         and i.indpred is null and i.indexprs is null and i.indnkeyatts = cardinality(w.key)
          and (select array_agg(a.attname::text order by a.attname::text collate "C")
                 from unnest(i.indkey::int2[]) with ordinality k(attnum, ord)
                 join pg_attribute a on a.attrelid = c.oid and a.attnum = k.attnum
                where k.ord <= i.indnkeyatts)
-             = (select array_agg(n order by n collate "C") from unnest($2::text[]) n)
+             = (select array_agg(n order by n collate "C") from unnest(w.key) n)
          and not exists (
                select from unnest(i.indkey::int2[], i.indclass::oid[], i.indcollation::oid[]) k(attnum, opclass, collated)
                  join pg_attribute a on a.attrelid = c.oid and a.attnum = k.attnum
@@ -151,15 +152,25 @@ const READ_FACTS = `
                        and exists (select from pg_opclass d where d.opcmethod = o.opcmethod and d.opcdefault
                                       and d.opcintype = a.atttypid)))
        having count(*) > 0
-    ) key on true
-   where c.oid = to_regclass($1)`;
+    ) key on true`;
 
 /** Errors: `schema_mismatch` when the target has no such table. */
 export async function readFacts(session: Session, plan: TablePlan): Promise<TargetFacts> {
-  const names = plan.columns.map((column) => column.name);
-  const key = names.slice(0, plan.keyLength);
-  const [facts] = await session.rows<TargetFacts>(READ_FACTS, [tableIdent(plan), key, names]);
+  const facts = (await readAllFacts(session, [plan])).get(plan.relid);
   if (facts !== undefined) return facts;
   const label = tableLabel(plan);
   throw new IbexError('schema_mismatch', `table ${label} does not exist on the target`, { table: label });
+}
+
+/** By the plan's `relid`; tables that the target does not have are left out. */
+export async function readAllFacts(
+  session: Session,
+  plans: readonly TablePlan[],
+): Promise<Map<number, TargetFacts>> {
+  const wanted = plans.map((plan, i) => {
+    const columns = plan.columns.map((column) => column.name);
+    return { i, name: tableIdent(plan), key: columns.slice(0, plan.keyLength), columns };
+  });
+  const rows = await session.rows<TargetFacts & { i: number }>(READ_FACTS, [JSON.stringify(wanted)]);
+  return new Map(rows.map(({ i, ...facts }) => [(plans[i] as TablePlan).relid, facts]));
 }

@@ -8,6 +8,8 @@ export interface Heap {
   /** Its file now; rows that move to another file move behind a chunk's back. */
   readonly filenode: number;
   readonly blocks: number;
+  /** All of it on disk, without indexes: what is stored out of line comes with the rows. */
+  readonly bytes: number;
 }
 
 export interface ChunkPlan {
@@ -21,31 +23,66 @@ export interface ChunkPlan {
   readonly predicate: string | null;
   /** All other rows of the table are there already. */
   readonly part: boolean;
+  /** About how many bytes it has on disk. */
+  readonly planned: number;
 }
 
-/** 64 MiB of 8 KiB blocks: large enough for COPY's full speed, small enough to be done again. */
-export const CHUNK_BLOCKS = 8_192;
+/** Large enough for COPY's full speed, small enough to be done again. */
+const CHUNK_BYTES = 64 * 1024 * 1024;
+/** A chunk is to last no longer than that, if it is known how fast it may be. */
+const CHUNK_SECONDS = 60;
+
+/** How large chunks are to be, when each is copied at so many bytes a second; null: as fast as it goes. */
+export function chunkSize(bytesPerSecond: number | null): number {
+  return bytesPerSecond === null ? CHUNK_BYTES : Math.min(CHUNK_BYTES, bytesPerSecond * CHUNK_SECONDS);
+}
 
 /**
  * Plans the chunks of some heaps. The last one of each relation is open-ended: rows appended after planning are in
- * it, or in the deltas, or in both. `divisible` is false where block ranges cannot be read without reading
- * everything (before PostgreSQL 14), and where all rows must come from one snapshot (tables without a key).
+ * it, or in the deltas, or in both. `divisible` is false where all rows must come from one snapshot, or where block
+ * ranges cannot be read without reading everything.
  */
-export function planChunks(heaps: readonly Heap[], divisible: boolean, part: boolean): ChunkPlan[] {
-  return heaps.flatMap(({ relation, filenode, blocks }) => {
-    const count = divisible ? Math.max(1, Math.ceil(blocks / CHUNK_BLOCKS)) : 1;
+export function planChunks(
+  heaps: readonly Heap[],
+  { divisible, part, chunkBytes }: { divisible: boolean; part: boolean; chunkBytes: number },
+): ChunkPlan[] {
+  return heaps.flatMap(({ relation, filenode, blocks, bytes }) => {
+    const share = bytes / Math.max(1, blocks);
+    const step = divisible ? Math.max(1, Math.floor(chunkBytes / Math.max(1, share))) : Math.max(1, blocks);
+    const count = Math.max(1, Math.ceil(blocks / step));
     return Array.from({ length: count }, (_, i) => ({
       relation,
       filenode,
-      firstBlock: i * CHUNK_BLOCKS,
-      lastBlock: i === count - 1 ? null : (i + 1) * CHUNK_BLOCKS,
+      firstBlock: i * step,
+      lastBlock: i === count - 1 ? null : (i + 1) * step,
       predicate: null,
       part,
+      planned: Math.round(share * Math.min(step, blocks - i * step)),
     }));
   });
 }
 
+/**
+ * Two halves of a chunk that took too long; `blocks` is how many its relation has now. Null where there is nothing to
+ * divide: what is no range of blocks, or a single one.
+ */
+export function halves(chunk: ChunkPlan, blocks: number): [ChunkPlan, ChunkPlan] | null {
+  const { firstBlock, lastBlock, planned } = chunk;
+  const middle = firstBlock + Math.floor(((lastBlock ?? blocks) - firstBlock) / 2);
+  if (chunk.filenode === 0 || middle <= firstBlock) return null;
+  const half = Math.ceil(planned / 2);
+  return [
+    { ...chunk, lastBlock: middle, planned: half },
+    { ...chunk, firstBlock: middle, planned: planned - half },
+  ];
+}
+
 /** All rows of a table, whatever its partitions, or those that satisfy a predicate, in one snapshot. */
-export function wholeChunk(relation: number, predicate: string | null, part: boolean): ChunkPlan {
-  return { relation, filenode: 0, firstBlock: 0, lastBlock: null, predicate, part };
+export function wholeChunk(
+  relation: number,
+  predicate: string | null,
+  part: boolean,
+  planned: number,
+): ChunkPlan {
+  return { relation, filenode: 0, firstBlock: 0, lastBlock: null, predicate, part, planned };
 }

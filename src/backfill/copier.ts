@@ -1,254 +1,94 @@
 /**
- * Copies the existing rows of one table, chunk by chunk.
+ * Copies one chunk: reads it in a snapshot of its own, writes it together with its progress.
  *
- * The argument for its exactness: the lower bound (floor) is noted after the table was armed and before the first
- * chunk is read. Whatever a chunk's own snapshot misses or has out of date was changed after the floor, so it is
- * in the deltas, and the batch that takes the table into step carries every key changed since the floor once
- * more. Each chunk commits together with its progress row: killed anywhere, only chunks in flight are redone.
+ * Why chunks are exact together: the lower bound (floor) is noted after the table was armed and before the first chunk
+ * is read. Whatever a chunk's own snapshot misses or has out of date was changed after the floor, so it is in the
+ * deltas, and the batch that takes the table into step carries every key changed since the floor once more. Each
+ * chunk commits together with its progress row: killed anywhere, only chunks in flight are redone.
  */
-import { fillColumns } from '../apply/carried.ts';
-import { parkForeignKeys, parkTriggersAndRules } from '../apply/parking.ts';
-import { requireEpoch, type SyncTable } from '../apply/state.ts';
+import { createHash } from 'node:crypto';
 import * as merge from '../apply/statements.ts';
-import { readFacts, requireUndisturbed } from '../apply/target-table.ts';
-import { setFloor } from '../capture/trigger/registry.ts';
-import type { Carried } from '../core/carried.ts';
-import { concerning, IbexError, isKind } from '../core/errors.ts';
+import { disturbed, readFacts } from '../apply/target-table.ts';
+import { concerning, IbexError } from '../core/errors.ts';
 import { type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
+import type { ChunkJob, ChunkOutcome, ChunkResult } from '../core/ports.ts';
+import type { Snapshot } from '../core/position.ts';
+import { serverError } from '../postgres/errors.ts';
+import type { Piped } from '../postgres/pipe.ts';
 import { tableIdent } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
-import { type ChunkPlan, planChunks, wholeChunk } from './chunks.ts';
-import type { Pace } from './pace.ts';
-import {
-  type Chunk,
-  type CopyKey,
-  finishChunk,
-  finishCopy,
-  lockChunk,
-  readChunks,
-  readParts,
-  replanRelation,
-  setCopyFloor,
-  startCopy,
-  startParts,
-} from './progress.ts';
+import { halves } from './chunks.ts';
+import { bookChunk, type Claimed, claimChunk } from './progress.ts';
 import type { RateLimit } from './rate-limit.ts';
 import { isInTheWay, settle } from './settling.ts';
 import * as sql from './statements.ts';
 
-export interface CopyOptions {
+export interface CopierOptions {
+  /** Closed when they end in the middle of a COPY: by the signal, or because the chunk took too long. */
   readonly source: Session;
   readonly target: Session;
-  readonly key: CopyKey;
-  /** What the rows will stand for once they are copied by this plan. */
-  readonly carried: Carried;
+  readonly plan: TablePlan;
   /** The source node's name, noted by capture on the target. */
   readonly origin: string;
-  /** The target session is a replica: foreign keys do not fire, nothing is parked. */
-  readonly replica: boolean;
+  /** How old the snapshot of a chunk that can be divided may become, in milliseconds. */
+  readonly patienceMs: number;
   readonly rateLimit: RateLimit | null;
-  readonly pace: Pace;
   readonly signal: AbortSignal;
-  readonly onRows: (rows: number) => void;
 }
 
-/** Copies a table from where an earlier attempt stopped. Errors that concern the table carry its name. */
-export async function copyTable(options: CopyOptions, plan: TablePlan, state: SyncTable): Promise<void> {
-  await concerning(tableLabel(plan), () => copyChunks(options, plan, state));
+/** A snapshot holds back the cleaning up of the whole source. */
+export const CHUNK_PATIENCE_MS = 120_000;
+
+/** Of a plan: others of the same print bring the same rows. */
+export function fingerprint(plan: TablePlan): string {
+  return createHash('sha256').update(JSON.stringify(plan)).digest('base64');
 }
 
-async function copyChunks(options: CopyOptions, plan: TablePlan, state: SyncTable): Promise<void> {
-  const { key, target, signal } = options;
-  await parkTriggersAndRules(target, key.sync, [plan], options.replica);
-  // Also what a new copy removes first is no reason for a cascade.
-  if (!options.replica && state.state === 'pending') await parkForeignKeys(target, key.sync, [plan]);
-  if (state.state === 'pending') await start(options, plan, state.replace);
-  else await fill(options, plan);
-  const { unique } = await readFacts(target, plan);
-  let direct = true;
-  do {
-    await takeUpParts(options, plan);
-    let chunks = await readChunks(target, key);
-    if (!options.replica && chunks.some((chunk) => chunk.rows === null))
-      await parkForeignKeys(target, key.sync, [plan]);
-    while (chunks.some((chunk) => chunk.rows === null)) {
-      const chunk = chunks.find((candidate) => candidate.rows === null) as Chunk;
-      signal.throwIfAborted();
-      const unseen = plan.mode === 'row' || unique || (await isEmpty(target, plan));
-      const outcome = await options.pace.within(signal, () =>
-        copyChunk(options, plan, chunk, direct && unseen && !chunk.part),
-      );
-      if (outcome === 'in the way') direct = false;
-      // Called off: the table was taken out, or is to be copied from the start.
-      if (outcome === 'gone') return;
-      if (outcome === 'moved') await replan(options, plan, chunk);
-      if (outcome === 'left over') await leaveToStream(options, chunk);
-      chunks = await readChunks(target, key);
-    }
-    if (!chunks.every((chunk) => chunk.part)) await target.run(`analyze ${tableIdent(plan)}`);
-  } while (!(await finishCopy(target, key)));
-}
-
-async function start(options: CopyOptions, plan: TablePlan, replace: boolean): Promise<void> {
-  const { source, target, key } = options;
-  const { unique } = await readFacts(target, plan);
-  const floor = await setFloor(source, key.sync, plan.relid);
-  // Without a key all rows have to come from one snapshot, whatever partition they are in.
-  const chunks =
-    plan.mode === 'row' && !plan.only
-      ? [wholeChunk(plan.relid, null, false)]
-      : await planRelation(options, plan, null, false);
-  await startCopy(target, key, { floor, choice: plan.choice, carried: options.carried }, chunks, async () => {
-    await target.run(merge.markOrigin(options.origin));
-    if (replace) {
-      await target.run(`delete from ${merge.fromTable(plan)}`);
-      await requireUndisturbed(target, plan);
-    } else if (plan.mode === 'row') await requireEmpty(target, plan);
-    else if (!unique) await requireDistinct(target, plan);
+/** Copies the chunk that a job names. Errors that concern the table carry its name. */
+export async function copyChunk(options: CopierOptions, job: ChunkJob): Promise<ChunkOutcome> {
+  return concerning(tableLabel(options.plan), async () => {
+    const tried = await tryCopy(options, job, job.direct);
+    if (tried !== 'in the way') return tried;
+    const merged = await tryCopy(options, job, false);
+    if (merged === 'in the way') throw new IbexError('internal', 'a merged chunk cannot be in the way');
+    return { ...merged, inTheWay: true };
   });
 }
 
-/** The chunks of one relation of the table, or of all of them. */
-async function planRelation(
-  { source, target }: CopyOptions,
-  plan: TablePlan,
-  relation: number | null,
-  part: boolean,
-): Promise<ChunkPlan[]> {
-  // A row that moves within its table while that is copied is read twice, which only an index of the target notices.
-  const { unique } = await readFacts(target, plan);
-  const heaps = await source.rows<Record<'relation' | 'filenode' | 'blocks', string>>(sql.READ_HEAPS, [
-    plan.relid,
-    relation,
-  ]);
-  return planChunks(
-    heaps.map((heap) => ({
-      relation: Number(heap.relation),
-      filenode: Number(heap.filenode),
-      blocks: Number(heap.blocks),
-    })),
-    unique && source.version >= 140_000,
-    part,
-  );
-}
-
-async function replan(options: CopyOptions, plan: TablePlan, { relation, part }: Chunk): Promise<void> {
-  if (plan.mode === 'row') return start(options, plan, false);
-  await replanRelation(
-    options.target,
-    options.key,
-    relation,
-    await planRelation(options, plan, relation, part),
-  );
-}
-
-/**
- * Partitions came or went, and what they leave to do was asked for: the rows of the regions are removed, and what
- * the source has there now is copied. Partitions are copied from what is known of them as they were armed.
- * Errors: `recopy` where a region of the source is none that the target could tell.
- */
-async function takeUpParts(options: CopyOptions, plan: TablePlan): Promise<void> {
-  const { source, target, key } = options;
-  const parts = await readParts(target, key);
-  if (parts.length === 0) return;
-  const regions = parts.flatMap(({ predicate }) => (predicate === null ? [] : [predicate]));
-  if (regions.length > 0 && !merge.keyIsComparable(plan)) {
-    throw new IbexError('recopy', `the keys of ${tableLabel(plan)} have other types on the target`, {
-      table: tableLabel(plan),
-    });
-  }
-  const chunks: ChunkPlan[] = [];
-  for (const { relation, predicate } of parts) {
-    if (relation === null) chunks.push(wholeChunk(plan.relid, predicate, true));
-    else chunks.push(...(await planRelation(options, plan, relation, true)));
-  }
-  const members = (await source.rows<{ relation: string }>(sql.READ_MEMBERS, [plan.relid])).map((row) =>
-    Number(row.relation),
-  );
-  await startParts(target, key, members, chunks, async () => {
-    await target.run(merge.markOrigin(options.origin));
-    for (const region of regions) await target.run(merge.deleteRegion(plan, region));
-  });
-}
-
-/** Columns that were added since the first chunks were copied, or since the table was in step. */
-async function fill({ target, key, carried, origin }: CopyOptions, plan: TablePlan): Promise<void> {
-  try {
-    await target.transaction('', async () => {
-      await requireEpoch(target, key.sync, key.epoch);
-      await target.run(merge.markOrigin(origin));
-      await fillColumns(target, key.sync, plan, carried);
-      await requireUndisturbed(target, plan);
-    });
-  } catch (error) {
-    if (!isKind(error, 'constraint')) throw error;
-    // Some rows of the source have other values by now, and only with those do all of them fit together.
-    throw new IbexError('recopy', error.message, { table: tableLabel(plan), cause: error });
-  }
-}
-
-async function isEmpty(target: Session, plan: TablePlan): Promise<boolean> {
-  const { empty } = await target.row<{ empty: boolean }>(
-    `select not exists (select from ${merge.fromTable(plan)}) as empty`,
-  );
-  return empty;
-}
-
-/** Where no index keeps the rows of a key apart on the target, one key may have several rows there, and none would go. */
-async function requireDistinct(target: Session, plan: TablePlan): Promise<void> {
-  const { distinct } = await target.row<{ distinct: boolean }>(merge.keysAreDistinct(plan));
-  if (distinct) return;
-  const label = tableLabel(plan);
-  throw new IbexError('schema_mismatch', `${label} has several rows of the same key on the target`, {
-    table: label,
-    hint: `Remove what is too much, and say so there: create unique index on ${label} (${merge.keyColumns(plan)});`,
-  });
-}
-
-async function requireEmpty(target: Session, plan: TablePlan): Promise<void> {
-  if (await isEmpty(target, plan)) return;
-  const label = tableLabel(plan);
-  throw new IbexError('schema_mismatch', `${label} has rows on the target and no key to merge them by`, {
-    table: label,
-    hint: `Empty it there first: truncate ${label};`,
-  });
-}
-
-/**
- * - `copied`: it is in.
- * - `gone`: somebody else copied it, or the copy was called off.
- * - `in the way`: other rows of the target share a key with it; it must be merged instead.
- * - `moved`: the relation has another file than planned, rows may have moved between chunks: plan again.
- * - `left over`: some of its rows found other rows of the target in their place.
- */
-type Outcome = 'copied' | 'gone' | 'in the way' | 'moved' | 'left over';
-
-async function copyChunk(
-  options: CopyOptions,
-  plan: TablePlan,
-  chunk: Chunk,
+/** `in the way`: other rows of the target share a key with it; it must be merged instead. */
+async function tryCopy(
+  options: CopierOptions,
+  job: ChunkJob,
   direct: boolean,
-): Promise<Outcome> {
-  const { source } = options;
-  const [relation] = await source.rows<TableName>(sql.RELATION_NAME, [chunk.relation]);
-  if (relation === undefined) return 'moved';
+): Promise<ChunkOutcome | 'in the way'> {
+  const { target, origin, plan } = options;
+  let part = false;
   try {
-    return await source.transaction('isolation level repeatable read read only', async () => {
-      // The lock comes before the snapshot: to an older snapshot a rewritten table reads empty.
-      await source.run(sql.lockRelation(relation, chunk));
-      const [now] = await source.rows<{ filenode: string; snapshot: string; outline: string | null }>(
-        sql.READ_RELATION,
-        [chunk.relation, plan.relid],
-      );
-      if (now !== undefined && now.outline !== plan.outline) throw altered(plan);
-      if (now === undefined || Number(now.filenode) !== chunk.filenode) return 'moved';
-      return writeChunk(options, plan, chunk, { ...relation, snapshot: now.snapshot }, direct);
+    const written = await target.transaction('', async () => {
+      const chunk = await claimChunk(target, job, job.n, origin);
+      if (chunk === 'gone' || chunk === 'busy') return came(chunk === 'gone' ? 'gone' : 'again');
+      part = chunk.part;
+      return readAndWrite(options, job, chunk, direct && !part);
     });
+    if ('result' in written) return written;
+    await leaveToStream(options, job, written);
+    return came('copied');
   } catch (error) {
+    if (isTimeout(error)) return came('slow');
+    if (serverError(error)?.state.startsWith('40')) return came('again');
     if (!isInTheWay(error)) throw error;
-    if (direct && plan.mode === 'key') return 'in the way';
-    throw chunk.part ? needsWhole(plan, error) : error;
+    if (direct && plan.mode === 'key' && !part) return 'in the way';
+    throw part ? needsWhole(plan, error) : error;
   }
+}
+
+/** What `AbortSignal.timeout` fails with. */
+function isTimeout(error: unknown): boolean {
+  return error instanceof DOMException && error.name === 'TimeoutError';
+}
+
+function came(result: ChunkResult, { rows, bytes } = { rows: 0, bytes: 0 }): ChunkOutcome {
+  return { result, rows, bytes, inTheWay: false };
 }
 
 /**
@@ -262,44 +102,69 @@ function needsWhole(plan: TablePlan, cause: unknown): IbexError {
   });
 }
 
+/** A chunk of which some rows found other rows of the target in their place; nothing of it is written. */
+interface LeftOver {
+  readonly chunk: Claimed;
+  readonly met: number;
+}
+
+/** Fills the transaction of a claimed chunk. */
+async function readAndWrite(
+  options: CopierOptions,
+  job: ChunkJob,
+  chunk: Claimed,
+  direct: boolean,
+): Promise<ChunkOutcome | LeftOver> {
+  const { target, plan } = options;
+  if (!direct) {
+    await target.run(`drop table if exists ${merge.stageName(plan)}`);
+    await target.run(merge.createStage(plan));
+  }
+  const read = await readChunk(options, job, chunk, direct);
+  if (read === 'moved') return came('moved');
+  let met = 0;
+  if (!direct) {
+    if (chunk.found) met = (await target.row<{ met: number }>(merge.countMet(plan))).met;
+    const settled = await settle(target, plan, await readFacts(target, plan), chunk.part);
+    await target.run(`drop table ${merge.stageName(plan)}`);
+    if (!settled) return { chunk, met };
+  }
+  const floor = plan.mode === 'row' ? read.snapshot : null;
+  const fired = await bookChunk(target, job, job.n, tableIdent(plan), { ...read, met }, floor);
+  if (fired !== null) throw disturbed(plan, fired);
+  return came('copied', read);
+}
+
+/** The rows of a chunk, in a snapshot that is not kept any longer than they are read. */
+async function readChunk(
+  { source, target, plan, patienceMs, rateLimit, signal }: CopierOptions,
+  job: ChunkJob,
+  chunk: Claimed,
+  direct: boolean,
+): Promise<(Piped & { readonly snapshot: Snapshot }) | 'moved'> {
+  const [relation] = await source.rows<TableName>(sql.RELATION_NAME, [chunk.relation]);
+  if (relation === undefined) return 'moved';
+  return source.transaction('isolation level repeatable read read only', async () => {
+    // The lock comes before the snapshot: to an older snapshot a rewritten table reads empty.
+    await source.run(sql.lockRelation(relation, chunk));
+    const [now] = await source.rows<sql.RelationNow>(sql.READ_RELATION, [chunk.relation, plan.relid]);
+    if (now !== undefined && now.outline !== plan.outline) throw altered(plan);
+    if (now === undefined || now.filenode !== chunk.filenode) return 'moved';
+    const read = direct ? sql.readDirect(plan, relation, chunk) : sql.readStaged(plan, relation, chunk);
+    const write = direct ? sql.writeDirect(plan) : merge.loadStage(plan);
+    const limited = job.divisible && halves(chunk, now.blocks) !== null;
+    const limit = limited ? [AbortSignal.timeout(patienceMs)] : [];
+    const piped = await source.pipe(read, target, write, {
+      throttle: rateLimit && ((bytes) => rateLimit.reserve(bytes)),
+      signal: AbortSignal.any([signal, ...limit]),
+    });
+    if (chunk.filenode === 0) await requireKnownPartitions(source, plan);
+    return { ...piped, snapshot: now.snapshot };
+  });
+}
+
 function altered(plan: TablePlan): IbexError {
   return new IbexError('source_moved', `the columns of ${tableLabel(plan)} changed while it was copied`);
-}
-
-async function writeChunk(
-  options: CopyOptions,
-  plan: TablePlan,
-  chunk: Chunk,
-  relation: TableName & { readonly snapshot: string },
-  direct: boolean,
-): Promise<Outcome> {
-  const { target, key } = options;
-  return target.transaction('', async () => {
-    await target.run(merge.markOrigin(options.origin));
-    if (!(await lockChunk(target, key, chunk.n))) return 'gone';
-    const rows = direct
-      ? await pipe(options, sql.readDirect(plan, relation, chunk), sql.writeDirect(plan))
-      : await mergeChunk(options, plan, sql.readStaged(plan, relation, chunk), chunk.part);
-    if (rows === null) return 'left over';
-    if (chunk.filenode === 0) await requireKnownPartitions(options.source, plan);
-    if (plan.mode === 'row') await setCopyFloor(target, key, relation.snapshot);
-    await requireUndisturbed(target, plan);
-    await finishChunk(target, key, chunk.n, rows);
-    options.onRows(rows);
-    return 'copied';
-  });
-}
-
-/**
- * Rows that were on the target before may hold values, unique there, that the source has in other rows by now. No
- * chunk alone can make room; the batch that takes the table into step can. So all keys of the chunk are noted as if
- * they had changed, and travel with it.
- */
-async function leaveToStream({ source, target, key }: CopyOptions, chunk: Chunk): Promise<void> {
-  await source.run(sql.NOTE_CHUNK, [key.relid, chunk.relation, chunk.firstBlock, chunk.lastBlock]);
-  await target.transaction('', async () => {
-    if (await lockChunk(target, key, chunk.n)) await finishChunk(target, key, chunk.n, 0);
-  });
 }
 
 async function requireKnownPartitions(source: Session, plan: TablePlan): Promise<void> {
@@ -308,52 +173,20 @@ async function requireKnownPartitions(source: Session, plan: TablePlan): Promise
   throw new IbexError('source_moved', `partitions of ${tableLabel(plan)} changed while it was copied`);
 }
 
-/** Whatever fails on either side, both are left as they are between two statements. */
-async function pipe(
-  { source, target, rateLimit, signal }: CopyOptions,
-  read: string,
-  write: string,
-): Promise<number> {
-  const into = target.copyIn(write);
-  let failure: Error | undefined;
-  const failed = (error: unknown) => {
-    failure ??= error as Error;
-  };
-  try {
-    for await (const bytes of source.copyOut(read)) {
-      // The rest of a chunk that cannot be written is read and dropped: a COPY cannot be left half-way.
-      if (failure !== undefined) continue;
-      if (signal.aborted) failed(signal.reason);
-      else await into.write(bytes).catch(failed);
-      // Behind what was written, so that the target is not kept waiting by what the source has sent already.
-      await rateLimit?.take(bytes.length, signal).catch(failed);
-    }
-  } catch (error) {
-    failed(error);
-  }
-  if (failure !== undefined) {
-    await into.fail(failure).catch(() => undefined);
-    throw failure;
-  }
-  return into.end();
-}
-
 /**
- * The chunk beside rows that are there already: what is missing is inserted, what differs is brought in line. Null
- * when not all of it found its place.
+ * Rows that were on the target before may hold values, unique there, that the source has in other rows by now. No
+ * chunk alone can make room; the batch that takes the table into step can. So all keys of the chunk are noted as if
+ * they had changed, and travel with it.
  */
-async function mergeChunk(
-  options: CopyOptions,
-  plan: TablePlan,
-  read: string,
-  part: boolean,
-): Promise<number | null> {
-  const { target } = options;
-  const facts = await readFacts(target, plan);
-  await target.run(`drop table if exists ${merge.stageName(plan)}`);
-  await target.run(merge.createStage(plan));
-  const rows = await pipe(options, read, merge.loadStage(plan));
-  const settled = await settle(target, plan, facts, part);
-  await target.run(`drop table ${merge.stageName(plan)}`);
-  return settled ? rows : null;
+async function leaveToStream(
+  { source, target, origin, plan }: CopierOptions,
+  job: ChunkJob,
+  { chunk, met }: LeftOver,
+): Promise<void> {
+  await source.run(sql.NOTE_CHUNK, [job.relid, chunk.relation, chunk.firstBlock, chunk.lastBlock]);
+  await target.transaction('', async () => {
+    const still = await claimChunk(target, job, job.n, origin);
+    if (typeof still !== 'string')
+      await bookChunk(target, job, job.n, tableIdent(plan), { rows: 0, bytes: 0, met }, null);
+  });
 }

@@ -1,15 +1,16 @@
 /** The progress of copies, kept in the target: states of `ibex.target_table`, rows of `ibex.part` and `ibex.chunk`. */
-import { lockCheckpoint, lockSyncTables, requireEpoch } from '../apply/state.ts';
+import { lockCheckpoint, lockSyncTables, requireEpoch, type TableState } from '../apply/state.ts';
+import { firing } from '../apply/target-table.ts';
 import type { Carried } from '../core/carried.ts';
 import { IbexError } from '../core/errors.ts';
 import type { Snapshot } from '../core/position.ts';
+import { literal } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
 import type { ChunkPlan } from './chunks.ts';
 
 export interface Chunk extends ChunkPlan {
+  readonly relid: number;
   readonly n: number;
-  /** Null until it is copied. */
-  readonly rows: number | null;
 }
 
 /** A part of a table that is to be copied by itself, see `ibex.part`. */
@@ -18,78 +19,136 @@ export interface Part {
   readonly predicate: string | null;
 }
 
-/** Names the sync, the holder's epoch and the table whose copy is meant. */
-export interface CopyKey {
+/** The lane under whose epoch is copied. */
+export interface CopyLane {
   readonly sync: string;
   readonly epoch: number;
+}
+
+/** The copy of one table. */
+export interface CopyKey extends CopyLane {
   readonly relid: number;
 }
 
-export async function readChunks(target: Session, { sync, relid }: CopyKey): Promise<Chunk[]> {
-  const rows = await target.rows<
-    Record<'relation' | 'filenode' | 'first' | 'last' | 'rows' | 'predicate', string | null> & {
-      n: number;
-      part: boolean;
-    }
-  >(
-    `select n, relation::text, filenode::text, first_block::text as first, last_block::text as last, rows::text,
-            predicate, part
-       from ibex.chunk where sync = $1 and relid = $2 order by n`,
-    [sync, relid],
+/** What the record says of a table whose copy begins or goes on. */
+export interface CopyState {
+  readonly relid: number;
+  readonly state: TableState;
+  readonly replace: boolean;
+  /** Columns are to be filled first. */
+  readonly fill: boolean;
+  /** Parts were asked for. */
+  readonly parts: boolean;
+  /** Rows that the target had as the copy began; null when nobody knows. */
+  readonly found: number | null;
+  /** How many chunks it has, and how many of them are still to be copied. */
+  readonly chunks: number;
+  readonly unfinished: number;
+}
+
+export async function readCopyStates(
+  target: Session,
+  sync: string,
+  relids: readonly number[],
+): Promise<Map<number, CopyState>> {
+  const rows = await target.rows<CopyState>(
+    `select t.relid::float8 as relid, t.state, t.replace, t.fill is not null as fill, t.found::float8 as found,
+            exists (select from ibex.part p where (p.sync, p.relid) = (t.sync, t.relid)) as parts,
+            c.chunks, c.unfinished
+       from ibex.target_table t
+      cross join lateral (select count(*)::int4 as chunks, count(*) filter (where c.rows is null)::int4 as unfinished
+                            from ibex.chunk c where (c.sync, c.relid) = (t.sync, t.relid)) c
+      where t.sync = $1 and t.relid = any ($2::int8[])`,
+    [sync, relids],
   );
-  return rows.map((row) => ({
-    n: row.n,
+  return new Map(rows.map((row) => [row.relid, row]));
+}
+
+type ChunkRow = Record<'relid' | 'relation' | 'filenode' | 'first' | 'planned', string> &
+  Pick<Chunk, 'n' | 'predicate' | 'part'> & { readonly last: string | null };
+
+const CHUNK_COLUMNS = `c.relid::text, c.n, c.relation::text, c.filenode::text, c.first_block::text as first,
+  c.last_block::text as last, c.predicate, c.part, c.planned::text`;
+
+function toChunk({ n, predicate, part, ...row }: ChunkRow): Chunk {
+  return {
+    relid: Number(row.relid),
+    n,
     relation: Number(row.relation),
     filenode: Number(row.filenode),
     firstBlock: Number(row.first),
     lastBlock: row.last === null ? null : Number(row.last),
-    rows: row.rows === null ? null : Number(row.rows),
-    predicate: row.predicate,
-    part: row.part,
-  }));
+    predicate,
+    part,
+    planned: Number(row.planned),
+  };
 }
 
-/** Writes the plan of a copy and its lower bound, with whatever `also` does, in one transaction. */
-export async function startCopy(
+/** The chunks of some tables that are still to be copied, in their order. */
+export async function readUnfinished(
   target: Session,
-  { sync, epoch, relid }: CopyKey,
-  {
-    floor,
-    choice,
-    carried,
-  }: { readonly floor: Snapshot; readonly choice: string | null; readonly carried: Carried },
-  chunks: readonly ChunkPlan[],
-  also: () => Promise<void>,
+  sync: string,
+  relids: readonly number[],
+): Promise<Chunk[]> {
+  const rows = await target.rows<ChunkRow>(
+    `select ${CHUNK_COLUMNS} from ibex.chunk c
+      where c.sync = $1 and c.relid = any ($2::int8[]) and c.rows is null order by c.relid, c.n`,
+    [sync, relids],
+  );
+  return rows.map(toChunk);
+}
+
+/** A copy that begins. */
+export interface CopyStart {
+  readonly relid: number;
+  readonly floor: Snapshot;
+  readonly choice: string | null;
+  readonly carried: Carried;
+  /** Rows that the target has. */
+  readonly found: number;
+  readonly chunks: readonly ChunkPlan[];
+}
+
+/** Writes down plan and lower bound of copies that begin. Part of the caller's transaction. */
+export async function startCopies(
+  target: Session,
+  { sync, epoch }: CopyLane,
+  starts: readonly CopyStart[],
 ): Promise<void> {
-  await target.transaction('', async () => {
-    await requireEpoch(target, sync, epoch);
-    await also();
-    await target.run('delete from ibex.chunk where sync = $1 and relid = $2', [sync, relid]);
-    await target.run('delete from ibex.part where sync = $1 and relid = $2', [sync, relid]);
-    await addChunks(target, sync, relid, chunks);
-    await move(target, { sync, epoch, relid }, ['pending', 'copying'], 'copying', floor);
-    await target.run(
-      `update ibex.target_table
-          set copied = 0, replace = false, choice = $3, carried = $4, ahead = '{}', fill = null
-        where sync = $1 and relid = $2`,
-      [sync, relid, choice, JSON.stringify(carried)],
-    );
-  });
+  await requireEpoch(target, sync, epoch);
+  const relids = starts.map(({ relid }) => relid);
+  await target.run('delete from ibex.chunk where sync = $1 and relid = any ($2::int8[])', [sync, relids]);
+  await target.run('delete from ibex.part where sync = $1 and relid = any ($2::int8[])', [sync, relids]);
+  const started = await target.run(
+    `update ibex.target_table t
+        set state = 'copying', floor = s.floor, reason = null, changed_at = clock_timestamp(), copied = 0, replace = false,
+            choice = s.choice, carried = s.carried, ahead = '{}', fill = null, found = s.found, met = 0
+       from json_to_recordset($2) s(relid int8, floor text, choice text, carried jsonb, found int8)
+      where t.sync = $1 and t.relid = s.relid and t.state in ('pending', 'copying')`,
+    [sync, JSON.stringify(starts.map(({ chunks: _, ...start }) => start))],
+  );
+  if (started !== starts.length)
+    throw new IbexError('source_moved', 'a copy was called off before it could begin');
+  await addChunks(
+    target,
+    sync,
+    starts.flatMap(({ relid, chunks }) => chunks.map((chunk) => ({ relid, ...chunk }))),
+  );
 }
 
 async function addChunks(
   target: Session,
   sync: string,
-  relid: number,
-  chunks: readonly ChunkPlan[],
+  chunks: readonly (ChunkPlan & { readonly relid: number })[],
 ): Promise<void> {
   await target.run(
-    `insert into ibex.chunk (sync, relid, n, relation, filenode, first_block, last_block, predicate, part)
-     select $1, $2, last.n + c.n, c.relation, c.filenode, c."firstBlock", c."lastBlock", c.predicate, c.part
-       from (select coalesce(max(n), 0) as n from ibex.chunk where sync = $1 and relid = $2) last
-      cross join json_to_recordset($3) c(n int4, relation int8, filenode int8, "firstBlock" int8, "lastBlock" int8,
-                                         predicate text, part bool)`,
-    [sync, relid, JSON.stringify(chunks.map((chunk, i) => ({ ...chunk, n: i + 1 })))],
+    `insert into ibex.chunk (sync, relid, n, relation, filenode, first_block, last_block, predicate, part, planned)
+     select $1, c.relid, coalesce((select max(l.n) from ibex.chunk l where l.sync = $1 and l.relid = c.relid), 0)
+              + row_number() over (partition by c.relid order by c.i),
+            c.relation, c.filenode, c."firstBlock", c."lastBlock", c.predicate, c.part, c.planned
+       from json_to_recordset($2) c(i int4, relid int8, relation int8, filenode int8, "firstBlock" int8,
+                                    "lastBlock" int8, predicate text, part bool, planned int8)`,
+    [sync, JSON.stringify(chunks.map((chunk, i) => ({ ...chunk, i })))],
   );
 }
 
@@ -148,15 +207,14 @@ export async function startParts(
   also: () => Promise<void>,
 ): Promise<void> {
   await target.transaction('', async () => {
-    await requireEpoch(target, key.sync, key.epoch);
-    if (!(await isCopying(target, key))) return;
+    if (!(await lockCopy(target, key))) return;
     await also();
     await target.run('delete from ibex.part where sync = $1 and relid = $2', [key.sync, key.relid]);
     await target.run(
       'delete from ibex.chunk where sync = $1 and relid = $2 and relation <> all ($3::int8[])',
       [key.sync, key.relid, members],
     );
-    await addChunks(target, key.sync, key.relid, chunks);
+    await addChunks(target, key.sync, ofTable(key, chunks));
   });
 }
 
@@ -168,8 +226,7 @@ export async function replanRelation(
   chunks: readonly ChunkPlan[],
 ): Promise<void> {
   await target.transaction('', async () => {
-    await requireEpoch(target, key.sync, key.epoch);
-    if (!(await isCopying(target, key))) return;
+    if (!(await lockCopy(target, key))) return;
     await target.run(
       `with gone as (
          delete from ibex.chunk where sync = $1 and relid = $2 and relation = $3 and predicate is null returning rows
@@ -178,93 +235,134 @@ export async function replanRelation(
         where sync = $1 and relid = $2`,
       [key.sync, key.relid, relation],
     );
-    await addChunks(target, key.sync, key.relid, chunks);
+    await addChunks(target, key.sync, ofTable(key, chunks));
   });
 }
 
+/** Puts others in the place of a chunk that is not copied yet. */
+export async function replaceChunk(
+  target: Session,
+  key: CopyKey,
+  n: number,
+  chunks: readonly ChunkPlan[],
+): Promise<void> {
+  await target.transaction('', async () => {
+    if (!(await lockCopy(target, key))) return;
+    const removed = await target.run(
+      'delete from ibex.chunk where sync = $1 and relid = $2 and n = $3 and rows is null',
+      [key.sync, key.relid, n],
+    );
+    if (removed === 1) await addChunks(target, key.sync, ofTable(key, chunks));
+  });
+}
+
+function ofTable({ relid }: CopyKey, chunks: readonly ChunkPlan[]) {
+  return chunks.map((chunk) => ({ relid, ...chunk }));
+}
+
+export interface Claimed extends Chunk {
+  /** Rows that the target had as the copy began; null when nobody knows. */
+  readonly found: number | null;
+}
+
 /**
- * Locks a chunk's row until the transaction ends. False when it is copied already, or no longer part of a copy:
- * a job that wakes up late finds out here.
+ * Claims a chunk until the transaction ends, which marks what is written as coming from `origin`. `gone` when it is
+ * copied already, or no longer part of a copy: a job that wakes up late finds out here. `busy` while another session
+ * has it. Errors: `taken` when the epoch is over.
  */
-export async function lockChunk(
+export async function claimChunk(
   target: Session,
   { sync, epoch, relid }: CopyKey,
   n: number,
-): Promise<boolean> {
-  await requireEpoch(target, sync, epoch);
-  const rows = await target.rows(
-    `select from ibex.chunk c join ibex.target_table t using (sync, relid)
-      where c.sync = $1 and c.relid = $2 and c.n = $3 and c.rows is null and t.state = 'copying' for update of c`,
+  origin: string,
+): Promise<Claimed | 'busy' | 'gone'> {
+  const row = await target.row<ChunkRow & { epoch: string | null; open: boolean; found: number | null }>(
+    `with lane as (
+       select epoch from ibex.checkpoint where sync = $1 for key share
+     ), claimed as (
+       select ${CHUNK_COLUMNS}, t.found::float8 as found
+         from ibex.chunk c join ibex.target_table t using (sync, relid)
+        where c.sync = $1 and c.relid = $2 and c.n = $3 and c.rows is null and t.state = 'copying'
+          for update of c skip locked
+     )
+     select (select epoch::text from lane) as epoch, c.*, set_config('ibex.origin', ${literal(origin)}, true),
+            exists (select from ibex.chunk o join ibex.target_table t using (sync, relid)
+                     where o.sync = $1 and o.relid = $2 and o.n = $3 and o.rows is null and t.state = 'copying') as open
+       from (values (1)) one left join claimed c on true`,
     [sync, relid, n],
   );
-  return rows.length === 1;
+  if (row.epoch === null || Number(row.epoch) !== epoch) {
+    throw new IbexError(
+      'taken',
+      `sync ${sync} was taken over by another daemon (epoch ${row.epoch ?? 'none'})`,
+    );
+  }
+  if (row.n !== null) return { ...toChunk(row), found: row.found };
+  return row.open ? 'busy' : 'gone';
 }
 
-export async function finishChunk(
-  target: Session,
-  { sync, relid }: CopyKey,
-  n: number,
-  rows: number,
-): Promise<void> {
-  await target.run('update ibex.chunk set rows = $4 where sync = $1 and relid = $2 and n = $3', [
-    sync,
-    relid,
-    n,
-    rows,
-  ]);
-  await target.run('update ibex.target_table set copied = copied + $3 where sync = $1 and relid = $2', [
-    sync,
-    relid,
-    rows,
-  ]);
-}
-
-/** Sets the lower bound of a table that is copied in one snapshot: that snapshot itself. */
-export async function setCopyFloor(
-  target: Session,
-  { sync, relid }: CopyKey,
-  floor: Snapshot,
-): Promise<void> {
-  await target.run('update ibex.target_table set floor = $3 where sync = $1 and relid = $2', [
-    sync,
-    relid,
-    floor,
-  ]);
+/** What a chunk came to. */
+export interface Copied {
+  readonly rows: number;
+  /** As they were sent. */
+  readonly bytes: number;
+  /** Rows whose key the target had. */
+  readonly met: number;
 }
 
 /**
- * All chunks are in: the next batch takes the table from its lower bound on. False when parts came meanwhile. A copy
- * that was called off, since all of it has to start anew, has come to its end too.
+ * Books a claimed chunk, as the last thing before its transaction commits. `floor` becomes the table's lower bound:
+ * of one that is copied in one snapshot, that snapshot. Resolves to the name of a trigger or rule of the application
+ * that fired for the rows, or null.
  */
-export async function finishCopy(target: Session, key: CopyKey): Promise<boolean> {
+export async function bookChunk(
+  target: Session,
+  { sync, relid }: CopyKey,
+  n: number,
+  table: string,
+  { rows, bytes, met }: Copied,
+  floor: Snapshot | null,
+): Promise<string | null> {
+  const { name } = await target.row<{ name: string | null }>(
+    `with chunk as (
+       update ibex.chunk set rows = $4, bytes = $5 where sync = $1 and relid = $2 and n = $3
+     ), booked as (
+       update ibex.target_table set copied = copied + $4, met = met + $6, floor = coalesce($7, floor)
+        where sync = $1 and relid = $2
+     )
+     select (select f.name from to_regclass($8) r(relation) cross join lateral ${firing('r.relation')} f(name)) as name`,
+    [sync, relid, n, rows, bytes, met, floor, table],
+  );
+  return name;
+}
+
+/**
+ * All chunks of these tables are in: the next batch takes them from their lower bounds on. Resolves to those of which
+ * that is true; of others parts or chunks came meanwhile, or the copy was called off since all of it has to start anew.
+ */
+export async function finishCopies(
+  target: Session,
+  { sync, epoch }: CopyLane,
+  relids: readonly number[],
+): Promise<Set<number>> {
   return target.transaction('', async () => {
-    await requireEpoch(target, key.sync, key.epoch);
-    if (!(await isCopying(target, key))) return true;
-    if ((await readParts(target, key)).length > 0) return false;
-    await move(target, key, ['copying'], 'joining', null);
-    return true;
+    await requireEpoch(target, sync, epoch);
+    await lockSyncTables(target, sync, relids);
+    const rows = await target.rows<{ relid: number }>(
+      `update ibex.target_table t set state = 'joining', reason = null, changed_at = clock_timestamp()
+        where t.sync = $1 and t.relid = any ($2::int8[]) and t.state = 'copying'
+          and not exists (select from ibex.part p where (p.sync, p.relid) = (t.sync, t.relid))
+          and not exists (select from ibex.chunk c where (c.sync, c.relid) = (t.sync, t.relid) and c.rows is null)
+       returning t.relid::float8 as relid`,
+      [sync, relids],
+    );
+    return new Set(rows.map(({ relid }) => relid));
   });
 }
 
-/** Locks the table's row until the transaction ends: false when its copy was called off. */
-async function isCopying(target: Session, { sync, relid }: CopyKey): Promise<boolean> {
+/** Locks a table's row until the transaction ends: false when its copy was called off. */
+async function lockCopy(target: Session, { sync, epoch, relid }: CopyKey): Promise<boolean> {
+  await requireEpoch(target, sync, epoch);
   const [table] = await lockSyncTables(target, sync, [relid]);
   return table?.state === 'copying';
-}
-
-async function move(
-  target: Session,
-  { sync, relid }: CopyKey,
-  from: readonly string[],
-  to: string,
-  floor: Snapshot | null,
-): Promise<void> {
-  const moved = await target.run(
-    `update ibex.target_table
-        set state = $4, floor = coalesce($5, floor), reason = null, changed_at = clock_timestamp()
-      where sync = $1 and relid = $2 and state = any ($3)`,
-    [sync, relid, from, to, floor],
-  );
-  if (moved !== 1)
-    throw new IbexError('source_moved', `the copy of table ${relid} was called off before it became ${to}`);
 }

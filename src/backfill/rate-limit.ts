@@ -1,5 +1,4 @@
 /** The most that copying may take from the source a second, over everything that shares the limit. */
-import { setTimeout as sleep } from 'node:timers/promises';
 
 /** What was not used is had later, up to so many milliseconds of it: a pause must not be made up for by a flood. */
 const BURST_MS = 100;
@@ -14,12 +13,6 @@ export class RateLimit {
   constructor(bytesPerSecond: number, now: () => number = () => performance.now()) {
     this.bytesPerSecond = bytesPerSecond;
     this.#now = now;
-  }
-
-  /** Waits for the turn of so many bytes. Whoever asks first goes first. Rejects when the signal comes. */
-  async take(bytes: number, signal: AbortSignal): Promise<void> {
-    const wait = this.reserve(bytes);
-    if (wait > 0) await sleep(wait, undefined, { signal });
   }
 
   /** Counts the bytes as let through, and says after how many milliseconds they may go on. */

@@ -5,17 +5,24 @@ import { ident, tableIdent } from '../postgres/quote.ts';
 import type { ChunkPlan } from './chunks.ts';
 
 /**
- * The relations of a table that hold rows, with their files and sizes now. Of partitions those that were there when
- * it was armed: one that came since is a part of its own once it is noticed, also if it is gone again by then.
+ * The relations of some tables that hold rows, with their files and sizes now; of one relation only, if it is given.
+ * Of partitions those that were there when the table was armed: one that came since is a part of its own once it is
+ * noticed, also if it is gone again by then.
  */
 export const READ_HEAPS = `
-  select c.oid::int8::text as relation, pg_relation_filenode(c.oid)::int8::text as filenode,
-         (pg_relation_size(c.oid) / current_setting('block_size')::int8)::text as blocks
-    from (select $1::oid as oid
-          union all
-          select l::oid from ibex.captured k cross join jsonb_object_keys(k.leaves) l where k.relid = $1) m
+  select w.relid::int8::float8 as relid, c.oid::int8::float8 as relation,
+         pg_relation_filenode(c.oid)::int8::float8 as filenode, pg_table_size(c.oid)::float8 as bytes,
+         (pg_relation_size(c.oid) / current_setting('block_size')::int8)::float8 as blocks
+    from unnest($1::oid[]) w(relid)
+   cross join lateral (select w.relid as oid
+                        union all
+                       select l::oid from ibex.captured k cross join jsonb_object_keys(k.leaves) l where k.relid = w.relid) m
     join pg_class c on c.oid = m.oid
    where c.relkind = 'r' and ($2::oid is null or c.oid = $2) order by c.oid`;
+
+/** How many blocks a relation has now. */
+export const READ_BLOCKS = `
+  select coalesce(pg_relation_size($1::oid) / current_setting('block_size')::int8, 0)::float8 as blocks`;
 
 /** The relations that belong to a table now. */
 export const READ_MEMBERS = `select m::int8::text as relation from ibex.members($1) m`;
@@ -39,10 +46,18 @@ function only(chunk: ChunkPlan): string {
   return chunk.filenode === 0 ? '' : 'only ';
 }
 
-/** The file that a relation has now, the snapshot in which its rows are read, and what its table's columns are now. */
+/** A relation as it is read: its file (0: it has none) and how many blocks that has, the snapshot, its table's outline. */
+export interface RelationNow {
+  readonly filenode: number;
+  readonly snapshot: string;
+  readonly outline: string | null;
+  readonly blocks: number;
+}
+
 export const READ_RELATION = `
-  select coalesce(pg_relation_filenode(c.oid), 0)::int8::text as filenode, txid_current_snapshot()::text as snapshot,
-         ibex.outline($2) as outline
+  select coalesce(pg_relation_filenode(c.oid), 0)::int8::float8 as filenode, txid_current_snapshot()::text as snapshot,
+         ibex.outline($2) as outline,
+         (coalesce(pg_relation_size(c.oid), 0) / current_setting('block_size')::int8)::float8 as blocks
     from pg_class c where c.oid = $1`;
 
 /** Binary where every column is the same built-in type on both sides, otherwise text, which always fits. */

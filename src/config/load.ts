@@ -34,6 +34,12 @@ export interface Config {
   busySessions: number;
   /** An absolute path. */
   spoolDir: string;
+  /** How existing rows are copied. */
+  copying: {
+    jobs: number;
+    maxSourceConnections: number;
+    existing: Options['existing'];
+  };
   /** How long one try to arm a table waits for its lock. */
   lockTimeoutMs: number;
   /** How long `setup` keeps trying to arm. */
@@ -78,6 +84,11 @@ export function loadConfig({ flags, env, cwd, oneSided = false }: ConfigInput): 
     limitMbps: options.limit_mbps,
     busySessions: options.busy_sessions,
     spoolDir: resolve(settings.spool_dir?.base ?? cwd, options.spool_dir ?? tmpdir()),
+    copying: {
+      jobs: options.jobs,
+      maxSourceConnections: options.max_source_connections,
+      existing: options.existing,
+    },
     lockTimeoutMs: options.lock_timeout_ms,
     armTimeoutMs: options.arm_timeout,
     timeoutMs: options.timeout,

@@ -101,13 +101,15 @@ const megabytes = z.union([z.number(), z.string()], { error: RATE }).transform((
   return z.NEVER;
 });
 
-const COUNT = 'must be a whole number from 0 to 10000';
-
-const count = z.union([z.number(), z.string()], { error: COUNT }).transform((given, context) => {
-  if (/^\d+$/.test(String(given)) && Number(given) <= 10_000) return Number(given);
-  context.addIssue(COUNT);
-  return z.NEVER;
-});
+function count(least: number, most: number) {
+  const error = `must be a whole number from ${least} to ${most}`;
+  return z.union([z.number(), z.string()], { error }).transform((given, context) => {
+    const value = /^\d+$/.test(String(given)) ? Number(given) : -1;
+    if (value >= least && value <= most) return value;
+    context.addIssue(error);
+    return z.NEVER;
+  });
+}
 
 const flag = z.union([z.boolean(), z.stringbool()], { error: 'must be true or false' });
 
@@ -166,6 +168,29 @@ export const optionSchema = z.object({
       argument: 'WHAT',
       env: 'IBEX_KEYLESS',
     }),
+  jobs: count(1, 64).prefault(4).register(optionInfo, {
+    description: 'How many chunks of tables are copied at once, each over its own session on either side.',
+    argument: 'N',
+    env: 'IBEX_JOBS',
+  }),
+  max_source_connections: count(1, 1000)
+    .prefault(6)
+    .register(optionInfo, {
+      description:
+        'How many sessions a sync may have on the source before it opens no more for copying, over all its processes. ' +
+        'Three are needed beside those that copy. One that copies is always there.',
+      argument: 'N',
+      env: 'IBEX_MAX_SOURCE_CONNECTIONS',
+    }),
+  existing: oneOf(['merge', 'refuse', 'replace'])
+    .prefault('merge')
+    .register(optionInfo, {
+      description:
+        'What becomes of rows that the target has before a table is copied first: merge, by their keys, which leaves ' +
+        'rows there that the source lacks, and counts them; refuse, so that the table waits; or replace.',
+      argument: 'WHAT',
+      env: 'IBEX_EXISTING',
+    }),
   listen: listenAddress.optional().register(optionInfo, {
     description:
       'Where `run` serves dashboard, status and metrics, such as 127.0.0.1:8642; a port alone means ' +
@@ -200,14 +225,16 @@ export const optionSchema = z.object({
     argument: 'X',
     env: 'IBEX_LIMIT_MBPS',
   }),
-  busy_sessions: count.prefault(16).register(optionInfo, {
-    description:
-      'How many sessions of others may run a statement on the source at once before the copy of existing rows ' +
-      'holds back; twice the number of its cores is a good value. It holds back as well while a standby of the ' +
-      'source does not keep up. 0: it never does.',
-    argument: 'N',
-    env: 'IBEX_BUSY_SESSIONS',
-  }),
+  busy_sessions: count(0, 10_000)
+    .prefault(16)
+    .register(optionInfo, {
+      description:
+        'How many sessions of others may run a statement on the source at once before the copy of existing rows ' +
+        'holds back; twice the number of its cores is a good value. It holds back as well while a standby of the ' +
+        'source does not keep up. 0: it never does.',
+      argument: 'N',
+      env: 'IBEX_BUSY_SESSIONS',
+    }),
   spool_dir: text.optional().register(optionInfo, {
     description:
       'The directory for rows that wait for the queue. Without it: the temporary directory of the system.',

@@ -64,3 +64,58 @@ export interface BatchQueue {
   /** Stops consuming, waits for a running handler, and lets go of connections. */
   close(): Promise<void>;
 }
+
+/**
+ * Names a chunk of a table that is being copied. All else stands in the two databases, so that whoever is configured
+ * for the sync can copy it. Travels as JSON; no rows, no secrets.
+ */
+export interface ChunkJob {
+  readonly sync: string;
+  readonly epoch: number;
+  /** The table, by its oid on the source. */
+  readonly relid: number;
+  /** The number of its chunk, see `ibex.chunk`. */
+  readonly n: number;
+  /** Fingerprint of the plan by which the table is copied: whoever has another one would bring other rows. */
+  readonly plan: string;
+  /** The rows are written straight into the table; otherwise they are merged with what is there. */
+  readonly direct: boolean;
+  /** It may be given up when it takes too long, to be divided. */
+  readonly divisible: boolean;
+}
+
+/**
+ * - `copied`: it is in.
+ * - `gone`: somebody else copied it, or the copy was called off.
+ * - `again`: something else had its rows; it can be tried again.
+ * - `moved`: its relation has another file than planned, rows may have moved between chunks: plan again.
+ * - `slow`: its snapshot became too old: divide it.
+ */
+export type ChunkResult = 'copied' | 'gone' | 'again' | 'moved' | 'slow';
+
+export interface ChunkOutcome {
+  readonly result: ChunkResult;
+  /** 0 unless it is copied. */
+  readonly rows: number;
+  readonly bytes: number;
+  /** Rows of the target were in the way of some, so that it was merged although it should have gone straight in. */
+  readonly inTheWay: boolean;
+}
+
+export type ChunkHandler = (job: ChunkJob) => Promise<ChunkOutcome>;
+
+/**
+ * Hands chunks to whoever copies them.
+ *
+ * Delivery: at least once, in any order, as many at once as there is concurrency. Exactness rests on the chunk's row
+ * in the target, which is claimed and tested with the epoch in the transaction that writes the rows: a job that comes
+ * twice, late or never does no harm. Nothing needs to be durable: jobs are handed in again.
+ */
+export interface ChunkQueue {
+  /** Hands in a chunk. Settles when it is done with; rejects with the handler's error, or with kind `queue_lost`. */
+  run(job: ChunkJob): Promise<ChunkOutcome>;
+  /** Starts handing jobs to the handler, so many at once. Called once. */
+  consume(handler: ChunkHandler, concurrency: number): void;
+  /** Takes no more jobs: those that wait fail with `queue_lost`; waits for running handlers. */
+  close(): Promise<void>;
+}

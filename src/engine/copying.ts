@@ -1,91 +1,276 @@
 /**
- * The backfill of a running sync: copies tables that are not copied yet, one after the other, beside the lane. One
- * that cannot be copied waits with its reason, and the next one goes on.
+ * The backfill of a running sync, beside the lane: takes up tables that are not copied yet, hands their chunks to whoever
+ * copies them, and lets tables join the lane whose chunks are all in. A table that cannot be copied waits with its
+ * reason, and the others go on.
  */
+import { EventEmitter, once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { requestCopy, setReason } from '../apply/state.ts';
-import { copyTable } from '../backfill/copier.ts';
-import type { Carried } from '../core/carried.ts';
-import { IbexError } from '../core/errors.ts';
+import { chunkSize } from '../backfill/chunks.ts';
+import { CHUNK_PATIENCE_MS, copyChunk, fingerprint } from '../backfill/copier.ts';
+import { type Chunk, finishCopies } from '../backfill/progress.ts';
+import {
+  type CopyContext,
+  type CopyTable,
+  divide,
+  replan,
+  type TableCopy,
+  takeUp,
+} from '../backfill/starting.ts';
+import { concerning, IbexError } from '../core/errors.ts';
 import { type TablePlan, tableLabel } from '../core/plan.ts';
+import type { ChunkJob, ChunkOutcome } from '../core/ports.ts';
+import { tableIdent } from '../postgres/quote.ts';
 import { reasonToHold } from '../setup/remedies.ts';
+import { Batching } from './batching.ts';
 import type { IncarnationOptions } from './options.ts';
 import type { Rooms } from './rooms.ts';
 import type { Roster, RosterTable } from './roster.ts';
 
 /** Pause before a table that could not be copied is tried again. */
 const RETRY_MS = 15_000;
+/** Pause between looks for tables that wait. */
+const LOOK_MS = 100;
+/** Tables that are taken up at once: small ones cost little more than the round trips of all of them. */
+const TABLES_AT_ONCE = 100;
+/** Chunks that are handed in and not done: enough for the workers of many hosts. */
+const CHUNKS_AT_ONCE = 64;
+/** Pause before chunks are tried again that another session had in hand. */
+const AGAIN_MS = 250;
 
-interface Next {
+interface Due extends CopyTable {
   readonly table: RosterTable;
-  readonly plan: TablePlan;
-  readonly carried: Carried;
 }
+
+/** What a round over the chunks of a table left to do. */
+type LeftToDo = { readonly chunk: Chunk; readonly outcome: ChunkOutcome }[];
 
 export class Copying {
   readonly #options: IncarnationOptions;
   readonly #rooms: Rooms;
   readonly #roster: Roster;
   readonly #retryAt = new Map<number, number>();
+  /** Tables under way, by the plans by which their chunks are copied. */
+  readonly #active = new Map<number, TablePlan>();
+  /** Tables whose rows are in the way of their own chunks: these are merged at once. */
+  readonly #occupied = new Set<number>();
+  readonly #finishing: Batching<TableCopy, boolean>;
+  readonly #reading: Batching<number, number>;
+  /** Tells that a chunk or a table is done with. */
+  readonly #events = new EventEmitter().setMaxListeners(0);
+  #handedIn = 0;
+  #failure: { readonly error: unknown } | null = null;
 
   constructor(options: IncarnationOptions, rooms: Rooms, roster: Roster) {
     this.#options = options;
     this.#rooms = rooms;
     this.#roster = roster;
+    this.#finishing = new Batching((copies) => this.#finish(copies));
+    this.#reading = new Batching(async (relids) => {
+      await this.#asOne(({ target }) => this.#roster.readStates(target));
+      return relids;
+    });
   }
 
   /** Runs until the signal. Rejects with what does not concern a single table. */
   async run(signal: AbortSignal): Promise<void> {
-    while (!signal.aborted) {
-      const next = this.#rooms.brake.paused === null ? this.#next() : undefined;
-      if (next === undefined) {
-        await sleep(100, undefined, { signal }).catch(() => undefined);
-        continue;
-      }
-      await this.#copy(next, signal);
-      await this.#roster.readStates(this.#rooms.copyTarget);
-    }
-  }
-
-  #next(): Next | undefined {
-    const { until } = this.#options;
-    for (const table of this.#roster.tables) {
-      const due = (this.#retryAt.get(table.relid) ?? 0) <= Date.now();
-      const asked = until.kind !== 'copied' || until.covers(table);
-      const waits = table.state === 'pending' || table.state === 'copying';
-      const { plan, carries: carried } = table;
-      if (waits && due && asked && table.armed && plan !== null && carried !== null)
-        return { table, plan, carried };
-    }
-    return undefined;
-  }
-
-  async #copy({ table, plan, carried }: Next, signal: AbortSignal): Promise<void> {
-    const { sync, log, metrics, rateLimit } = this.#options;
-    const { copySource, copyTarget, lease, replica, applier, brake } = this.#rooms;
-    const label = tableLabel(table);
-    const key = { sync: sync.name, epoch: lease.epoch, relid: table.relid };
-    const onRows = (rows: number) => metrics.copied.inc({ sync: sync.name, table: label }, rows);
-    const { pace } = brake;
-    const sides = { source: copySource, target: copyTarget, origin: sync.source.name, replica };
+    const { chunks, pairs } = this.#rooms;
+    chunks.consume((job) => this.#copyChunk(job, signal), this.#options.copying.jobs);
     try {
-      await copyTable({ ...sides, key, carried, rateLimit, pace, signal, onRows }, plan, table);
-      // Foreign keys of the table may have been parked: what the applier knows of them is out of date.
-      applier.forgetCatalog();
-      this.#roster.settle(table.relid);
-      log.info({ table: label }, `${label} is copied`);
+      while (!signal.aborted && this.#failure === null) {
+        const goesOn = this.#rooms.brake.paused === null && this.#handedIn < CHUNKS_AT_ONCE;
+        const due = goesOn ? this.#due() : [];
+        if (due.length > 0) await this.#takeUp(due, signal);
+        else await this.#change(signal);
+      }
+    } finally {
+      pairs.close();
+      await chunks.close();
+    }
+    if (this.#failure !== null) throw this.#failure.error;
+  }
+
+  /** Waits until something is done with, or it is time to look again. */
+  async #change(signal: AbortSignal): Promise<void> {
+    const done = new AbortController();
+    const either = AbortSignal.any([signal, done.signal]);
+    const pause = sleep(LOOK_MS, undefined, { signal: either });
+    await Promise.race([pause, once(this.#events, 'change', { signal: either })]).catch(() => undefined);
+    done.abort();
+    await pause.catch(() => undefined);
+  }
+
+  /** Tables that can be taken up now. */
+  #due(): Due[] {
+    const { until } = this.#options;
+    return this.#roster.tables
+      .flatMap((table): Due[] => {
+        const { relid, state, armed, plan, carries: carried } = table;
+        const waits = state === 'pending' || state === 'copying';
+        const due = waits && !this.#active.has(relid) && (this.#retryAt.get(relid) ?? 0) <= Date.now();
+        const asked = until.kind !== 'copied' || until.covers(table);
+        return due && asked && armed && plan !== null && carried !== null ? [{ table, plan, carried }] : [];
+      })
+      .slice(0, TABLES_AT_ONCE);
+  }
+
+  async #takeUp(due: readonly Due[], signal: AbortSignal): Promise<void> {
+    for (const { plan } of due) this.#active.set(plan.relid, plan);
+    const taken = await this.#asOne((context) => takeUp(context, due));
+    const copies = new Map(taken.copies.map((copy) => [copy.plan.relid, copy]));
+    for (const one of due) {
+      const { relid } = one.plan;
+      const error = taken.failed.get(relid);
+      const copy = copies.get(relid);
+      const work =
+        error !== undefined
+          ? this.#wait(one.table, error)
+          : copy !== undefined
+            ? this.#copy(one, copy, signal)
+            : Promise.resolve();
+      void this.#watch(relid, work);
+    }
+  }
+
+  /** What the coordinator does itself, before chunks that wait. */
+  #asOne<T>(work: (context: CopyContext) => Promise<T>): Promise<T> {
+    const { sync, copying, rateLimit } = this.#options;
+    const { pairs, lease, replica } = this.#rooms;
+    const lane = { sync: sync.name, epoch: lease.epoch, origin: sync.source.name, replica };
+    const chunkBytes = chunkSize(rateLimit === null ? null : rateLimit.bytesPerSecond / copying.jobs);
+    return pairs.use((pair) => work({ ...pair, ...lane, existing: copying.existing, chunkBytes }), 'urgent');
+  }
+
+  /** Takes note of how the work on a table ends; what does not concern it alone ends everything. */
+  async #watch(relid: number, work: Promise<void>): Promise<void> {
+    try {
+      await work;
+      await this.#reading.add(relid);
+    } catch (error) {
+      this.#failure ??= { error };
+    }
+    this.#active.delete(relid);
+    this.#events.emit('change');
+  }
+
+  /** One round over the chunks of a table; what is left after it is taken up again. */
+  async #copy({ table, ...due }: Due, copy: TableCopy, signal: AbortSignal): Promise<void> {
+    try {
+      await concerning(tableLabel(table), async () => {
+        const left = await this.#runChunks(copy, signal);
+        if (signal.aborted) return;
+        if (left.length > 0) await this.#answer(due, left);
+        else if (await this.#finishing.add(copy)) this.#joined(table);
+      });
     } catch (error) {
       if (signal.aborted || !(error instanceof IbexError)) throw error;
-      if (error.table === undefined && error.kind !== 'lock') throw error;
+      await this.#wait(table, error);
+    }
+  }
+
+  #joined({ relid, ...name }: RosterTable): void {
+    const table = tableLabel(name);
+    this.#occupied.delete(relid);
+    this.#roster.settle(relid);
+    this.#options.log.info({ table }, `${table} is copied`);
+  }
+
+  /** Hands in the chunks of a table; resolves once all of them are done with. */
+  async #runChunks(copy: TableCopy, signal: AbortSignal): Promise<LeftToDo> {
+    const { plan, chunks, divisible, found } = copy;
+    const left: LeftToDo = [];
+    let failure: { readonly error: unknown } | null = null;
+    const running: Promise<void>[] = [];
+    const print = fingerprint(plan);
+    for (const chunk of chunks) {
+      while (this.#handedIn >= CHUNKS_AT_ONCE) await once(this.#events, 'change');
+      if (signal.aborted || failure !== null) break;
+      const direct = copy.direct && !this.#occupied.has(plan.relid);
+      const done = this.#runChunk(plan, { n: chunk.n, plan: print, direct, divisible }).then(
+        (outcome) => {
+          if (outcome.inTheWay && found !== 0) this.#occupied.add(plan.relid);
+          if (outcome.result !== 'copied' && outcome.result !== 'gone') left.push({ chunk, outcome });
+        },
+        (error) => {
+          failure ??= { error };
+        },
+      );
+      running.push(done);
+      if (!divisible) await done;
+    }
+    await Promise.all(running);
+    if (failure !== null) throw (failure as { readonly error: unknown }).error;
+    return left;
+  }
+
+  async #runChunk(
+    plan: TablePlan,
+    job: Pick<ChunkJob, 'n' | 'plan' | 'direct' | 'divisible'>,
+  ): Promise<ChunkOutcome> {
+    const { sync, metrics } = this.#options;
+    const { chunks, lease } = this.#rooms;
+    this.#handedIn++;
+    try {
+      const outcome = await chunks.run({ sync: sync.name, epoch: lease.epoch, relid: plan.relid, ...job });
+      metrics.copied.inc({ sync: sync.name, table: tableLabel(plan) }, outcome.rows);
+      return outcome;
+    } finally {
+      this.#handedIn--;
+      this.#events.emit('change');
+    }
+  }
+
+  /** What the handler of chunks does in this process. */
+  #copyChunk(job: ChunkJob, signal: AbortSignal): Promise<ChunkOutcome> {
+    const plan = this.#active.get(job.relid);
+    if (plan === undefined) return Promise.resolve({ result: 'gone', rows: 0, bytes: 0, inTheWay: false });
+    const { sync, rateLimit } = this.#options;
+    const { pairs, brake } = this.#rooms;
+    const more = { plan, origin: sync.source.name, patienceMs: CHUNK_PATIENCE_MS, rateLimit, signal };
+    return brake.pace.within(signal, () => pairs.use((pair) => copyChunk({ ...pair, ...more }, job)));
+  }
+
+  /** Prepares the next round: plans anew what moved, divides what took too long. */
+  async #answer(table: CopyTable, left: LeftToDo): Promise<void> {
+    const moved = new Map(
+      left.flatMap(({ chunk, outcome }) => (outcome.result === 'moved' ? [[chunk.relation, chunk]] : [])),
+    );
+    for (const chunk of moved.values()) {
+      this.#occupied.add(table.plan.relid);
+      await this.#asOne((context) => replan(context, table, chunk));
+    }
+    for (const { chunk, outcome } of left)
+      if (outcome.result === 'slow') await this.#asOne((context) => divide(context, chunk));
+    if (left.some(({ outcome }) => outcome.result === 'again')) await sleep(AGAIN_MS);
+  }
+
+  /** Lets tables join the lane; false for one that has to be taken up again, or was called off. */
+  async #finish(copies: readonly TableCopy[]): Promise<boolean[]> {
+    const joined = await this.#asOne(async ({ target, sync, epoch }) => {
+      const analyzed = copies.filter(({ whole }) => whole).map(({ plan }) => tableIdent(plan));
+      if (analyzed.length > 0) await target.run(`analyze ${analyzed.join(', ')}`);
+      const relids = copies.map(({ plan }) => plan.relid);
+      return finishCopies(target, { sync, epoch }, relids);
+    });
+    // Foreign keys of the tables may have been parked: what the applier knows of them is out of date.
+    this.#rooms.applier.forgetCatalog();
+    return copies.map(({ plan }) => joined.has(plan.relid));
+  }
+
+  /** A table cannot be copied for now, and says why; or has to be copied from the start. */
+  async #wait(table: RosterTable, error: IbexError): Promise<void> {
+    const { sync, log } = this.#options;
+    const label = tableLabel(table);
+    if (error.table === undefined && error.kind !== 'lock') throw error;
+    await this.#asOne(async ({ source, target }) => {
       if (error.kind === 'recopy') {
         log.warn({ table: label }, `${error.message} (${error.hint})`);
-        await requestCopy(copyTarget, sync.name, table.relid, true, null);
-        return;
+        return requestCopy(target, sync.name, table.relid, true, null);
       }
-      const reason = await reasonToHold(copySource, copyTarget, table, error);
+      const reason = await reasonToHold(source, target, table, error);
       log.warn({ table: label }, `${label} waits: ${reason}`);
       this.#retryAt.set(table.relid, Date.now() + RETRY_MS);
-      await setReason(copyTarget, sync.name, table.relid, reason);
-    }
+      return setReason(target, sync.name, table.relid, reason);
+    });
   }
 }

@@ -12,6 +12,7 @@ import type { Logger } from '../observe/log.ts';
 import { Metrics } from '../observe/metrics.ts';
 import { readStatus, type SyncStatus } from '../observe/status.ts';
 import { createInProcessQueue } from '../queue/in-process.ts';
+import { createInProcessChunks } from '../queue/in-process-chunks.ts';
 import type { RunOutcome, Until } from './options.ts';
 import { Sessions } from './sessions.ts';
 import { SyncEngine } from './sync-engine.ts';
@@ -37,6 +38,8 @@ export class Daemon {
         new SyncEngine({
           sync,
           createQueue: () => this.#createQueue(sync),
+          createChunkQueue: async () => createInProcessChunks(),
+          copying: config.copying,
           spoolDirectory: config.spoolDir,
           lockTimeoutMs: config.lockTimeoutMs,
           rateLimit,

@@ -1,9 +1,10 @@
 /** What a running sync is given, and what it comes to. */
 import type { Logger } from 'pino';
 import type { RateLimit } from '../backfill/rate-limit.ts';
+import type { Existing } from '../backfill/starting.ts';
 import type { SyncConfig } from '../config/syncs.ts';
 import type { TableName } from '../core/plan.ts';
-import type { BatchQueue } from '../core/ports.ts';
+import type { BatchQueue, ChunkQueue } from '../core/ports.ts';
 import type { Metrics } from '../observe/metrics.ts';
 
 /**
@@ -27,9 +28,19 @@ export interface RunOutcome {
 /** Of a run that was stopped, or had nothing to leave behind. */
 export const NOTHING_LEFT: RunOutcome = { held: [], paused: [] };
 
+export interface CopyingOptions {
+  /** How many chunks this process copies at once. */
+  readonly jobs: number;
+  /** How many sessions the sync may have on the source, over all processes. */
+  readonly maxSourceConnections: number;
+  readonly existing: Existing;
+}
+
 export interface SyncEngineOptions {
   readonly sync: SyncConfig;
   readonly createQueue: () => Promise<BatchQueue>;
+  readonly createChunkQueue: () => Promise<ChunkQueue>;
+  readonly copying: CopyingOptions;
   readonly spoolDirectory: string;
   readonly lockTimeoutMs: number;
   /** Shared by everything that copies in this process; null: no limit. */

@@ -9,7 +9,7 @@ import { DeltaReader } from '../capture/trigger/reader.ts';
 import { readSnapshot } from '../capture/trigger/registry.ts';
 import { IbexError } from '../core/errors.ts';
 import { tableLabel } from '../core/plan.ts';
-import type { BatchQueue } from '../core/ports.ts';
+import type { BatchQueue, ChunkQueue } from '../core/ports.ts';
 import {
   covers,
   identityDifference,
@@ -22,6 +22,7 @@ import { migrate } from '../postgres/migrate.ts';
 import type { Session } from '../postgres/session.ts';
 import { inspect, install, type SetupResult } from '../setup/setup.ts';
 import type { Brake } from './brake.ts';
+import { CopySessions } from './copy-sessions.ts';
 import { answerDrift } from './drift.ts';
 import { fitTables } from './fitting.ts';
 import { Lane } from './lane.ts';
@@ -36,11 +37,12 @@ export interface Rooms {
   readonly lane: Lane;
   readonly applier: Applier;
   readonly queue: BatchQueue;
+  readonly chunks: ChunkQueue;
+  /** The sessions of the backfill. */
+  readonly pairs: CopySessions;
   /** For looking after things, beside the flow. */
   readonly source: Session;
   readonly target: Session;
-  readonly copySource: Session;
-  readonly copyTarget: Session;
   readonly watch: TargetWatch;
   readonly brake: Brake;
   /** The target's role may set session_replication_role: nothing has to be parked. */
@@ -84,6 +86,18 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
   });
   await brake.lookAtRecord(target);
   const queue = await openQueue(options);
+  const chunks = await options.createChunkQueue();
+  const first = { source: copySource, target: copyTarget };
+  const { jobs, maxSourceConnections } = options.copying;
+  const pairs = new CopySessions({
+    sync: sync.name,
+    sessions: context.sessions,
+    first,
+    jobs,
+    maxSourceConnections,
+    replica,
+    log,
+  });
   const { spoolDirectory } = options;
   const reader = new DeltaReader({ reading, control: flush, identity, queue, spoolDirectory });
   const lane = new Lane({
@@ -97,7 +111,7 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
     onApplied: context.onPosition,
   });
   log.info({ epoch: lease.epoch, queue: queue.kind, replica }, `sync ${sync.name} runs`);
-  return { lease, lane, applier, queue, source, target, copySource, copyTarget, watch, brake, replica, goal };
+  return { lease, lane, applier, queue, chunks, pairs, source, target, watch, brake, replica, goal };
 }
 
 /** All at once: what each waits for is mostly the network. */

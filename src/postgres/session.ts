@@ -6,6 +6,7 @@ import pg from 'pg';
 import { IbexError } from '../core/errors.ts';
 import { type CopyIn, copyIn, copyOut } from './copy.ts';
 import { toIbexError } from './errors.ts';
+import { type Piped, pipeCopy, type Throttle } from './pipe.ts';
 import { plainFallback } from './tls.ts';
 import { describeServer, parseUrl, type ServerConfig } from './url.ts';
 
@@ -191,6 +192,36 @@ export class Session {
       end: () => mapped(inner.end()),
       fail: (reason) => mapped(inner.fail(reason)),
     };
+  }
+
+  /**
+   * Runs `read`, a COPY TO STDOUT, here and `write`, a COPY FROM STDIN, there, the one into the other. The signal closes
+   * both connections, and what was written is undone; it fails with the signal's reason.
+   */
+  async pipe(
+    read: string,
+    into: Session,
+    write: string,
+    { throttle, signal }: { readonly throttle: Throttle | null; readonly signal: AbortSignal },
+  ): Promise<Piped> {
+    const abandon = () => {
+      this.abandon();
+      into.abandon();
+    };
+    signal.throwIfAborted();
+    signal.addEventListener('abort', abandon, { once: true });
+    try {
+      return await pipeCopy(this.#end(read), into.#end(write), throttle);
+    } catch (error) {
+      throw signal.aborted ? signal.reason : error;
+    } finally {
+      signal.removeEventListener('abort', abandon);
+    }
+  }
+
+  #end(statement: string) {
+    const explain = (error: unknown) => toIbexError(error, this.server);
+    return { client: this.#client, statement, explain };
   }
 
   /** Closes the connection at once, whatever it is doing. */

@@ -42,15 +42,6 @@ describe('the limit of the rate', () => {
     expect(bytes).toBeGreaterThanOrEqual(10_000_000);
     expect(bytes).toBeLessThanOrEqual(10_300_000);
   });
-
-  test('does not keep one who is told to stop', async () => {
-    const limit = new RateLimit(1);
-    const stop = new AbortController();
-    await limit.take(1_000_000, stop.signal);
-    const waiting = limit.take(1, stop.signal);
-    stop.abort();
-    await expect(waiting).rejects.toMatchObject({ name: 'AbortError' });
-  });
 });
 
 describe('a busy source', () => {

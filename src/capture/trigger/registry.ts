@@ -60,17 +60,24 @@ export async function readRegistered(session: Session, sync: string): Promise<nu
 }
 
 /**
- * Notes, before the first row is copied, the position from which a table's deltas will be needed, and returns it.
- * Taken after the table was armed: every change is in a delta, in a chunk, or in both.
+ * Notes, before the first row of some tables is copied, the position from which their deltas will be needed, and returns
+ * it, by table. Taken after they were armed: every change is in a delta, in a chunk, or in both.
+ * Errors: `not_set_up` when one is not part of the sync on the source.
  */
-export async function setFloor(session: Session, sync: string, relid: number): Promise<Snapshot> {
-  const [row] = await session.rows<{ floor: Snapshot }>(
-    `update ibex.source_table set floor = txid_current_snapshot() where sync = $1 and relid = $2 returning floor::text`,
-    [sync, relid],
+export async function setFloors(
+  session: Session,
+  sync: string,
+  relids: readonly number[],
+): Promise<Map<number, Snapshot>> {
+  const rows = await session.rows<{ relid: number; floor: Snapshot }>(
+    `update ibex.source_table set floor = txid_current_snapshot() where sync = $1 and relid = any ($2::oid[])
+     returning relid::int8::float8 as relid, floor::text`,
+    [sync, relids],
   );
-  if (row === undefined)
-    throw new IbexError('not_set_up', `table ${relid} is not part of sync ${sync} on the source`);
-  return row.floor;
+  const floors = new Map(rows.map(({ relid, floor }) => [relid, floor]));
+  const missing = relids.find((relid) => !floors.has(relid));
+  if (missing === undefined) return floors;
+  throw new IbexError('not_set_up', `table ${missing} is not part of sync ${sync} on the source`);
 }
 
 /** What a sync has durably on its target, read there at one moment. */
