@@ -1,12 +1,12 @@
 /**
- * Sets aside what stands on the target's tables in the way of replicated rows, and puts it back: foreign keys
- * while a table is copied (rows come in no order then), user triggers and rules for as long as the sync lives
- * (their effects were already carried from the source). Everything is written down in `ibex.parked`, in the
- * same transaction that touches it, so that a crash cannot lose it and `ibex teardown` can restore it.
+ * Sets aside what stands on the target's tables in the way of replicated rows: foreign keys while a table is copied
+ * (rows come in no order then), user triggers and rules for as long as the sync lives (their effects were already
+ * carried from the source). Everything is written down in `ibex.parked`, in the same transaction that touches it, so
+ * that a crash cannot lose it; `restoring.ts` puts it back.
  *
  * Where the role may set session_replication_role only what fires for replicas has to be set aside.
  */
-import { IbexError, isKind } from '../core/errors.ts';
+import { isKind } from '../core/errors.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
 import { ident, tableIdent } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
@@ -14,8 +14,8 @@ import { type ForeignKey, readForeignKeys } from './foreign-keys.ts';
 import { firesFor, isUserTrigger, treeOf } from './target-table.ts';
 
 export interface ParkedObject extends TableName {
-  readonly kind: 'foreign_key' | 'trigger' | 'rule';
-  /** Name of the constraint, trigger or rule; `name` and `schema` are the table's. */
+  readonly kind: 'foreign_key' | 'trigger' | 'rule' | 'index';
+  /** Name of the constraint, trigger, rule or index; `name` and `schema` are the table's. */
   readonly object: string;
   /** The table of the sync, of which that table may be a partition. */
   readonly root: TableName;
@@ -23,7 +23,18 @@ export interface ParkedObject extends TableName {
   readonly restore: string;
   /** The statement that puts its comment back; null when it had none, or never lost it. */
   readonly remark: string | null;
+  /** Lower ones are put back first. */
+  readonly turn: number;
+  /** Of an index, see `TableIndex`. */
+  readonly build: string | null;
+  readonly needs: readonly number[] | null;
+  readonly key: readonly number[] | null;
+  /** Why it could not be put back when that was tried last. */
+  readonly reason: string | null;
 }
+
+/** What is written down of an object when it is set aside. */
+export type ToPark = Omit<ParkedObject, 'root' | 'reason'>;
 
 export interface DroppedKey extends ForeignKey {
   /** `ALTER TABLE` that puts it back as it was. */
@@ -71,7 +82,8 @@ const interfering = (replica: boolean) => `
                     join pg_class uc on uc.oid = p.relid join pg_namespace un on un.oid = uc.relnamespace
                    where u.tgenabled <> t.tgenabled and ${isUserTrigger('u')}) end) as restore,
          case when dropped and d.text is not null
-              then format('comment on trigger %I on %I.%I is %L', t.tgname, n.nspname, c.relname, d.text) end as remark
+              then format('comment on trigger %I on %I.%I is %L', t.tgname, n.nspname, c.relname, d.text) end as remark,
+         0 as turn
     from pg_trigger t join pg_class c on c.oid = t.tgrelid join pg_namespace n on n.oid = c.relnamespace
     cross join lateral obj_description(t.oid, 'pg_trigger') d(text)
     cross join lateral (select c.relkind = 'p' and t.tgtype & 1 = 1) k(cloned)
@@ -82,7 +94,7 @@ const interfering = (replica: boolean) => `
   select 'rule', n.nspname, c.relname, r.rulename, 0,
          format('alter table %I.%I disable rule %I', n.nspname, c.relname, r.rulename),
          format('alter table %I.%I enable %srule %I', n.nspname, c.relname,
-                case r.ev_enabled when 'A' then 'always ' when 'R' then 'replica ' else '' end, r.rulename), null
+                case r.ev_enabled when 'A' then 'always ' when 'R' then 'replica ' else '' end, r.rulename), null, 0
     from pg_rewrite r join pg_class c on c.oid = r.ev_class join pg_namespace n on n.oid = c.relnamespace
    where r.ev_type in ('2', '3', '4') and r.ev_enabled in ${firesFor(replica)} and c.relkind in ('r', 'p')
      and c.oid in (select w.oid from written w)
@@ -99,13 +111,11 @@ export async function parkTriggersAndRules(
   replica: boolean,
 ): Promise<void> {
   const wanted = JSON.stringify(tables.map(({ schema, name }) => ({ schema, name })));
-  const found = await session.rows<Omit<ParkedObject, 'root'> & { park: string }>(interfering(replica), [
-    wanted,
-  ]);
+  const found = await session.rows<ToPark & { park: string }>(interfering(replica), [wanted]);
   for (const object of found) {
     await session.transaction('', async () => {
       await session.run(`set local lock_timeout = '5s'`);
-      await park(session, sync, { ...object, referenced: null }, object.park);
+      await park(session, sync, { ...object, ...NO_INDEX, referenced: null }, object.park);
     });
   }
 }
@@ -154,13 +164,18 @@ export async function enforceForeignKey(session: Session, key: DroppedKey): Prom
   if (key.remark !== null) await session.run(key.remark);
 }
 
-function unchecked(restore: string): string {
+export function unchecked(restore: string): string {
   return / not valid$/i.test(restore) ? restore : `${restore} not valid`;
 }
 
-function foreignKeyObject(key: DroppedKey): Omit<ParkedObject, 'root'> {
+/** What only an index has. */
+const NO_INDEX = { build: null, needs: null, key: null };
+
+function foreignKeyObject(key: DroppedKey): ToPark {
   return {
     ...key.relation,
+    ...NO_INDEX,
+    turn: 1,
     kind: 'foreign_key',
     object: key.name,
     referenced: tableLabel(key.parent),
@@ -173,111 +188,34 @@ function foreignKeyObject(key: DroppedKey): Omit<ParkedObject, 'root'> {
  * Part of the caller's transaction, so record and change come together. The change comes first: it takes the lock
  * under which `restoreParked` makes sure that it deletes no record that is needed again.
  */
-async function park(
-  session: Session,
-  sync: string,
-  object: Omit<ParkedObject, 'root'>,
-  statement: string,
-): Promise<void> {
+async function park(session: Session, sync: string, object: ToPark, statement: string): Promise<void> {
   await session.run(statement);
+  await writeDown(session, sync, object);
+}
+
+/** Part of the transaction that sets the object aside. */
+export async function writeDown(session: Session, sync: string, object: ToPark): Promise<void> {
   await session.run(
-    `insert into ibex.parked (sync, kind, schema_name, table_name, name, referenced, restore, remark)
-     values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict do nothing`,
-    [
-      sync,
-      object.kind,
-      object.schema,
-      object.name,
-      object.object,
-      object.referenced,
-      object.restore,
-      object.remark,
-    ],
+    `insert into ibex.parked
+            (sync, kind, schema_name, table_name, name, referenced, restore, remark, turn, build, needs, key)
+     select $1, o.kind, o.schema, o.name, o.object, o.referenced, o.restore, o.remark, o.turn, o.build, o.needs, o.key
+       from json_to_record($2) o(kind text, schema text, name text, object text, referenced text, restore text,
+                                 remark text, turn int4, build text, needs int2[], key int2[])
+     on conflict do nothing`,
+    [sync, JSON.stringify(object)],
   );
 }
 
+/** What is set aside, in the order in which it is to be put back. */
 export async function readParked(session: Session, sync: string): Promise<ParkedObject[]> {
   return session.rows<ParkedObject>(
-    `select kind, schema_name as schema, table_name as name, name as object, referenced, restore, remark,
+    `select kind, schema_name as schema, table_name as name, name as object, referenced, restore, remark, turn, build,
+            needs, key, reason,
             coalesce((select json_build_object('schema', n.nspname, 'name', c.relname)
                         from pg_class c join pg_namespace n on n.oid = c.relnamespace
                        where c.oid = pg_partition_root(to_regclass(format('%I.%I', p.schema_name, p.table_name)))),
                      json_build_object('schema', p.schema_name, 'name', p.table_name)) as root
-       from ibex.parked p where p.sync = $1 order by parked_at`,
+       from ibex.parked p where p.sync = $1 order by turn, parked_at`,
     [sync],
-  );
-}
-
-/**
- * Puts one object back. A foreign key comes back NOT VALID, a matter of milliseconds, and is then validated
- * under a lock that lets everybody write; one that is there again (a person was faster) is taken as restored.
- * Errors: `constraint` when the rows contradict it; it stays parked.
- */
-export async function restoreParked(session: Session, sync: string, object: ParkedObject): Promise<void> {
-  const table = tableIdent(object);
-  const { present, checkedAtOnce } = await readConstraint(session, object);
-  if (object.kind === 'foreign_key' && !present) {
-    await session.transaction('', async () => {
-      await session.run(`set local lock_timeout = '5s'`);
-      await session.run(checkedAtOnce ? object.restore : unchecked(object.restore));
-      if (object.remark !== null) await session.run(object.remark);
-    });
-  }
-  if (object.kind === 'foreign_key' && !/ not valid$/i.test(object.restore)) {
-    await validate(session, object, table);
-  }
-  await session.transaction('', async () => {
-    await session.run(`set local lock_timeout = '5s'`);
-    if (object.kind !== 'foreign_key') await restoreTrigger(session, object);
-    else await session.run(`lock table only ${table} in share update exclusive mode`);
-    await session.run(FORGET_PARKED, [sync, object.kind, object.schema, object.name, object.object]);
-  });
-}
-
-/** A trigger or rule. */
-async function restoreTrigger(session: Session, object: ParkedObject): Promise<void> {
-  const { present } = await session.row<{ present: boolean }>(
-    `select exists (select from pg_trigger t where t.tgrelid = to_regclass($1) and t.tgname = $2)
-         or exists (select from pg_rewrite r where r.ev_class = to_regclass($1) and r.rulename = $2) as present`,
-    [tableIdent(object), object.object],
-  );
-  // It went with its partition; or a person was faster.
-  if (present === /^create (constraint )?trigger/i.test(object.restore)) return;
-  await session.run(object.restore);
-  if (object.remark !== null) await session.run(object.remark);
-}
-
-/** Unless the foreign key was put aside once more since it was checked: then it is to be checked again. */
-const FORGET_PARKED = `
-  delete from ibex.parked p
-   where p.sync = $1 and p.kind = $2 and p.schema_name = $3 and p.table_name = $4 and p.name = $5
-     and (p.kind <> 'foreign_key' or p.restore ~* ' not valid$'
-          or exists (select from pg_constraint k
-                      where k.conrelid = to_regclass(format('%I.%I', p.schema_name, p.table_name))
-                        and k.conname = p.name and k.convalidated))`;
-
-async function validate(session: Session, object: ParkedObject, table: string): Promise<void> {
-  try {
-    await session.run(`alter table ${table} validate constraint ${ident(object.object)}`);
-  } catch (error) {
-    if (!isKind(error, 'constraint')) throw error;
-    throw new IbexError(
-      'constraint',
-      `foreign key ${object.object} of ${tableLabel(object)} does not hold on the target`,
-      {
-        table: tableLabel(object),
-        hint: `Look for rows of ${tableLabel(object)} without a row in ${object.referenced}.`,
-        cause: error.cause,
-      },
-    );
-  }
-}
-
-async function readConstraint(session: Session, object: ParkedObject) {
-  return session.row<{ present: boolean; checkedAtOnce: boolean }>(
-    `select exists (select from pg_constraint k where k.conrelid = to_regclass($1) and k.conname = $2) as present,
-            exists (select from pg_class c where c.oid = to_regclass($1) and c.relkind = 'p')
-              and current_setting('server_version_num')::int < 180000 as "checkedAtOnce"`,
-    [tableIdent(object), object.object],
   );
 }

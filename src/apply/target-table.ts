@@ -12,7 +12,7 @@ export interface TargetFacts {
   readonly takesOnConflict: boolean;
   /** There is an immediate, whole unique index over exactly the key, by its own equality, to infer from it. */
   readonly arbiter: boolean;
-  /** Two rows of the same key are refused at once: by an arbiter, or as periods that overlap. */
+  /** Two rows of the same key are refused at once, by an arbiter or as periods that overlap; or will be once an index is back. */
   readonly unique: boolean;
   /** Some unique or exclusion constraint is deferrable, which ON CONFLICT without an arbiter does not take. */
   readonly deferrable: boolean;
@@ -91,8 +91,32 @@ export function disturbed(table: TableName, name: string): IbexError {
   });
 }
 
+/**
+ * SQL: whether an index, `i` of pg_index, tells rows of the same key apart at once: over exactly the columns of the
+ * key, an array of names, and by its own equality.
+ */
+export const isKeyIndex = (i: string, key: string) => `(
+  ${i}.indisunique and ${i}.indimmediate and ${i}.indisvalid
+  and ${i}.indpred is null and ${i}.indexprs is null and ${i}.indnkeyatts = cardinality(${key}::text[])
+  and (select array_agg(a.attname::text order by a.attname::text collate "C")
+         from unnest(${i}.indkey::int2[]) with ordinality k(attnum, ord)
+         join pg_attribute a on a.attrelid = ${i}.indrelid and a.attnum = k.attnum
+        where k.ord <= ${i}.indnkeyatts)
+      = (select array_agg(n order by n collate "C") from unnest(${key}::text[]) n)
+  and not exists (
+        select from unnest(${i}.indkey::int2[], ${i}.indclass::oid[], ${i}.indcollation::oid[]) k(attnum, opclass, collated)
+          join pg_attribute a on a.attrelid = ${i}.indrelid and a.attnum = k.attnum
+          join pg_opclass o on o.oid = k.opclass
+         where not o.opcdefault or k.collated <> a.attcollation
+            or (o.opcintype <> a.atttypid
+                and exists (select from pg_opclass d where d.opcmethod = o.opcmethod and d.opcdefault
+                               and d.opcintype = a.atttypid))))`;
+
 const READ_FACTS = `
-  select w.i, coalesce(key.arbiter, false) as arbiter, coalesce(key.unique, false) as "unique",
+  select w.i, coalesce(key.arbiter, false) as arbiter,
+         coalesce(key.unique, false)
+           or exists (select from ibex.parked p
+                       where p.key is not null and to_regclass(format('%I.%I', p.schema_name, p.table_name)) = c.oid) as "unique",
          exists (select from pg_index i where i.indrelid = c.oid and not i.indimmediate) as deferrable,
          not exists (
            select from pg_rewrite r where r.ev_class = c.oid and r.ev_type in ('2', '3')
@@ -136,21 +160,7 @@ const READ_FACTS = `
     left join lateral (
       select true as unique, bool_or(not i.indisexclusion) as arbiter
         from pg_index i
-       where i.indrelid = c.oid and i.indisunique and i.indimmediate and i.indisvalid
-         and i.indpred is null and i.indexprs is null and i.indnkeyatts = cardinality(w.key)
-         and (select array_agg(a.attname::text order by a.attname::text collate "C")
-                from unnest(i.indkey::int2[]) with ordinality k(attnum, ord)
-                join pg_attribute a on a.attrelid = c.oid and a.attnum = k.attnum
-               where k.ord <= i.indnkeyatts)
-             = (select array_agg(n order by n collate "C") from unnest(w.key) n)
-         and not exists (
-               select from unnest(i.indkey::int2[], i.indclass::oid[], i.indcollation::oid[]) k(attnum, opclass, collated)
-                 join pg_attribute a on a.attrelid = c.oid and a.attnum = k.attnum
-                 join pg_opclass o on o.oid = k.opclass
-                where not o.opcdefault or k.collated <> a.attcollation
-                   or (o.opcintype <> a.atttypid
-                       and exists (select from pg_opclass d where d.opcmethod = o.opcmethod and d.opcdefault
-                                      and d.opcintype = a.atttypid)))
+       where i.indrelid = c.oid and ${isKeyIndex('i', 'w.key')}
        having count(*) > 0
     ) key on true`;
 

@@ -12,6 +12,7 @@ import type { Carried } from '../core/carried.ts';
 import { concerningTable, IbexError, isKind } from '../core/errors.ts';
 import { type TablePlan, tableLabel } from '../core/plan.ts';
 import type { Session } from '../postgres/session.ts';
+import { readAside, setIndexesAside } from './aside.ts';
 import { type ChunkPlan, type Heap, halves, planChunks, wholeChunk } from './chunks.ts';
 import {
   type Chunk,
@@ -64,6 +65,8 @@ export interface TableCopy {
   readonly whole: boolean;
   /** Rows that the target had as the copy began; null when nobody knows. */
   readonly found: number | null;
+  /** Indexes are to be built once its chunks are in. */
+  readonly aside: boolean;
 }
 
 export interface TakenUp {
@@ -113,12 +116,17 @@ async function takeUpTogether(context: CopyContext, tables: readonly CopyTable[]
       sync,
       all.filter(({ relid }) => isToBeWritten(states.get(relid))),
     );
+  await setIndexesAside(
+    context,
+    pending.map(({ plan }) => ({ plan, stays: !isReplaced(context, states.get(plan.relid)) })),
+  );
   const facts = await readAllFacts(target, all);
   for (const plan of all) requireThere(plan, facts);
   await start(context, pending, states, facts);
   for (const table of copying) await goOn(context, table, states, facts);
   const after = await readCopyStates(target, sync, relids);
   const chunks = await readUnfinished(target, sync, relids);
+  const aside = await readAside(target, sync);
   return all.flatMap((plan) => {
     const [state, { unique }] = [after.get(plan.relid), facts.get(plan.relid) as TargetFacts];
     if (state?.state !== 'copying') return [];
@@ -132,6 +140,7 @@ async function takeUpTogether(context: CopyContext, tables: readonly CopyTable[]
         direct: plan.mode === 'row' || unique || alone,
         divisible: plan.mode === 'key' && unique,
         found: state.found,
+        aside: aside.has(tableLabel(plan)),
       },
     ];
   });
@@ -139,6 +148,10 @@ async function takeUpTogether(context: CopyContext, tables: readonly CopyTable[]
 
 function isToBeWritten(state: CopyState | undefined): boolean {
   return state !== undefined && (state.state === 'pending' || state.parts || state.unfinished > 0);
+}
+
+function isReplaced({ existing }: CopyContext, state: CopyState | undefined): boolean {
+  return state?.replace === true || existing === 'replace';
 }
 
 function requireThere(plan: TablePlan, facts: ReadonlyMap<number, TargetFacts>): void {
@@ -177,15 +190,16 @@ async function start(
 
 /** Looks at the rows that are on the target already, and resolves to how many stay, by table. */
 async function makeRoom(
-  { target, existing }: CopyContext,
+  context: CopyContext,
   tables: readonly CopyTable[],
   states: ReadonlyMap<number, CopyState>,
   facts: ReadonlyMap<number, TargetFacts>,
 ): Promise<Map<number, number>> {
+  const { target, existing } = context;
   const found = new Map<number, number>();
   const occupied = new Set(await readOccupied(target, tables));
   for (const { plan } of tables.filter((table) => occupied.has(table.plan.relid))) {
-    if (states.get(plan.relid)?.replace || existing === 'replace') {
+    if (isReplaced(context, states.get(plan.relid))) {
       await target.run(`delete from ${merge.fromTable(plan)}`);
       await requireUndisturbed(target, plan);
       continue;

@@ -5,6 +5,7 @@
  */
 import { EventEmitter, once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { rebuildIndexes } from '../apply/rebuilding.ts';
 import { requestCopy, setReason } from '../apply/state.ts';
 import { chunkSize } from '../backfill/chunks.ts';
 import { CHUNK_PATIENCE_MS, copyChunk, fingerprint } from '../backfill/copier.ts';
@@ -18,7 +19,7 @@ import {
   takeUp,
 } from '../backfill/starting.ts';
 import { concerning, IbexError } from '../core/errors.ts';
-import { type TablePlan, tableLabel } from '../core/plan.ts';
+import { type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
 import type { ChunkJob, ChunkOutcome } from '../core/ports.ts';
 import { tableIdent } from '../postgres/quote.ts';
 import { reasonToHold } from '../setup/remedies.ts';
@@ -160,7 +161,10 @@ export class Copying {
         const left = await this.#runChunks(copy, signal);
         if (signal.aborted) return;
         if (left.length > 0) await this.#answer(due, left);
-        else if (await this.#finishing.add(copy)) this.#joined(table);
+        else {
+          if (copy.aside) await this.#rebuild(table);
+          if (await this.#finishing.add(copy)) this.#joined(table);
+        }
       });
     } catch (error) {
       if (signal.aborted || !(error instanceof IbexError)) throw error;
@@ -235,6 +239,8 @@ export class Copying {
     const moved = new Map(
       left.flatMap(({ chunk, outcome }) => (outcome.result === 'moved' ? [[chunk.relation, chunk]] : [])),
     );
+    // Rows of the old file are there: what is read anew is merged with them, by the key's index.
+    if (moved.size > 0) await this.#rebuild(table.plan);
     for (const chunk of moved.values()) {
       this.#occupied.add(table.plan.relid);
       await this.#asOne((context) => replan(context, table, chunk));
@@ -242,6 +248,14 @@ export class Copying {
     for (const { chunk, outcome } of left)
       if (outcome.result === 'slow') await this.#asOne((context) => divide(context, chunk));
     if (left.some(({ outcome }) => outcome.result === 'again')) await sleep(AGAIN_MS);
+  }
+
+  /** Builds the indexes that were set aside, beside whatever else is copied. */
+  async #rebuild(table: TableName): Promise<void> {
+    const { sync, log } = this.#options;
+    const { pairs } = this.#rooms;
+    const later = await rebuildIndexes(sync.name, table, (work) => pairs.use(({ target }) => work(target)));
+    for (const { message, hint } of later) log.warn({ table: tableLabel(table) }, `${message} (${hint})`);
   }
 
   /** Lets tables join the lane; false for one that has to be taken up again, or was called off. */

@@ -18,7 +18,7 @@ const READ_SHAPES = `
                (select string_agg(concat_ws(',', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attcollation, a.attgenerated, a.attidentity),
                                   ' ' order by a.attnum)
                   from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped))) as shape,
-         case when t.state = 'held' or t.reason is not null then
+         case when (t.state = 'held' or t.reason is not null) and x.parked is null then
            md5(concat_ws(' ', c.relacl, n.nspacl,
                  (select string_agg(k.oid::text, ' ' order by k.oid) from pg_constraint k
                    where k.conrelid = c.oid and k.contype <> 'f'),
@@ -30,6 +30,8 @@ const READ_SHAPES = `
     from ibex.target_table t
     left join (pg_class c join pg_namespace n on n.oid = c.relnamespace)
            on n.nspname = t.schema_name and c.relname = t.table_name
+    left join (select distinct p.schema_name, p.table_name, true as parked from ibex.parked p where p.kind = 'index') x
+           using (schema_name, table_name)
    where t.sync = $1 and t.state <> 'dropped'`;
 
 interface Shape {
@@ -37,7 +39,7 @@ interface Shape {
   readonly schema: string;
   readonly name: string;
   readonly shape: string;
-  /** Null while the table does not wait for anything. */
+  /** Null while the table does not wait for anything, or its indexes come and go with our own work. */
   readonly rules: string | null;
 }
 

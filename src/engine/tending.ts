@@ -1,9 +1,10 @@
 /**
  * Looks after everything of a running sync that is not the flow itself: arms what is not armed, answers DDL, puts
- * foreign keys back, keeps the source small, and sees when a run has come to its end.
+ * indexes and foreign keys back, keeps the source small, and sees when a run has come to its end.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type ParkedObject, parkTriggersAndRules, readParked, restoreParked } from '../apply/parking.ts';
+import { type ParkedObject, parkTriggersAndRules, readParked } from '../apply/parking.ts';
+import { isContradicted, noteReason, restoreParked } from '../apply/restoring.ts';
 import { setReason } from '../apply/state.ts';
 import { WAITS_FOR_LOCK, type Waiting } from '../capture/trigger/arming.ts';
 import { readRegistered, readSnapshot } from '../capture/trigger/registry.ts';
@@ -28,10 +29,10 @@ const ROUND_MS = 1_000;
 const SHORT_ROUND_MS = 50;
 /** The source is looked over no more often than this. */
 const WATCH_MS = 500;
-/** Rows that contradict a foreign key are looked at no more often than this. */
-const CONTRADICTED_MS = 10_000;
 /** Sequences are looked at no more often than this; `core/sequence.ts` leaves a margin for as long. */
 const SEQUENCES_MS = 10_000;
+/** Rows that contradict a foreign key are looked at no more often than this, and those that contradict an index. */
+const CONTRADICTED_MS = { foreign_key: 10_000, index: 60_000 };
 
 export class Tending {
   readonly #options: IncarnationOptions;
@@ -41,13 +42,13 @@ export class Tending {
   #watchedAt = 0;
   /** The source's snapshot when it was last looked over. */
   #seen: Snapshot | null = null;
-  /** When a foreign key that rows contradict is looked at again: each look may read the whole table. */
+  /** When a foreign key or index that rows contradict is looked at again: each look may read the whole table. */
   readonly #contradicted = new Map<string, number>();
   /** Tables whose DDL waits for a lock of others, which has been said. */
   #postponed: ReadonlySet<string> = new Set();
   /** Tables were missing on the source's side when it was last looked over. */
   #missing = false;
-  /** Foreign keys that can come back and have not yet. */
+  /** Indexes and foreign keys that can come back and have not yet. */
   #restorable = 0;
   readonly #sequences = new SequenceCarrier();
   #sequencesAt = 0;
@@ -72,7 +73,7 @@ export class Tending {
       await this.#explain();
       this.#countStates();
       await this.#armWaiting();
-      await this.#restoreForeignKeys();
+      await this.#restoreParked();
       if (Date.now() - this.#watchedAt >= WATCH_MS) await this.#watchSource();
       await this.#watchTarget();
       const outcome = this.#outcome();
@@ -131,8 +132,8 @@ export class Tending {
     await this.#roster.refresh(source, target);
   }
 
-  /** Foreign keys of the target come back once both their tables are in step. */
-  async #restoreForeignKeys(): Promise<void> {
+  /** Foreign keys of the target come back once both their tables are in step, after the indexes that are left. */
+  async #restoreParked(): Promise<void> {
     const outOfStep = new Set(
       this.#roster.tables
         .filter((table) => table.state !== 'streaming' && table.state !== 'dropped')
@@ -140,36 +141,40 @@ export class Tending {
     );
     const parked = await readParked(this.#rooms.target, this.#options.sync.name);
     const ready = parked.filter(
-      (object) =>
-        object.kind === 'foreign_key' &&
-        !outOfStep.has(tableLabel(object.root)) &&
-        !outOfStep.has(object.referenced ?? '') &&
-        (this.#contradicted.get(keyOf(object)) ?? 0) <= Date.now(),
+      ({ kind, root, referenced }) =>
+        (kind === 'index' || kind === 'foreign_key') &&
+        !outOfStep.has(tableLabel(root)) &&
+        !outOfStep.has(referenced ?? ''),
     );
+    const lacking = new Set<string>();
     this.#restorable = 0;
-    for (const key of ready) if (!(await this.#restore(key))) this.#restorable++;
+    for (const object of ready) {
+      const back =
+        (this.#contradicted.get(keyOf(object)) ?? 0) <= Date.now() &&
+        !lacking.has(object.referenced ?? '') &&
+        (await this.#restore(object));
+      if (!back && object.kind === 'index') lacking.add(tableLabel(object.root));
+    }
   }
 
-  /** False when it is worth trying again soon. */
-  async #restore(key: ParkedObject): Promise<boolean> {
+  /** False when it is not back yet. */
+  async #restore(object: ParkedObject): Promise<boolean> {
     const { sync, log } = this.#options;
+    const [table, kind] = [tableLabel(object), object.kind.replace('_', ' ')];
     try {
-      await restoreParked(this.#rooms.target, sync.name, key);
+      await restoreParked(this.#rooms.target, sync.name, object);
       this.#rooms.applier.forgetCatalog();
-      log.info({ table: tableLabel(key) }, `foreign key ${key.object} is back`);
+      log.info({ table }, `${kind} ${object.object} is back`);
       return true;
     } catch (error) {
-      if (
-        !isKind(error, 'lock') &&
-        !isKind(error, 'constraint') &&
-        !isKind(error, 'transient') &&
-        !isKind(error, 'server_fault')
-      )
+      const passes = isKind(error, 'lock') || isKind(error, 'transient') || isKind(error, 'server_fault');
+      if (!passes && !(isContradicted(error) && (object.kind === 'index' || error.kind === 'constraint')))
         throw error;
-      log.warn({ table: tableLabel(key) }, `${error.message} (${error.hint})`);
-      if (error.kind !== 'constraint') return false;
-      this.#contradicted.set(keyOf(key), Date.now() + CONTRADICTED_MS);
-      return true;
+      log.warn({ table }, `${error.message} (${error.hint})`);
+      await noteReason(this.#rooms.target, sync.name, object, error.message);
+      if (passes) this.#restorable++;
+      else this.#contradicted.set(keyOf(object), Date.now() + CONTRADICTED_MS[object.kind as 'index']);
+      return false;
     }
   }
 
@@ -296,5 +301,5 @@ function waitingReason(waiting: readonly Waiting[]): string | null {
 }
 
 function keyOf(object: ParkedObject): string {
-  return `${tableLabel(object)} ${object.object}`;
+  return `${object.kind} ${tableLabel(object)} ${object.object}`;
 }

@@ -47,9 +47,20 @@ export interface SyncStatus {
   readonly epoch: number;
   readonly position: Snapshot | null;
   readonly lag: { readonly seconds: number; readonly bytes: number; readonly keys: number };
-  /** Foreign keys, triggers and rules of the target that are set aside. */
-  readonly parked: readonly { readonly kind: string; readonly table: string; readonly name: string }[];
+  /** Foreign keys, triggers, rules and indexes of the target that are set aside, in the order in which they come back. */
+  readonly parked: readonly ParkedStatus[];
   readonly tables: readonly TableStatus[];
+}
+
+export interface ParkedStatus {
+  /** `foreign_key`, `trigger`, `rule` or `index`. */
+  readonly kind: string;
+  readonly table: string;
+  readonly name: string;
+  /** The statements that put it back. */
+  readonly restore: string;
+  /** Why it could not be put back when that was tried last; null when it was not. */
+  readonly reason: string | null;
 }
 
 /** Lag from which a sync is not ready. */
@@ -87,6 +98,8 @@ export async function readStatus(
     kind: object.kind,
     table: tableLabel(object),
     name: object.object,
+    restore: [object.restore, object.remark].filter((statement) => statement !== null).join('; '),
+    reason: object.reason,
   }));
   const why = reasons(tables, lag.seconds, daemon, paused, parked);
   return {
@@ -144,10 +157,15 @@ function reasons(
     else if (table.state !== 'streaming') why.push(`${table.table} is ${table.state}`);
   }
   if (lagSeconds > READY_LAG_SECONDS) why.push(`the target is ${Math.round(lagSeconds)} s behind`);
-  const keys = parked.filter((object) => object.kind === 'foreign_key');
-  if (keys.length > 0)
-    why.push(`foreign keys are set aside: ${keys.map((key) => `${key.name} of ${key.table}`).join(', ')}`);
+  for (const [kind, what] of [['foreign_key', 'foreign keys'] as const, ['index', 'indexes'] as const]) {
+    const aside = parked.filter((object) => object.kind === kind);
+    if (aside.length > 0) why.push(`${what} are set aside: ${aside.map(asideText).join(', ')}`);
+  }
   return why;
+}
+
+function asideText({ name, table, reason }: ParkedStatus): string {
+  return `${name} of ${table}${reason === null ? '' : ` (${reason})`}`;
 }
 
 /** The daemon that runs a sync; null when nobody does, or it fell silent. */

@@ -3,7 +3,8 @@
  * that it works when the other is gone; idempotent, also over what a broken setup left.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { readParked, restoreParked } from '../apply/parking.ts';
+import { readParked } from '../apply/parking.ts';
+import { restoreParked } from '../apply/restoring.ts';
 import { pauseBeforeTry, tryDisarm, type Waiting } from '../capture/trigger/arming.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
 import { isInstalled, migrate } from '../postgres/migrate.ts';
@@ -94,7 +95,7 @@ export async function teardownTarget(target: Session, options: TeardownOptions):
   );
   if (!known) return dropRemains(target);
   const notRestored: string[] = [];
-  for (const object of (await readParked(target, options.sync)).filter(options.filter)) {
+  for (const object of (await readParked(target, options.sync)).filter(({ root }) => options.filter(root))) {
     try {
       await restoreParked(target, options.sync, object);
     } catch (error) {

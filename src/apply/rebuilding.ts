@@ -1,0 +1,52 @@
+/**
+ * Builds the indexes of a table that were set aside while it was copied, several at a time: after the last row, and
+ * before the batch that takes the table into step, which finds its rows by the key's index.
+ *
+ * Rows that move between chunks come twice, or hold each other's unique values until that batch has settled it. Under
+ * the index of the key one of them is removed, since that batch writes it anew. Any other index that is contradicted
+ * waits until the table is in step, with the reason in its record.
+ */
+import type { IbexError } from '../core/errors.ts';
+import { type TableName, tableLabel } from '../core/plan.ts';
+import type { Session } from '../postgres/session.ts';
+import { type ParkedObject, readParked } from './parking.ts';
+import { buildIndex, finishIndex, isContradicted, noteReason } from './restoring.ts';
+
+/** Runs a piece of work on a session of its own as soon as there is room for one more. */
+export type OnBuilder = <T>(work: (session: Session) => Promise<T>) => Promise<T>;
+
+/**
+ * Resolves to what is left for later. Errors: whatever keeps the index of the key from being built, and what is not
+ * about a single index.
+ */
+export async function rebuildIndexes(
+  sync: string,
+  table: TableName,
+  onBuilder: OnBuilder,
+): Promise<IbexError[]> {
+  const parked = (await onBuilder((session) => readParked(session, sync))).filter(
+    ({ kind, root }) => kind === 'index' && tableLabel(root) === tableLabel(table),
+  );
+  const builds = parked.filter(({ build }) => build !== null);
+  // What fails here is tried once more below, when rows that came twice are gone.
+  await Promise.allSettled(builds.map((object) => onBuilder((builder) => buildIndex(builder, object))));
+  const left: IbexError[] = [];
+  for (const object of parked) {
+    const error = await onBuilder((builder) => finish(builder, sync, object));
+    if (error !== undefined) left.push(error);
+  }
+  return left;
+}
+
+async function finish(session: Session, sync: string, object: ParkedObject): Promise<IbexError | undefined> {
+  try {
+    await buildIndex(session, object);
+    await finishIndex(session, sync, object);
+    return undefined;
+  } catch (error) {
+    if (!isContradicted(error)) throw error;
+    await noteReason(session, sync, object, error.message);
+    if (object.key !== null) throw error;
+    return error;
+  }
+}
