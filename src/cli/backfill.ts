@@ -1,14 +1,18 @@
 /** `ibex backfill`: copies existing rows and brings them into step, by itself or through the running daemon. */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Option } from 'commander';
 import { pausedSince } from '../apply/restraint.ts';
 import { readDaemon, readStatus, type SyncStatus, type TableStatus } from '../observe/status.ts';
-import { isInstalled } from '../postgres/migrate.ts';
+import { surplusText } from '../observe/status-text.ts';
+import { isInstalled, migrate } from '../postgres/migrate.ts';
+import { restartCopies } from '../setup/membership.ts';
 import {
   type CommandSpec,
   type Context,
   type ExitCode,
   onlySync,
   print,
+  requireKnown,
   tableFilter,
   withBothSides,
 } from './command.ts';
@@ -18,7 +22,7 @@ export const backfill: CommandSpec = {
   name: 'backfill',
   summary: 'copy existing rows, resuming where an earlier copy stopped',
   description:
-    'Sets up what is not set up, copies the rows of every table that is not copied yet, and applies what changed meanwhile. With a running daemon it shows the progress of the copy that the daemon makes. Rows that are already on the target are merged by key.',
+    'Sets up what is not set up, copies the rows of every table that is not copied yet, and applies what changed meanwhile. With a running daemon it shows the progress of the copy that the daemon makes. Rows that are already on the target are merged by key; those that the source lacks stay, and are counted.',
   options: [
     'redis',
     'tables',
@@ -33,8 +37,10 @@ export const backfill: CommandSpec = {
     'lock_timeout_ms',
     'json',
   ],
+  own: [new Option('--restart', 'copy the tables from the start, replacing what the target has of them')],
   run: async (context) => {
     const sync = onlySync(context.config);
+    if (context.flags.restart) await restart(context);
     const progress = new ProgressLine();
     const done = new AbortController();
     const watching = watch(context, progress, done.signal);
@@ -51,7 +57,9 @@ export const backfill: CommandSpec = {
     const rows = status.tables.reduce((sum, table) => sum + table.copied, 0);
     const text =
       left.length === 0
-        ? `${status.tables.length} tables are copied, ${rows} rows`
+        ? [`${status.tables.length} tables are copied, ${rows} rows`, ...surplusText(status.tables)].join(
+            '\n',
+          )
         : [...left.map(describe), ...pausedText(status)].join('\n');
     print(context.config.json, { sync: sync.name, paused: status.paused, tables: status.tables }, text);
     return (left.length === 0 ? 0 : 1) as ExitCode;
@@ -71,6 +79,17 @@ function isRunning({ config }: Context): Promise<boolean> {
   return withBothSides(sync, 'backfill', async (_source, target) =>
     (await isInstalled(target)) ? (await readDaemon(target, sync.name)) !== null : false,
   );
+}
+
+/** Through the target's record, where a running daemon sees it as well as the one that is about to be started. */
+function restart({ config }: Context): Promise<void> {
+  const sync = onlySync(config);
+  return withBothSides(sync, 'backfill', async (_source, target) => {
+    if (!(await isInstalled(target))) return;
+    await migrate(target, 'target');
+    await requireKnown(target, sync);
+    await restartCopies(target, sync.name, tableFilter(sync));
+  });
 }
 
 function readNow({ config }: Context): Promise<SyncStatus> {

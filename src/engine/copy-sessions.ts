@@ -17,6 +17,8 @@ export interface CopySessionsOptions {
   readonly sync: string;
   readonly sessions: Sessions;
   readonly first: CopyPair;
+  /** A session on the source that is there anyway, to ask what is open. */
+  readonly control: Session;
   /** How many pairs there may be. */
   readonly jobs: number;
   /** How many sessions the sync may have on the source, over all processes; one that copies may always be. */
@@ -40,7 +42,7 @@ export class CopySessions {
   readonly #idle: CopyPair[];
   /** Pairs that are open, or just being opened. */
   #open = 1;
-  #growing = false;
+  #opening = false;
   #growAt = 0;
   #told = false;
   #closed = false;
@@ -84,65 +86,47 @@ export class CopySessions {
   #serve(): void {
     while (this.#waiting.length > 0) {
       const pair = this.#idle.pop();
-      if (pair === undefined) {
-        if (this.#open === 0) void this.#openFirst();
-        return;
-      }
-      if (this.#isShort()) void this.#grow(pair);
-      else this.#waiting.shift()?.take(pair);
+      if (pair === undefined) break;
+      this.#waiting.shift()?.take(pair);
     }
+    const { jobs } = this.#options;
+    if (this.#waiting.length === 0 || this.#opening || this.#open >= jobs) return;
+    if (this.#open === 0 || Date.now() >= this.#growAt) void this.#add();
   }
 
-  /** There is more to do than pairs to do it, and one more may be tried. */
-  #isShort(): boolean {
-    const more = this.#waiting.length > this.#idle.length + 1 && this.#open < this.#options.jobs;
-    return more && !this.#growing && Date.now() >= this.#growAt;
-  }
-
-  async #openFirst(): Promise<void> {
-    this.#open = 1;
-    try {
-      this.#takeBack(await this.#openPair());
-    } catch (error) {
-      this.#open = 0;
-      for (const { fail } of this.#waiting.splice(0)) fail(error);
-    }
-    this.#serve();
-  }
-
-  /** Opens one more pair. The one in hand counts what is open, while nobody else opens any. */
-  async #grow(inHand: CopyPair): Promise<void> {
-    this.#growing = true;
+  /** Opens one more pair. While there is none that must succeed; otherwise what is there goes on. */
+  async #add(): Promise<void> {
+    const first = this.#open === 0;
+    this.#opening = true;
     this.#open++;
     try {
-      this.#takeBack(await this.#openBeside(inHand.source));
+      if (!first) await this.#requireRoom(this.#options.control, 1);
+      this.#takeBack(await this.#openPair(!first));
     } catch (error) {
       this.#open--;
       this.#growAt = Date.now() + NO_ROOM_MS;
-      this.#tell(error as Error);
+      if (first) for (const { fail } of this.#waiting.splice(0)) fail(error);
+      else this.#tell(error as Error);
     }
-    this.#growing = false;
-    this.#takeBack(inHand);
+    this.#opening = false;
     this.#serve();
   }
 
-  async #openBeside(source: Session): Promise<CopyPair> {
+  /** Counted are the sessions that were there before this one, this one, and those that are to come. */
+  async #requireRoom(asked: Session, more: number): Promise<void> {
     const { sync, maxSourceConnections } = this.#options;
-    const { locked } = await source.row<{ locked: boolean }>(LOCK_CONNECTIONS, [sync]);
-    if (!locked) throw new IbexError('lock', 'another process of the sync opens sessions');
-    try {
-      const { count } = await source.row<{ count: number }>(COUNT_CONNECTIONS, [sync]);
-      if (count < maxSourceConnections) return await this.#openPair();
-      throw new IbexError('resources', `it has ${count} sessions on the source, and no more are allowed`);
-    } finally {
-      await source.run(UNLOCK_CONNECTIONS, [sync]);
-    }
+    const { count } = await asked.row<{ count: number }>(COUNT_CONNECTIONS, [sync, more]);
+    if (count + more <= maxSourceConnections) return;
+    const message = `it has ${count} sessions on the source, and ${maxSourceConnections} are allowed`;
+    throw new IbexError('resources', message);
   }
 
-  async #openPair(): Promise<CopyPair> {
+  async #openPair(ifThereIsRoom: boolean): Promise<CopyPair> {
     const { sessions, replica } = this.#options;
     const source = await sessions.open('source', 'copy');
     try {
+      // Several processes may have found room for one.
+      if (ifThereIsRoom) await this.#requireRoom(source, 0);
       const target = await sessions.open('target', 'copy');
       if (replica) await becomeReplica(target);
       return { source, target };
@@ -163,11 +147,10 @@ function closedError(): IbexError {
   return new IbexError('connection', 'the sessions of the backfill are closed');
 }
 
-const LOCK_CONNECTIONS = `select pg_try_advisory_lock(hashtext('ibex'), hashtext('connections ' || $1)) as locked`;
-const UNLOCK_CONNECTIONS = `select pg_advisory_unlock(hashtext('ibex'), hashtext('connections ' || $1))`;
-
-/** The sessions of a sync, of all its processes. */
+/** The sessions of a sync, of all its processes; unless more are to come, those that began before the asking one, and it. */
 const COUNT_CONNECTIONS = `
-  select count(*)::float8 as count from pg_stat_activity a
+  select count(*)::float8 as count
+    from pg_stat_activity a join pg_stat_activity me on me.pid = pg_backend_pid()
    where a.usename = current_user and a.datname = current_database()
-     and starts_with(a.application_name, 'ibex:' || $1 || ':')`;
+     and starts_with(a.application_name, 'ibex:' || $1 || ':')
+     and ($2::int4 > 0 or (a.backend_start, a.pid) <= (me.backend_start, me.pid))`;

@@ -93,6 +93,7 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
     sync: sync.name,
     sessions: context.sessions,
     first,
+    control: source,
     jobs,
     maxSourceConnections,
     replica,

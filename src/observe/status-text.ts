@@ -9,6 +9,7 @@ export function statusText(status: SyncStatus): string {
     `  daemon    ${daemon === null ? 'none' : `${daemon.host}, process ${daemon.pid}`}`,
     `  lag       ${lag.seconds.toFixed(1)} s, ${lag.keys} changes, ${mebibytes(lag.bytes)} of deltas`,
     ...(status.slowed === null ? [] : [`  slowed    the source is busy: ${status.slowed.why}`]),
+    ...surplusText(status.tables),
     ...status.parked.map(
       (object) => `  parked    ${object.kind.replace('_', ' ')} ${object.name} of ${object.table}`,
     ),
@@ -22,6 +23,15 @@ export function statusText(status: SyncStatus): string {
       ]),
     ]),
   ].join('\n');
+}
+
+/** Rows that are on the target only, as far as the copy can tell. */
+export function surplusText(tables: SyncStatus['tables']): string[] {
+  return tables
+    .filter(({ surplus }) => surplus !== null && surplus > 0)
+    .map(
+      ({ table, surplus }) => `  surplus   ${table}: ${surplus} rows of the target were not met by the copy`,
+    );
 }
 
 function mebibytes(bytes: number): string {

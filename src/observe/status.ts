@@ -19,6 +19,8 @@ export interface TableStatus {
   readonly reason: string | null;
   /** Rows copied by the backfill, and chunks done of all. */
   readonly copied: number;
+  /** Rows that the target had before the copy and that it did not meet; null where there were none before. */
+  readonly surplus: number | null;
   readonly chunks: { readonly done: number; readonly all: number };
   /** The account: captured = applied + coalesced + resolved + held. */
   readonly captured: number;
@@ -82,8 +84,14 @@ export async function readStatus(
     ? await readPending(source, sync, record.position, record.started === null ? [] : states)
     : new Map();
   const chunks = await readChunkCounts(target, sync);
+  const surplus = await readSurplus(target, sync);
   const tables = states.map((state) =>
-    tableStatus(state, pending.get(state.relid)?.deltas ?? 0, chunks.get(state.relid)),
+    tableStatus(
+      state,
+      pending.get(state.relid)?.deltas ?? 0,
+      chunks.get(state.relid),
+      surplus.get(state.relid) ?? null,
+    ),
   );
   const inStep = states
     .filter((state) => state.state === 'streaming')
@@ -123,6 +131,7 @@ function tableStatus(
   state: SyncTable,
   pending: number,
   chunks: { done: number; all: number } | undefined,
+  surplus: number | null,
 ): TableStatus {
   const held = state.state === 'held' ? pending : 0;
   return {
@@ -130,6 +139,7 @@ function tableStatus(
     state: state.state,
     reason: state.reason,
     copied: state.copied,
+    surplus,
     chunks: chunks ?? { done: 0, all: 0 },
     captured: state.captured + held,
     applied: state.applied,
@@ -182,6 +192,19 @@ export async function readDaemon(target: Session, sync: string): Promise<SyncSta
     [sync],
   );
   return daemon === undefined || daemon.silentSeconds * 1000 > SILENT_MS ? null : daemon;
+}
+
+/**
+ * Rows that were there before and that no chunk met, by table, once it is copied. Rows that were written on the source
+ * meanwhile may count wrongly.
+ */
+async function readSurplus(target: Session, sync: string): Promise<Map<number, number>> {
+  const rows = await target.rows<{ relid: number; surplus: number }>(
+    `select relid::float8 as relid, greatest(found - met, 0)::float8 as surplus from ibex.target_table
+      where sync = $1 and found > 0 and state not in ('pending', 'copying')`,
+    [sync],
+  );
+  return new Map(rows.map(({ relid, surplus }) => [relid, surplus]));
 }
 
 async function readChunkCounts(target: Session, sync: string) {

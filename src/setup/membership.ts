@@ -135,9 +135,19 @@ export async function recopyTables({
 }: Omit<Membership, 'source'>): Promise<TableName[]> {
   const known = (await requireSync(target, sync)).filter(({ state }) => state !== 'dropped');
   requireMatches({ tables: patterns, exclude: [] }, known, sync);
-  const chosen = known.filter((table) =>
+  return restartCopies(target, sync, (table) =>
     patterns.some((pattern) => matches(pattern, table.schema, table.name)),
   );
+}
+
+/** As `recopyTables`, of the tables that pass the filter; of none when there is no such sync. */
+export async function restartCopies(
+  target: Session,
+  sync: string,
+  filter: (table: TableName) => boolean,
+): Promise<TableName[]> {
+  const tables = await readSyncTables(target, sync);
+  const chosen = tables.filter((table) => table.state !== 'dropped' && filter(table));
   for (const { relid } of chosen) await requestCopy(target, sync, relid, true, null);
   return chosen;
 }
