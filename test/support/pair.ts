@@ -67,8 +67,8 @@ export class Pair {
   }
 
   /** Waits until caught up, then expects both sides to be equal in every row, and all accounts to add up. */
-  async equal(): Promise<void> {
-    await expectEqual(this.databases, this.sync);
+  async equal(timeoutMs?: number): Promise<void> {
+    await expectEqual(this.databases, this.sync, timeoutMs);
   }
 
   /** Waits until the rows are equal, however often tables are copied again meanwhile. */

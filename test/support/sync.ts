@@ -126,8 +126,12 @@ export function readSyncStatus(databases: Databases): Promise<SyncStatus> {
 }
 
 /** Waits until caught up, then expects both sides to be equal in every row, and the account of every table to add up. */
-export async function expectEqual(databases: Databases, sync: RunningSync): Promise<void> {
-  await sync.caughtUp();
+export async function expectEqual(
+  databases: Databases,
+  sync: RunningSync,
+  timeoutMs?: number,
+): Promise<void> {
+  await sync.caughtUp(timeoutMs);
   expect(await compareTables(databases.source, databases.target)).toEqual([]);
   for (const table of (await sync.status()).tables) {
     expect(table.applied + table.coalesced + table.resolved + table.held, table.table).toBe(table.captured);
