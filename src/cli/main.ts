@@ -7,6 +7,7 @@ import { addCommand, addGroup, report, usageError } from './command.ts';
 import { addDemo } from './demo.ts';
 import { pause, resume } from './pause.ts';
 import { run } from './run.ts';
+import { schema } from './schema.ts';
 import { setup } from './setup.ts';
 import { status } from './status.ts';
 import { tables } from './tables.ts';
@@ -25,6 +26,7 @@ const program = new Command('ibex')
   .configureHelp({ sortSubcommands: false, showGlobalOptions: true })
   .exitOverride();
 
+addGroup(program, schema);
 for (const spec of [setup, backfill, run, pause, resume, wait, status]) addCommand(program, spec);
 addGroup(program, tables);
 addCommand(program, teardown);

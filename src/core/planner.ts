@@ -29,7 +29,7 @@ export function planTable(source: CapturedTable, target: TableInfo | undefined):
   if (target === undefined) {
     throw new IbexError('schema_mismatch', `table ${label} does not exist on the target`, {
       table: label,
-      hint: `Create it there (pg_dump --schema-only --table '${label}' | psql), or leave it out with --exclude '${label}'.`,
+      hint: `Create it there (\`ibex schema copy --tables '${label}'\`), or leave it out with --exclude '${label}'.`,
     });
   }
   const unfit = refuseUnfit(source, target) ?? refuseUnlikeKeys(source, target) ?? refuseNotedCasts(source);

@@ -68,6 +68,13 @@ export function parseUrl(url: string, env: NodeJS.ProcessEnv = process.env): Ser
   }
 }
 
+/** The variables by which a program that stands on libpq connects to where a URL leads, with its password. */
+export function libpqEnvironment(url: string): Record<string, string> {
+  // An empty part of a URL leaves it to the environment.
+  const given = Object.entries(parameters(url)).filter(([, value]) => value);
+  return Object.fromEntries(given.map(([name, value]) => [URL_PARAMETERS[name as Parameter], value]));
+}
+
 /** The URL without password and parameters, for messages; of a malformed one the scheme at most. */
 export function redactUrl(url: string): string {
   const parts = splitUrl(url);

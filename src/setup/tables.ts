@@ -157,7 +157,7 @@ export function missing(source: TableInfo, target: TableInfo | undefined): IbexE
   if (target === undefined || !['r', 'p'].includes(target.kind)) {
     return new IbexError('schema_mismatch', `table ${label} does not exist on the target`, {
       table: label,
-      hint: `Create it there (pg_dump --schema-only --table '${tableIdent(source)}' SOURCE | psql TARGET), or --exclude '${label}'.`,
+      hint: `Create it there (\`ibex schema copy --tables '${label}'\`), or --exclude '${label}'.`,
     });
   }
   if (target.isPartition) {
