@@ -7,13 +7,14 @@ import { type Call, type Files, parse, UsageError, usage } from './command-line.
 import { choosePeers } from './peers.ts';
 import { documentOf, markdownOf, type Origin, type Result, readOrigin, screenOf } from './report.ts';
 import { type Scenario, say } from './scenario.ts';
+import { backfill } from './scenarios/backfill.ts';
 import { catchUp } from './scenarios/catch-up.ts';
 import { idle } from './scenarios/idle.ts';
 import { latency } from './scenarios/latency.ts';
 import { memory } from './scenarios/memory.ts';
 import { overhead } from './scenarios/overhead.ts';
 
-const SCENARIOS: readonly Scenario[] = [catchUp, latency, idle, memory, overhead];
+const SCENARIOS: readonly Scenario[] = [backfill, catchUp, latency, idle, memory, overhead];
 
 /** 0 done, 1 a run ended with different tables, 2 wrong usage, 3 could not do it. */
 type ExitCode = 0 | 1 | 2 | 3;

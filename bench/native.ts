@@ -20,7 +20,11 @@ export class NativeReplication {
   }
 
   /** Publishes the tables, subscribes, and waits until they are copied and in step. */
-  static async create(databases: Databases, tables: readonly string[]): Promise<NativeReplication> {
+  static async create(
+    databases: Databases,
+    tables: readonly string[],
+    patienceMs = PATIENCE_MS,
+  ): Promise<NativeReplication> {
     const native = new NativeReplication(databases);
     const name = native.#name;
     await native.#source.query(`create publication ${name} for table ${tables.join(', ')}`);
@@ -31,6 +35,7 @@ export class NativeReplication {
     await native.#until(
       `select count(*) > 0 and bool_and(r.srsubstate = 'r') as ok
          from pg_subscription_rel r join pg_subscription s on s.oid = r.srsubid where s.subname = $1`,
+      patienceMs,
     );
     return native;
   }
@@ -52,8 +57,8 @@ export class NativeReplication {
     await this.#source.query(`drop publication ${this.#name}`);
   }
 
-  async #until(question: string): Promise<void> {
-    const deadline = Date.now() + PATIENCE_MS;
+  async #until(question: string, patienceMs = PATIENCE_MS): Promise<void> {
+    const deadline = Date.now() + patienceMs;
     for (;;) {
       const { rows } = await this.#target.query<{ ok: boolean }>(question, [this.#name]);
       if (rows[0]?.ok) return;

@@ -36,6 +36,7 @@ export interface Side {
   readonly superuser: pg.Client;
   /** With it the other server can connect to this one as superuser. */
   readonly superuserLogin: Login;
+  readonly superuserUrl: string;
 }
 
 /** A database of the same name on both servers. */
@@ -62,10 +63,11 @@ export class Pair {
     this.#password = password;
   }
 
-  static async start(): Promise<Pair> {
+  /** With servers of another installation than the embedded one where its directory is given. */
+  static async start(installation?: string): Promise<Pair> {
     const started = await Promise.allSettled([
-      startCluster({ name: 'bench-source', settings: SETTINGS }),
-      startCluster({ name: 'bench-target', settings: SETTINGS }),
+      startCluster({ name: 'bench-source', settings: SETTINGS, installation }),
+      startCluster({ name: 'bench-target', settings: SETTINGS, installation }),
     ]);
     const clusters = started.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
     try {
@@ -115,6 +117,7 @@ export class Pair {
       url,
       login,
       superuser,
+      superuserUrl: superuserUrl.href,
       superuserLogin: { ...login, user: superuserUrl.username, password: superuserUrl.password },
       owner: await connect(url),
     };
@@ -162,6 +165,11 @@ async function withClient<T>(url: string, work: (client: pg.Client) => Promise<T
   } finally {
     await client.end();
   }
+}
+
+/** Writes down what a run left in memory, so that the next one does not pay for it. */
+export async function checkpoint({ source, target }: Databases): Promise<void> {
+  for (const side of [source, target]) await side.superuser.query('checkpoint');
 }
 
 /** Rests both servers, so that a run does not pay for what came before it. */

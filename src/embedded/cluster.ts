@@ -57,13 +57,15 @@ export interface ClusterOptions {
   readonly package?: string;
   /** The file for which the package is installed, where that is not this project: its name is looked up from there. */
   readonly packageFor?: string;
+  /** A directory with `bin/initdb` and `bin/postgres` to run instead of a package. */
+  readonly installation?: string | undefined;
 }
 
 const PID_FILE = join('data', 'postmaster.pid');
 
 /** Makes a cluster and starts it. It goes with this process at the latest. */
 export async function startCluster(options: ClusterOptions = {}): Promise<Cluster> {
-  const binaries = await findBinaries(options.package, options.packageFor);
+  const binaries = options.installation ?? (await findBinaries(options.package, options.packageFor));
   const home = await ServerHome.make(`ibex-${options.name ?? 'cluster'}-`, {
     quit: 'SIGQUIT',
     pidFile: PID_FILE,

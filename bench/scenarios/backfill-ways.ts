@@ -1,0 +1,159 @@
+/** The ways of copying that the scenario `backfill` compares. Each is timed from its start to its end. */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { performance } from 'node:perf_hooks';
+import { type Program, requireSuccess, run, start } from '../children.ts';
+import { Ibex } from '../ibex.ts';
+import { NativeReplication } from '../native.ts';
+import type { Databases } from '../pair.ts';
+import { hasProc, peakMemoryMib, readUntilEnd } from '../proc.ts';
+import type { Case } from './backfill-tables.ts';
+
+export interface Copied {
+  readonly seconds: number;
+  /** Most resident memory of the process that copies, in MiB; null for who is no process of its own. */
+  readonly peakMib: number | null;
+}
+
+export interface Way {
+  readonly who: string;
+  /** Without the time that it takes where there is nothing to copy. */
+  readonly startUp: boolean;
+  copy(databases: Databases, tables: Case): Promise<Copied>;
+  /** Takes away what is left of it but the rows. */
+  leave?(databases: Databases): Promise<void>;
+}
+
+const NATIVE_PATIENCE_MS = 60 * 60_000;
+
+export interface IbexSetting {
+  readonly who: string;
+  readonly jobs: number;
+  /** Processes `ibex worker` beside it, each with one job. */
+  readonly workers?: number;
+  readonly redisUrl?: string;
+}
+
+export function ibexWay({ who, jobs, workers = 0, redisUrl }: IbexSetting): Way {
+  return {
+    who,
+    startUp: true,
+    copy: async (databases, { name }) => {
+      const ibex = new Ibex(databases, redisUrl);
+      const helpers = await Promise.all(
+        Array.from({ length: workers }, () => ibex.start('worker', '--jobs', '1')),
+      );
+      const startedAt = performance.now();
+      try {
+        if (name === 'clone') await bash(databases, CREATE_SCHEMA);
+        const process = await ibex.start('backfill', '--jobs', String(jobs));
+        const peak = hasProc ? readUntilEnd(process, peakMemoryMib) : null;
+        const ended = requireSuccess('ibex backfill', await process.ended);
+        return { seconds: (ended.at - startedAt) / 1000, peakMib: await peak };
+      } finally {
+        await Promise.all(helpers.map((helper) => helper.stop()));
+      }
+    },
+    leave: (databases) => new Ibex(databases).run('teardown', '--yes'),
+  };
+}
+
+const CREATE_SCHEMA = 'pg_dump --schema-only --no-owner --no-acl "$SOURCE" | psql -qX -o /dev/null "$TARGET"';
+
+/** One COPY into the other, in the shell, as the owner of the tables. */
+export const pipeWay: Way = {
+  who: 'pipe',
+  startUp: false,
+  copy: (databases, { tables }) => timed(() => pipe(databases, tables)),
+};
+
+async function pipe(databases: Databases, tables: readonly string[]): Promise<void> {
+  const [first, ...more] = tables;
+  if (more.length === 0) {
+    return bash(
+      databases,
+      `psql -qXc "copy ${first} to stdout (format binary)" "$SOURCE" |
+       psql -qXc "copy ${first} from stdin (format binary)" "$TARGET"`,
+    );
+  }
+  // Many tables go through one pipe, as pg_dump sends them: a process each would measure the starting of processes.
+  const script = tables.map(
+    (table) => `\\echo copy ${table} from stdin;\ncopy ${table} to stdout;\n\\echo '\\\\.'\n`,
+  );
+  await inDirectory(async (directory) => {
+    const file = join(directory, 'script.sql');
+    writeFileSync(file, script.join(''));
+    await bash(databases, `psql -qX -f '${file}' "$SOURCE" | psql -qX -v ON_ERROR_STOP=1 "$TARGET"`);
+  });
+}
+
+/** The table synchronisation of native logical replication, until the subscription has every table in step. */
+export function nativeWay(): Way {
+  let native: NativeReplication | undefined;
+  return {
+    who: 'native',
+    startUp: false,
+    copy: (databases, { tables }) =>
+      timed(async () => {
+        native = await NativeReplication.create(databases, tables, NATIVE_PATIENCE_MS);
+      }),
+    leave: async () => native?.drop(),
+  };
+}
+
+export const pgDumpWay: Way = {
+  who: 'pg_dump | psql',
+  startUp: false,
+  copy: (databases) =>
+    timed(() => bash(databases, 'pg_dump --no-owner --no-acl "$SOURCE" | psql -qX -o /dev/null "$TARGET"')),
+};
+
+/** By a superuser, with two processes for tables and two for indexes. */
+export const pgcopydbWay: Way = {
+  who: 'pgcopydb',
+  startUp: false,
+  copy: ({ source, target }) =>
+    inDirectory((directory) =>
+      timed(() =>
+        run({
+          file: 'pgcopydb',
+          args: ['clone', '--table-jobs', '2', '--index-jobs', '2', '--dir', join(directory, 'work')],
+          env: {
+            ...environment(),
+            PGCOPYDB_SOURCE_PGURI: source.superuserUrl,
+            PGCOPYDB_TARGET_PGURI: target.superuserUrl,
+          },
+        }),
+      ),
+    ),
+};
+
+async function timed(work: () => Promise<unknown>): Promise<Copied> {
+  const startedAt = performance.now();
+  await work();
+  return { seconds: (performance.now() - startedAt) / 1000, peakMib: null };
+}
+
+async function bash({ source, target }: Databases, script: string): Promise<void> {
+  const program: Program = {
+    file: 'bash',
+    args: ['-c', `set -o pipefail; ${script}`],
+    env: { ...environment(), SOURCE: source.url, TARGET: target.url },
+  };
+  requireSuccess('bash', await (await start(program)).ended);
+}
+
+/** Ours without what libpq would take for settings. */
+function environment(): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('PG')));
+}
+
+async function inDirectory<T>(work: (directory: string) => Promise<T>): Promise<T> {
+  const directory = mkdtempSync(join(tmpdir(), 'ibex-bench-'));
+  try {
+    return await work(directory);
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
