@@ -16,7 +16,7 @@ import {
   tableFilter,
   withBothSides,
 } from './command.ts';
-import { ProgressLine } from './progress.ts';
+import { showProgress } from './progress.ts';
 
 export const backfill: CommandSpec = {
   name: 'backfill',
@@ -41,16 +41,14 @@ export const backfill: CommandSpec = {
   run: async (context) => {
     const sync = onlySync(context.config);
     if (context.flags.restart) await restart(context);
-    const progress = new ProgressLine();
     const done = new AbortController();
-    const watching = watch(context, progress, done.signal);
+    const shown = showProgress(context, done.signal);
     try {
       if (!(await isRunning(context))) await runAlone(context);
       else await watchUntilCopied(context);
     } finally {
       done.abort();
-      await watching;
-      progress.end();
+      await shown;
     }
     const status = await readNow(context);
     const left = status.tables.filter(({ state }) => state !== 'streaming' && state !== 'dropped');
@@ -61,7 +59,8 @@ export const backfill: CommandSpec = {
             '\n',
           )
         : [...left.map(describe), ...pausedText(status)].join('\n');
-    print(context.config.json, { sync: sync.name, paused: status.paused, tables: status.tables }, text);
+    const { paused, copy, tables } = status;
+    print(context.config.json, { sync: sync.name, paused, copy, tables }, text);
     return (left.length === 0 ? 0 : 1) as ExitCode;
   },
 };
@@ -112,14 +111,5 @@ async function watchUntilCopied(context: Context): Promise<void> {
     if (paused !== null) return;
     if (tables.every((table) => table.state === 'streaming' || table.reason !== null)) return;
     await sleep(500, undefined, { signal: context.signal }).catch(() => undefined);
-  }
-}
-
-async function watch(context: Context, progress: ProgressLine, done: AbortSignal): Promise<void> {
-  const started = Date.now();
-  while (!done.aborted) {
-    await sleep(1_000, undefined, { signal: done }).catch(() => undefined);
-    const status = done.aborted ? undefined : await readNow(context).catch(() => undefined);
-    if (status !== undefined) progress.show(status, (Date.now() - started) / 1000);
   }
 }

@@ -1,35 +1,106 @@
-/** Progress of a copy: one line that renews itself on a terminal, otherwise a line every ten seconds, on stderr. */
-import type { SyncStatus } from '../observe/status.ts';
+/**
+ * Shows how a copy goes while a command waits for it: bars on a terminal, otherwise a line of the log every ten seconds.
+ * It has one session on the target, and asks the source once about each table.
+ */
+import { performance } from 'node:perf_hooks';
+import { setTimeout as sleep } from 'node:timers/promises';
+import {
+  countJobs,
+  type Estimate,
+  type Estimates,
+  readEstimates,
+  readTableProgress,
+  sumOf,
+} from '../observe/progress.ts';
+import { stderrScreen } from '../observe/screen.ts';
+import { Speed } from '../observe/speed.ts';
+import { isInstalled } from '../postgres/migrate.ts';
+import type { Session } from '../postgres/session.ts';
+import { barsOf, progressText, type View } from './bars.ts';
+import { type Context, onlySync, openSession, tableFilter } from './command.ts';
 
-const EVERY_MS = 10_000;
+const LOOK_MS = 500;
+const LINE_EVERY_MS = 10_000;
 
-export class ProgressLine {
-  #shownAt = 0;
-  #firstRows: number | undefined;
+/** Runs until the signal. What it cannot read it does not show: the copy itself says what is wrong. */
+export async function showProgress(context: Context, done: AbortSignal): Promise<void> {
+  const watch = new Watch(context);
+  try {
+    while (!done.aborted) {
+      await sleep(LOOK_MS, undefined, { signal: done }).catch(() => undefined);
+      const view = done.aborted ? undefined : await watch.look();
+      if (view !== undefined && !done.aborted) watch.show(view);
+    }
+  } finally {
+    await watch.end();
+  }
+}
 
-  show(status: SyncStatus, elapsedSeconds: number): void {
-    const text = this.#text(status, elapsedSeconds);
-    if (process.stderr.isTTY) {
-      process.stderr.write(`\r\u001b[K${text}`);
-    } else if (Date.now() - this.#shownAt >= EVERY_MS) {
-      process.stderr.write(`${text}\n`);
-      this.#shownAt = Date.now();
+class Watch {
+  readonly #context: Context;
+  readonly #bars: boolean;
+  readonly #speed = new Speed();
+  readonly #known = new Map<number, Estimate>();
+  #target: Session | undefined;
+  #installed = false;
+  #saidAt = performance.now();
+
+  constructor(context: Context) {
+    this.#context = context;
+    this.#bars = process.stderr.isTTY === true && !process.env.CI && !context.config.json;
+  }
+
+  async look(): Promise<View | undefined> {
+    const sync = onlySync(this.#context.config);
+    try {
+      this.#target ??= await openSession(sync, 'target', 'progress');
+      this.#installed ||= await isInstalled(this.#target);
+      if (!this.#installed) return undefined;
+      const all = await readTableProgress(this.#target, sync.name, (relids) => this.#estimates(relids));
+      const tables = all.filter(tableFilter(sync));
+      if (tables.length === 0) return undefined;
+      const copy = sumOf(tables, await countJobs(this.#target, sync.name));
+      const { copied, planned } = copy.bytes;
+      this.#speed.add({ at: performance.now() / 1000, bytes: copied, rows: copy.copied });
+      const secondsLeft = this.#speed.secondsLeft(planned === null ? null : planned - copied);
+      return { copy, tables, rate: this.#speed.rate, secondsLeft };
+    } catch (error) {
+      this.#context.log.debug({ err: error }, 'could not read the progress');
+      this.#target?.abandon();
+      this.#target = undefined;
+      return undefined;
     }
   }
 
-  end(): void {
-    if (process.stderr.isTTY) process.stderr.write('\r\u001b[K');
+  /** Asked once of each table, over a session that is closed again: those of the copy have the first claim. */
+  async #estimates(relids: readonly number[]): Promise<Estimates> {
+    const unknown = relids.filter((relid) => !this.#known.has(relid));
+    if (unknown.length > 0) {
+      const source = await openSession(onlySync(this.#context.config), 'source', 'progress');
+      try {
+        const found = await readEstimates(source, unknown);
+        for (const relid of unknown) {
+          this.#known.set(relid, found.get(relid) ?? { rows: null, bytes: null });
+        }
+      } finally {
+        await source.close();
+      }
+    }
+    return this.#known;
   }
 
-  #text({ tables }: SyncStatus, elapsedSeconds: number): string {
-    const rows = tables.reduce((sum, table) => sum + table.copied, 0);
-    this.#firstRows ??= rows;
-    const done = tables.filter((table) => table.state === 'streaming' || table.state === 'joining').length;
-    const chunks = tables.reduce((sum, table) => sum + table.chunks.all, 0);
-    const finished = tables.reduce((sum, table) => sum + table.chunks.done, 0);
-    const rate = (rows - this.#firstRows) / Math.max(elapsedSeconds, 1);
-    const left =
-      finished === 0 ? '' : `, about ${Math.ceil((elapsedSeconds / finished) * (chunks - finished))} s left`;
-    return `copied ${rows} rows, ${done} of ${tables.length} tables, ${Math.round(rate)} rows/s${left}`;
+  show(view: View): void {
+    if (this.#bars) {
+      stderrScreen.show(barsOf(view, stderrScreen.columns, stderrScreen.lines));
+    } else if (performance.now() - this.#saidAt >= LINE_EVERY_MS) {
+      this.#saidAt = performance.now();
+      const { copy, rate, secondsLeft } = view;
+      this.#context.log.info({ ...copy, rate, secondsLeft }, progressText(view));
+    }
+  }
+
+  async end(): Promise<void> {
+    if (this.#bars) stderrScreen.clear();
+    await this.#target?.close().catch(() => undefined);
   }
 }

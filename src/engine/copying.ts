@@ -216,7 +216,9 @@ export class Copying {
     this.#handedIn++;
     try {
       const outcome = await chunks.run({ sync: sync.name, epoch: lease.epoch, relid: plan.relid, ...job });
-      metrics.copied.inc({ sync: sync.name, table: tableLabel(plan) }, outcome.rows);
+      const labels = { sync: sync.name, table: tableLabel(plan) };
+      metrics.copied.inc(labels, outcome.rows);
+      metrics.sent.inc(labels, outcome.bytes);
       return outcome;
     } finally {
       this.#handedIn--;

@@ -3,6 +3,7 @@
  * fails for good does not stop the others; the daemon ends with its error once all are done.
  */
 import type { Server } from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { RateLimit } from '../backfill/rate-limit.ts';
 import type { Config } from '../config/load.ts';
 import type { SyncConfig } from '../config/syncs.ts';
@@ -10,12 +11,22 @@ import type { BatchQueue } from '../core/ports.ts';
 import { serve } from '../observe/http.ts';
 import type { Logger } from '../observe/log.ts';
 import { Metrics } from '../observe/metrics.ts';
+import {
+  type CopyProgress,
+  countJobs,
+  readEstimates,
+  readTableProgress,
+  sumOf,
+} from '../observe/progress.ts';
 import { readStatus, type SyncStatus } from '../observe/status.ts';
 import { createInProcessQueue } from '../queue/in-process.ts';
 import { createInProcessChunks } from '../queue/in-process-chunks.ts';
 import type { RunOutcome, Until } from './options.ts';
 import { Sessions } from './sessions.ts';
 import { SyncEngine } from './sync-engine.ts';
+
+/** Nobody waits for metrics longer than this. */
+const REFRESH_MS = 2_000;
 
 export interface DaemonOptions {
   readonly config: Config;
@@ -80,9 +91,17 @@ export class Daemon {
       log,
       streaming: () => this.#engines.every((engine) => engine.streaming),
       status: () => Promise.all(config.syncs.map(readSyncStatus)),
+      refresh: () => this.#readCopies(),
     });
     log.info(`listening on http://${config.listen.host}:${config.listen.port}`);
     return server;
+  }
+
+  /** Of syncs whose databases do not answer the last values stay. */
+  async #readCopies(): Promise<void> {
+    const read = async (sync: SyncConfig) => this.#metrics.showCopy(sync.name, await readCopy(sync));
+    const all = Promise.allSettled(this.#options.config.syncs.map(read));
+    await Promise.race([all, sleep(REFRESH_MS, undefined, { ref: false })]);
   }
 
   async #createQueue(sync: SyncConfig): Promise<BatchQueue> {
@@ -91,6 +110,20 @@ export class Daemon {
     // BullMQ takes a fifth of a second to load, which those without Redis need not wait for.
     const { createRedisQueue } = await import('../queue/bullmq.ts');
     return createRedisQueue({ url: config.redis, sync: sync.name, log });
+  }
+}
+
+/** How far the copy of a sync is; the source is asked only while something is left to copy. */
+async function readCopy(sync: SyncConfig): Promise<CopyProgress> {
+  const sessions = new Sessions(sync);
+  try {
+    const target = await sessions.open('target', 'status');
+    const estimates = async (relids: readonly number[]) =>
+      readEstimates(await sessions.open('source', 'status'), relids);
+    const tables = await readTableProgress(target, sync.name, estimates);
+    return sumOf(tables, await countJobs(target, sync.name));
+  } finally {
+    await sessions.close();
   }
 }
 

@@ -18,6 +18,8 @@ export interface HttpOptions {
   readonly log: Logger;
   readonly streaming: () => boolean;
   readonly status: () => Promise<readonly SyncStatus[]>;
+  /** Brings metrics up to date that are read when asked for. */
+  readonly refresh: () => Promise<void>;
 }
 
 const INDEX = 'ibex: /healthz /readyz /status /metrics\n';
@@ -69,6 +71,7 @@ async function answer(
     return send(response, 200, 'application/json', `${JSON.stringify(await options.status(), null, 2)}\n`);
   }
   if (path === '/metrics') {
+    await options.refresh();
     return send(
       response,
       200,

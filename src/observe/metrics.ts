@@ -1,5 +1,6 @@
 /** Every metric, with its name, unit and labels, in one place. Values of rows never appear in a label. */
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+import type { CopyProgress } from './progress.ts';
 
 export class Metrics {
   readonly registry = new Registry();
@@ -33,6 +34,30 @@ export class Metrics {
     labelNames: ['sync', 'table'] as const,
     registers: [this.registry],
   });
+  readonly sent = new Counter({
+    name: 'ibex_bytes_copied_total',
+    help: 'Bytes that COPY sent for the backfill.',
+    labelNames: ['sync', 'table'] as const,
+    registers: [this.registry],
+  });
+  readonly copyRows = new Gauge({
+    name: 'ibex_copy_rows',
+    help: 'Rows of the copy of existing rows: copied, and expected by the statistics of the source. None: not known.',
+    labelNames: ['sync', 'kind'] as const,
+    registers: [this.registry],
+  });
+  readonly copyBytes = new Gauge({
+    name: 'ibex_copy_bytes',
+    help: "Bytes on the source's disk, without indexes: copied, and planned. None: not known yet.",
+    labelNames: ['sync', 'kind'] as const,
+    registers: [this.registry],
+  });
+  readonly copyJobs = new Gauge({
+    name: 'ibex_copy_jobs',
+    help: 'Chunks that are being copied now, by whatever process.',
+    labelNames: ['sync'] as const,
+    registers: [this.registry],
+  });
   readonly lag = new Histogram({
     name: 'ibex_lag_seconds',
     help: 'From the capture of the oldest change of a batch (clock of the source) to its commit on the target (clock of the daemon).',
@@ -58,4 +83,22 @@ export class Metrics {
     labelNames: ['sync', 'kind'] as const,
     registers: [this.registry],
   });
+
+  /** Notes how far the copy of a sync is. */
+  showCopy(sync: string, { copied, expected, bytes, jobs }: CopyProgress): void {
+    this.copyRows.set({ sync, kind: 'copied' }, copied);
+    setOrRemove(this.copyRows, { sync, kind: 'expected' }, expected);
+    this.copyBytes.set({ sync, kind: 'copied' }, bytes.copied);
+    setOrRemove(this.copyBytes, { sync, kind: 'planned' }, bytes.planned);
+    this.copyJobs.set({ sync }, jobs);
+  }
+}
+
+function setOrRemove(
+  gauge: Gauge<'sync' | 'kind'>,
+  labels: { sync: string; kind: string },
+  value: number | null,
+) {
+  if (value === null) gauge.remove(labels);
+  else gauge.set(labels, value);
 }

@@ -1,5 +1,7 @@
 /** `SyncStatus` as a person reads it on a terminal. */
+import type { CopyProgress } from './progress.ts';
 import type { SyncStatus } from './status.ts';
+import { bytesText, countText, shareText } from './units.ts';
 
 export function statusText(status: SyncStatus): string {
   const { lag, daemon } = status;
@@ -7,7 +9,8 @@ export function statusText(status: SyncStatus): string {
     `${status.sync}: ${status.verdict}   ${status.source} -> ${status.target}`,
     ...status.why.map((reason) => `  ! ${reason}`),
     `  daemon    ${daemon === null ? 'none' : `${daemon.host}, process ${daemon.pid}`}`,
-    `  lag       ${lag.seconds.toFixed(1)} s, ${lag.keys} changes, ${mebibytes(lag.bytes)} of deltas`,
+    `  lag       ${lag.seconds.toFixed(1)} s, ${lag.keys} changes, ${bytesText(lag.bytes)} of deltas`,
+    ...copyLine(status.copy),
     ...(status.slowed === null ? [] : [`  slowed    the source is busy: ${status.slowed.why}`]),
     ...surplusText(status.tables),
     ...status.parked.map(
@@ -34,8 +37,11 @@ export function surplusText(tables: SyncStatus['tables']): string[] {
     );
 }
 
-function mebibytes(bytes: number): string {
-  return `${(bytes / 1024 / 1024).toFixed(1)} MiB`;
+/** Nothing once all is copied. */
+function copyLine({ tables, copied, bytes, jobs }: CopyProgress): string[] {
+  if (tables.copied === tables.all) return [];
+  const rows = `${countText(copied)} rows, ${tables.copied} of ${tables.all} tables`;
+  return [`  copy      ${shareText(bytes.copied, bytes.planned)}, ${rows}, ${jobs} under way`];
 }
 
 /** Columns aligned: the first two to the left, numbers to the right. */

@@ -10,18 +10,16 @@ import type { Snapshot } from '../core/position.ts';
 import { isInstalled } from '../postgres/migrate.ts';
 import type { Session } from '../postgres/session.ts';
 import { readPending } from './pending.ts';
+import {
+  type CopyProgress,
+  countJobs,
+  readEstimates,
+  readTableProgress,
+  sumOf,
+  type TableProgress,
+} from './progress.ts';
 
-export interface TableStatus {
-  /** `schema.name`. */
-  readonly table: string;
-  readonly state: SyncTable['state'];
-  /** Why it waits; null when it does not. */
-  readonly reason: string | null;
-  /** Rows copied by the backfill, and chunks done of all. */
-  readonly copied: number;
-  /** Rows that the target had before the copy and that it did not meet; null where there were none before. */
-  readonly surplus: number | null;
-  readonly chunks: { readonly done: number; readonly all: number };
+export interface TableStatus extends TableProgress {
   /** The account: captured = applied + coalesced + resolved + held. */
   readonly captured: number;
   readonly applied: number;
@@ -51,6 +49,8 @@ export interface SyncStatus {
   readonly lag: { readonly seconds: number; readonly bytes: number; readonly keys: number };
   /** Foreign keys, triggers, rules and indexes of the target that are set aside, in the order in which they come back. */
   readonly parked: readonly ParkedStatus[];
+  /** The copy of existing rows, of all tables together. */
+  readonly copy: CopyProgress;
   readonly tables: readonly TableStatus[];
 }
 
@@ -83,16 +83,12 @@ export async function readStatus(
   const pending = (await isInstalled(source))
     ? await readPending(source, sync, record.position, record.started === null ? [] : states)
     : new Map();
-  const chunks = await readChunkCounts(target, sync);
-  const surplus = await readSurplus(target, sync);
-  const tables = states.map((state) =>
-    tableStatus(
-      state,
-      pending.get(state.relid)?.deltas ?? 0,
-      chunks.get(state.relid),
-      surplus.get(state.relid) ?? null,
-    ),
-  );
+  const progress = await readTableProgress(target, sync, (relids) => readEstimates(source, relids));
+  const progressOf = new Map(progress.map((one) => [one.relid, one]));
+  const tables = states.flatMap((state) => {
+    const own = progressOf.get(state.relid);
+    return own === undefined ? [] : [tableStatus(state, pending.get(state.relid)?.deltas ?? 0, own)];
+  });
   const inStep = states
     .filter((state) => state.state === 'streaming')
     .map((state) => pending.get(state.relid));
@@ -123,6 +119,7 @@ export async function readStatus(
     position: record.started,
     lag,
     parked,
+    copy: sumOf(tables, await countJobs(target, sync)),
     tables,
   };
 }
@@ -130,17 +127,11 @@ export async function readStatus(
 function tableStatus(
   state: SyncTable,
   pending: number,
-  chunks: { done: number; all: number } | undefined,
-  surplus: number | null,
+  { table, reason, copied, expected, surplus, bytes, sent, chunks }: TableProgress,
 ): TableStatus {
   const held = state.state === 'held' ? pending : 0;
   return {
-    table: tableLabel(state),
-    state: state.state,
-    reason: state.reason,
-    copied: state.copied,
-    surplus,
-    chunks: chunks ?? { done: 0, all: 0 },
+    ...{ table, state: state.state, reason, copied, expected, surplus, bytes, sent, chunks },
     captured: state.captured + held,
     applied: state.applied,
     coalesced: state.coalesced,
@@ -192,25 +183,4 @@ export async function readDaemon(target: Session, sync: string): Promise<SyncSta
     [sync],
   );
   return daemon === undefined || daemon.silentSeconds * 1000 > SILENT_MS ? null : daemon;
-}
-
-/**
- * Rows that were there before and that no chunk met, by table, once it is copied. Rows that were written on the source
- * meanwhile may count wrongly.
- */
-async function readSurplus(target: Session, sync: string): Promise<Map<number, number>> {
-  const rows = await target.rows<{ relid: number; surplus: number }>(
-    `select relid::float8 as relid, greatest(found - met, 0)::float8 as surplus from ibex.target_table
-      where sync = $1 and found > 0 and state not in ('pending', 'copying')`,
-    [sync],
-  );
-  return new Map(rows.map(({ relid, surplus }) => [relid, surplus]));
-}
-
-async function readChunkCounts(target: Session, sync: string) {
-  const rows = await target.rows<{ relid: string; done: string; all: string }>(
-    `select relid::text, count(rows)::text as done, count(*)::text as all from ibex.chunk where sync = $1 group by relid`,
-    [sync],
-  );
-  return new Map(rows.map((row) => [Number(row.relid), { done: Number(row.done), all: Number(row.all) }]));
 }

@@ -413,6 +413,14 @@ describe('HTTP', () => {
     expect(metrics).toMatch(/^ibex_keys_applied_total\{sync="main",table="public.item"\} [1-9]/m);
     expect(metrics).toMatch(/^ibex_rows_copied_total\{sync="main",table="public.sale"\} 200$/m);
     expect(metrics).toMatch(/^ibex_tables\{sync="main",state="streaming"\} 2$/m);
+    expect(metrics).toMatch(/^ibex_bytes_copied_total\{sync="main",table="public.sale"\} [1-9]/m);
+    expect(metrics).toMatch(/^ibex_copy_rows\{sync="main",kind="copied"\} 250$/m);
+    const bytes = ['copied', 'planned'].map(
+      (kind) =>
+        new RegExp(`^ibex_copy_bytes\\{sync="main",kind="${kind}"\\} ([1-9]\\d+)$`, 'm').exec(metrics)?.[1],
+    );
+    expect(bytes[0]).toBe(bytes[1]);
+    expect(metrics).toMatch(/^ibex_copy_jobs\{sync="main"\} 0$/m);
     expect(metrics).toMatch(/^ibex_lag_seconds_count\{sync="main"\} [1-9]/m);
     expect(daemon?.stderr).not.toContain(token);
     await expectCleanStop(daemon as RunningIbex);
