@@ -37,18 +37,27 @@ export function chunkSize(bytesPerSecond: number | null): number {
   return bytesPerSecond === null ? CHUNK_BYTES : Math.min(CHUNK_BYTES, bytesPerSecond * CHUNK_SECONDS);
 }
 
+export interface PlanOptions {
+  /** False where all rows must come from one snapshot. */
+  readonly divisible: boolean;
+  readonly part: boolean;
+  /** How large chunks are to be: so many bytes, and no more than so many blocks. A block is the least there is. */
+  readonly chunkBytes: number;
+  readonly chunkBlocks: number;
+}
+
 /**
  * Plans the chunks of some heaps. The last one of each relation is open-ended: rows appended after planning are in
- * it, or in the deltas, or in both. `divisible` is false where all rows must come from one snapshot, or where block
- * ranges cannot be read without reading everything.
+ * it, or in the deltas, or in both.
  */
 export function planChunks(
   heaps: readonly Heap[],
-  { divisible, part, chunkBytes }: { divisible: boolean; part: boolean; chunkBytes: number },
+  { divisible, part, chunkBytes, chunkBlocks }: PlanOptions,
 ): ChunkPlan[] {
   return heaps.flatMap(({ relation, filenode, blocks, bytes }) => {
     const share = bytes / Math.max(1, blocks);
-    const step = divisible ? Math.max(1, Math.floor(chunkBytes / Math.max(1, share))) : Math.max(1, blocks);
+    const fitting = Math.min(chunkBlocks, Math.floor(chunkBytes / Math.max(1, share)));
+    const step = Math.max(1, divisible ? fitting : blocks);
     const count = Math.max(1, Math.ceil(blocks / step));
     return Array.from({ length: count }, (_, i) => ({
       relation,

@@ -150,7 +150,8 @@ async function readChunk(
     const [now] = await source.rows<sql.RelationNow>(sql.READ_RELATION, [chunk.relation, plan.relid]);
     if (now !== undefined && now.outline !== plan.outline) throw altered(plan);
     if (now === undefined || now.filenode !== chunk.filenode) return 'moved';
-    const read = direct ? sql.readDirect(plan, relation, chunk) : sql.readStaged(plan, relation, chunk);
+    const range = sql.rangeOf(chunk, now.blocks, source.version);
+    const read = direct ? sql.readDirect(plan, relation, range) : sql.readStaged(plan, relation, range);
     const write = direct ? sql.writeDirect(plan) : merge.loadStage(plan);
     const limited = job.divisible && halves(chunk, now.blocks) !== null;
     const limit = limited ? [AbortSignal.timeout(patienceMs)] : [];

@@ -263,20 +263,24 @@ async function planTables(
       const bytes = own.reduce((sum, heap) => sum + heap.bytes, 0);
       // Without a key all rows have to come from one snapshot, whatever partition they are in.
       const whole = plan.mode === 'row' && !plan.only;
-      const divisible = isDivisible(context, plan, facts.get(plan.relid));
+      const divisible = isDivisible(plan, facts.get(plan.relid));
       return [
         plan.relid,
         whole
           ? [wholeChunk(plan.relid, null, false, bytes)]
-          : planChunks(own, { divisible, part: false, chunkBytes: context.chunkBytes }),
+          : planChunks(own, { divisible, part: false, ...chunkSizes(context) }),
       ];
     }),
   );
 }
 
 /** A row that moves within its table while that is copied is read twice, which only an index of the target notices. */
-function isDivisible({ source }: CopyContext, plan: TablePlan, facts: TargetFacts | undefined): boolean {
-  return plan.mode === 'key' && facts?.unique === true && source.version >= 140_000;
+function isDivisible(plan: TablePlan, facts: TargetFacts | undefined): boolean {
+  return plan.mode === 'key' && facts?.unique === true;
+}
+
+function chunkSizes({ source, chunkBytes }: CopyContext) {
+  return { chunkBytes, chunkBlocks: sql.mostBlocks(source.version) };
 }
 
 async function readHeaps(source: Session, relids: readonly number[], relation: number | null) {
@@ -292,9 +296,9 @@ async function planRelation(
 ): Promise<ChunkPlan[]> {
   const heaps = await readHeaps(context.source, [plan.relid], relation);
   return planChunks(heaps, {
-    divisible: isDivisible(context, plan, facts),
+    divisible: isDivisible(plan, facts),
     part,
-    chunkBytes: context.chunkBytes,
+    ...chunkSizes(context),
   });
 }
 

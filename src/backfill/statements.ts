@@ -65,16 +65,37 @@ export const READ_RELATION = `
          (coalesce(pg_relation_size(c.oid), 0) / current_setting('block_size')::int8)::float8 as blocks
     from pg_class c where c.oid = $1`;
 
+/** The range of blocks that a chunk reads. */
+export interface Range extends ChunkPlan {
+  /** Each place in it is named, since the server would read all of the table for a range. */
+  readonly places: boolean;
+}
+
+/** Before this version a range of blocks cannot be read without reading all of them. */
+const RANGES_ARE_READ = 140_000;
+
+/** How many blocks are read at once at the most: places that are named take some memory. */
+export function mostBlocks(version: number): number {
+  return version < RANGES_ARE_READ ? 1_024 : Number.POSITIVE_INFINITY;
+}
+
+/** `count` is how many blocks the relation has in the snapshot that is read. */
+export function rangeOf(chunk: ChunkPlan, count: number, version: number): Range {
+  const all = chunk.firstBlock === 0 && chunk.lastBlock === null;
+  if (all || version >= RANGES_ARE_READ) return { ...chunk, places: false };
+  return { ...chunk, lastBlock: chunk.lastBlock ?? Math.max(count, chunk.firstBlock), places: true };
+}
+
 /** Binary where every column is the same built-in type on both sides, otherwise text, which always fits. */
 export function copyFormat(plan: TablePlan): string {
   return plan.columns.every((column) => column.same) ? '(format binary)' : '';
 }
 
-export function readDirect(plan: TablePlan, relation: TableName, chunk: ChunkPlan): string {
+export function readDirect(plan: TablePlan, relation: TableName, range: Range): string {
   const columns = written(plan)
     .map((column) => (column.same ? `t.${ident(column.name)}` : sent(column)))
     .join(', ');
-  return `copy (select ${columns} ${fromChunk(plan, relation, chunk)}) to stdout ${copyFormat(plan)}`;
+  return `copy (select ${columns} ${fromRange(plan, relation, range)}) to stdout ${copyFormat(plan)}`;
 }
 
 export function writeDirect(plan: TablePlan): string {
@@ -88,9 +109,9 @@ export function writeDirect(plan: TablePlan): string {
 export const NOTE_CHUNK = 'select ibex.note_rows($1::oid, $2::oid::regclass, $3::int8, $4::int8)';
 
 /** In the shape of a batch's staging table, see `apply/statements.ts`. */
-export function readStaged(plan: TablePlan, relation: TableName, chunk: ChunkPlan): string {
+export function readStaged(plan: TablePlan, relation: TableName, range: Range): string {
   const columns = plan.columns.map(sent).join(', ');
-  return `copy (select 1::int8, true, ${columns} ${fromChunk(plan, relation, chunk)}) to stdout (format binary)`;
+  return `copy (select 1::int8, true, ${columns} ${fromRange(plan, relation, range)}) to stdout (format binary)`;
 }
 
 /** All but what the target generates by itself. */
@@ -98,11 +119,22 @@ function written(plan: TablePlan): ColumnPlan[] {
   return plan.columns.filter((column) => column.generated === undefined);
 }
 
-function fromChunk(plan: TablePlan, relation: TableName, chunk: ChunkPlan): string {
-  const bounds = [
-    chunk.firstBlock === 0 ? '' : `t.ctid >= '(${chunk.firstBlock},0)'::tid`,
-    chunk.lastBlock === null ? '' : `t.ctid < '(${chunk.lastBlock},0)'::tid`,
-    chunk.predicate ?? '',
-  ].filter((bound) => bound !== '');
-  return `from ${rowSource(plan, relation, chunk.filenode !== 0)}${bounds.length === 0 ? '' : ` where ${bounds.join(' and ')}`}`;
+function fromRange(plan: TablePlan, relation: TableName, range: Range): string {
+  const bounds = [...blocks(range), ...(range.predicate === null ? [] : [range.predicate])];
+  return `from ${rowSource(plan, relation, range.filenode !== 0)}${bounds.length === 0 ? '' : ` where ${bounds.join(' and ')}`}`;
+}
+
+function blocks({ firstBlock, lastBlock, places }: Range): string[] {
+  if (places && lastBlock !== null) return [`t.ctid = any (array(${placesOf(firstBlock, lastBlock)}))`];
+  return [
+    ...(firstBlock === 0 ? [] : [`t.ctid >= '(${firstBlock},0)'::tid`]),
+    ...(lastBlock === null ? [] : [`t.ctid < '(${lastBlock},0)'::tid`]),
+  ];
+}
+
+/** All places that there can be in some blocks: behind a page's header of 24 bytes, each takes 28 at least. */
+function placesOf(firstBlock: number, lastBlock: number): string {
+  return `select format('(%s,%s)', b, i)::tid
+            from generate_series(${firstBlock}, ${lastBlock - 1}) b,
+                 generate_series(1, (current_setting('block_size')::int - 24) / 28) i`;
 }
