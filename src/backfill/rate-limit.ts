@@ -6,7 +6,7 @@ const BURST_MS = 100;
 export class RateLimit {
   readonly bytesPerSecond: number;
   readonly #now: () => number;
-  /** When everything that was let through so far has had its time. */
+  /** When everything that was taken so far has had its time. */
   #busyUntil = Number.NEGATIVE_INFINITY;
 
   /** @param now a clock in milliseconds */
@@ -15,11 +15,10 @@ export class RateLimit {
     this.#now = now;
   }
 
-  /** Counts the bytes as let through, and says after how many milliseconds they may go on. */
+  /** Counts bytes that were let through, and says after how many milliseconds the next ones may follow. */
   reserve(bytes: number): number {
     const now = this.#now();
-    const turn = Math.max(this.#busyUntil, now - BURST_MS);
-    this.#busyUntil = turn + (bytes / this.bytesPerSecond) * 1000;
-    return Math.max(0, turn - now);
+    this.#busyUntil = Math.max(this.#busyUntil, now - BURST_MS) + (bytes / this.bytesPerSecond) * 1000;
+    return Math.max(0, this.#busyUntil - now);
   }
 }

@@ -13,6 +13,7 @@ import { status } from './status.ts';
 import { tables } from './tables.ts';
 import { teardown } from './teardown.ts';
 import { wait } from './wait.ts';
+import { worker } from './worker.ts';
 
 const { version, description } = JSON.parse(
   readFileSync(new URL('../../package.json', import.meta.url), 'utf8'),
@@ -27,7 +28,7 @@ const program = new Command('ibex')
   .exitOverride();
 
 addGroup(program, schema);
-for (const spec of [setup, backfill, run, pause, resume, wait, status]) addCommand(program, spec);
+for (const spec of [setup, backfill, run, worker, pause, resume, wait, status]) addCommand(program, spec);
 addGroup(program, tables);
 addCommand(program, teardown);
 addBench(program);

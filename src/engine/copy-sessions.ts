@@ -16,9 +16,12 @@ export interface CopyPair {
 export interface CopySessionsOptions {
   readonly sync: string;
   readonly sessions: Sessions;
-  readonly first: CopyPair;
-  /** A session on the source that is there anyway, to ask what is open. */
-  readonly control: Session;
+  /** The one that is always there; null where even the first has to find room on the source. */
+  readonly first: CopyPair | null;
+  /** A session on the source that is there anyway, to ask what is open; null where there is none. */
+  readonly control: Session | null;
+  /** What the sessions are called, all of them the same. */
+  readonly part: string;
   /** How many pairs there may be. */
   readonly jobs: number;
   /** How many sessions the sync may have on the source, over all processes; one that copies may always be. */
@@ -41,7 +44,7 @@ export class CopySessions {
   readonly #waiting: Waiting[] = [];
   readonly #idle: CopyPair[];
   /** Pairs that are open, or just being opened. */
-  #open = 1;
+  #open = 0;
   #opening = false;
   #growAt = 0;
   #told = false;
@@ -49,7 +52,8 @@ export class CopySessions {
 
   constructor(options: CopySessionsOptions) {
     this.#options = options;
-    this.#idle = [options.first];
+    this.#idle = options.first === null ? [] : [options.first];
+    this.#open = this.#idle.length;
   }
 
   /** Lends a pair to the work as soon as there is one: to what is `urgent` before all other work that waits. */
@@ -94,18 +98,20 @@ export class CopySessions {
     if (this.#open === 0 || Date.now() >= this.#growAt) void this.#add();
   }
 
-  /** Opens one more pair. While there is none that must succeed; otherwise what is there goes on. */
+  /** Opens one more pair. Without any nothing goes on; otherwise what is there does. */
   async #add(): Promise<void> {
-    const first = this.#open === 0;
+    const { first, control } = this.#options;
+    const isOnly = this.#open === 0;
+    const mustFit = !isOnly || first === null;
     this.#opening = true;
     this.#open++;
     try {
-      if (!first) await this.#requireRoom(this.#options.control, 1);
-      this.#takeBack(await this.#openPair(!first));
+      if (mustFit && control !== null) await this.#requireRoom(control, 1);
+      this.#takeBack(await this.#openPair(mustFit));
     } catch (error) {
       this.#open--;
       this.#growAt = Date.now() + NO_ROOM_MS;
-      if (first) for (const { fail } of this.#waiting.splice(0)) fail(error);
+      if (isOnly) for (const { fail } of this.#waiting.splice(0)) fail(error);
       else this.#tell(error as Error);
     }
     this.#opening = false;
@@ -122,12 +128,12 @@ export class CopySessions {
   }
 
   async #openPair(ifThereIsRoom: boolean): Promise<CopyPair> {
-    const { sessions, replica } = this.#options;
-    const source = await sessions.open('source', 'copy');
+    const { sessions, part, replica } = this.#options;
+    const source = await sessions.open('source', part);
     try {
       // Several processes may have found room for one.
       if (ifThereIsRoom) await this.#requireRoom(source, 0);
-      const target = await sessions.open('target', 'copy');
+      const target = await sessions.open('target', part);
       if (replica) await becomeReplica(target);
       return { source, target };
     } catch (error) {

@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { rebuildIndexes } from '../apply/rebuilding.ts';
 import { requestCopy, setReason } from '../apply/state.ts';
 import { chunkSize } from '../backfill/chunks.ts';
+import { endClaim } from '../backfill/claims.ts';
 import { CHUNK_PATIENCE_MS, copyChunk, fingerprint } from '../backfill/copier.ts';
 import { type Chunk, finishCopies } from '../backfill/progress.ts';
 import {
@@ -38,6 +39,8 @@ const TABLES_AT_ONCE = 100;
 const CHUNKS_AT_ONCE = 64;
 /** Pause before chunks are tried again that another session had in hand. */
 const AGAIN_MS = 250;
+/** Chunks that nobody has from here, and that somebody has in hand for longer, are taken away from there. */
+const STRAY_MS = 5_000;
 
 interface Due extends CopyTable {
   readonly table: RosterTable;
@@ -55,6 +58,8 @@ export class Copying {
   readonly #active = new Map<number, TablePlan>();
   /** Tables whose rows are in the way of their own chunks: these are merged at once. */
   readonly #occupied = new Set<number>();
+  /** Tables of which some chunks were in other hands, since when. */
+  readonly #strayAt = new Map<number, number>();
   readonly #finishing: Batching<TableCopy, boolean>;
   readonly #reading: Batching<number, number>;
   /** Tells that a chunk or a table is done with. */
@@ -175,6 +180,7 @@ export class Copying {
   #joined({ relid, ...name }: RosterTable): void {
     const table = tableLabel(name);
     this.#occupied.delete(relid);
+    this.#strayAt.delete(relid);
     this.#roster.settle(relid);
     this.#options.log.info({ table }, `${table} is copied`);
   }
@@ -249,7 +255,18 @@ export class Copying {
     }
     for (const { chunk, outcome } of left)
       if (outcome.result === 'slow') await this.#asOne((context) => divide(context, chunk));
-    if (left.some(({ outcome }) => outcome.result === 'again')) await sleep(AGAIN_MS);
+    const again = left.filter(({ outcome }) => outcome.result === 'again').map(({ chunk }) => chunk);
+    await this.#reclaim(table.plan.relid, again);
+    if (again.length > 0) await sleep(AGAIN_MS);
+  }
+
+  /** No job for these chunks is under way: who has one in hand still is of another time, or stands still. */
+  async #reclaim(relid: number, chunks: readonly Chunk[]): Promise<void> {
+    const since = chunks.length === 0 ? undefined : (this.#strayAt.get(relid) ?? Date.now());
+    if (since === undefined) this.#strayAt.delete(relid);
+    else this.#strayAt.set(relid, since);
+    if (since === undefined || Date.now() - since < STRAY_MS) return;
+    for (const chunk of chunks) await this.#asOne((context) => endClaim(context, context.sync, chunk));
   }
 
   /** Builds the indexes that were set aside, beside whatever else is copied. */

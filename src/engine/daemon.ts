@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { RateLimit } from '../backfill/rate-limit.ts';
 import type { Config } from '../config/load.ts';
 import type { SyncConfig } from '../config/syncs.ts';
-import type { BatchQueue } from '../core/ports.ts';
+import type { BatchQueue, ChunkQueue } from '../core/ports.ts';
 import { serve } from '../observe/http.ts';
 import type { Logger } from '../observe/log.ts';
 import { Metrics } from '../observe/metrics.ts';
@@ -49,7 +49,7 @@ export class Daemon {
         new SyncEngine({
           sync,
           createQueue: () => this.#createQueue(sync),
-          createChunkQueue: async () => createInProcessChunks(),
+          createChunkQueue: () => this.#createChunks(sync),
           copying: config.copying,
           spoolDirectory: config.spoolDir,
           lockTimeoutMs: config.lockTimeoutMs,
@@ -110,6 +110,13 @@ export class Daemon {
     // BullMQ takes a fifth of a second to load, which those without Redis need not wait for.
     const { createRedisQueue } = await import('../queue/bullmq.ts');
     return createRedisQueue({ url: config.redis, sync: sync.name, log });
+  }
+
+  async #createChunks(sync: SyncConfig): Promise<ChunkQueue> {
+    const { config, log } = this.#options;
+    if (config.redis === undefined) return createInProcessChunks();
+    const { createRedisChunks } = await import('../queue/redis-chunks.ts');
+    return createRedisChunks({ url: config.redis, sync: sync.name, log, handsIn: true });
   }
 }
 

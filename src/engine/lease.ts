@@ -11,6 +11,11 @@ import type { Session } from '../postgres/session.ts';
 
 /** How often a holder says that it lives. */
 const BEAT_MS = 2_000;
+/**
+ * A daemon that was silent for so long is not on its way back: it waits less before it tries again, and whoever
+ * supervises it had the time to start it anew.
+ */
+const ORPHANED_MS = 60_000;
 /** How long a daemon waits for another one to let go (or to fall silent) before it is refused. */
 const TAKEOVER_WAIT_MS = 30_000;
 
@@ -100,6 +105,12 @@ export class Lease {
       .catch(() => undefined);
     await this.#session.close();
   }
+}
+
+/** Whether the daemon of a sync died or froze, and did not come back. One that was stopped leaves no sign of itself. */
+export async function isOrphaned(session: Session, sync: string): Promise<boolean> {
+  const holder = await readHolder(session, sync);
+  return holder !== undefined && holder.silentMs > ORPHANED_MS;
 }
 
 async function tryLock(session: Session, sync: string): Promise<boolean> {

@@ -86,7 +86,6 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
   });
   await brake.lookAtRecord(target);
   const queue = await openQueue(options);
-  const chunks = await options.createChunkQueue();
   const first = { source: copySource, target: copyTarget };
   const { jobs, maxSourceConnections } = options.copying;
   const pairs = new CopySessions({
@@ -94,11 +93,13 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
     sessions: context.sessions,
     first,
     control: source,
+    part: 'copy',
     jobs,
     maxSourceConnections,
     replica,
     log,
   });
+  const chunks = await options.createChunkQueue();
   const { spoolDirectory } = options;
   const reader = new DeltaReader({ reading, control: flush, identity, queue, spoolDirectory });
   const lane = new Lane({

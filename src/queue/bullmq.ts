@@ -16,20 +16,22 @@ import { type Job, Queue, Worker } from 'bullmq';
 import { Redis } from 'ioredis';
 import type { Logger } from 'pino';
 import type { BatchHeader, BatchPart } from '../core/batch.ts';
-import { IbexError } from '../core/errors.ts';
+import type { IbexError } from '../core/errors.ts';
 import type { BatchHandler, BatchOutcome, BatchQueue, BatchWriter } from '../core/ports.ts';
 import { ABORT, DATA, decodeFrame, END } from './frames.ts';
 import { KEY_TTL_MS, type Keys, PUSH, RedisBatch } from './redis-batch.ts';
 import {
   BULLMQ,
+  CLOSE_MS,
   CONNECTION,
   checkServer,
+  commandError,
   connect,
   connectError,
   describeServer,
   FAIL_FAST,
   keyName,
-  NO_CONNECTION,
+  within,
 } from './redis-server.ts';
 import { closedError, describeError, lostError, type Report, restoreError } from './reports.ts';
 
@@ -47,8 +49,6 @@ const POP = 4;
 /** A loss is noticed within two of these. */
 const PULSE_MS = 500;
 const FULL_WINDOW_POLL_MS = 3;
-/** How long `close` gives Redis to take in what the last job came to. */
-const CLOSE_MS = 2000;
 
 /** Connects, checks the server, and makes the queue of one sync. */
 export async function createRedisQueue(options: RedisQueueOptions): Promise<BatchQueue> {
@@ -347,11 +347,7 @@ class RedisQueue implements BatchQueue {
   }
 
   #toError(error: unknown): IbexError {
-    if (error instanceof IbexError) return error;
-    // Never as `cause`: the driver's errors carry the command, and with it rows.
-    const { message } = error as Error;
-    const what = NO_CONNECTION.test(message) ? 'the connection is lost' : message;
-    return new IbexError('queue', `Redis at ${this.#server}: ${what}`);
+    return commandError(error, this.#server);
   }
 
   #reportOutages(): void {
@@ -370,12 +366,4 @@ class RedisQueue implements BatchQueue {
   #debug(error: unknown): void {
     this.#options.log.debug(`redis: ${(error as Error).message}`);
   }
-}
-
-/** Waits for `work`, but not for ever, and whatever it comes to. */
-async function within(ms: number, work: Promise<unknown>): Promise<void> {
-  const done = new AbortController();
-  const timeout = delay(ms, undefined, { signal: done.signal }).catch(() => {});
-  await Promise.race([work.catch(() => {}), timeout]);
-  done.abort();
 }

@@ -2,6 +2,7 @@
  * The Redis server as the queue uses it: how connections behave when it is away, whether it can be used at all, and
  * what may be said about it in messages.
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Redis, RedisOptions } from 'ioredis';
 import type { Logger } from 'pino';
 import { IbexError } from '../core/errors.ts';
@@ -27,7 +28,7 @@ export const FAIL_FAST = {
 } satisfies RedisOptions;
 
 /** What the driver says of commands that it could not send, or that were not answered. */
-export const NO_CONNECTION = /isn't writeable|max retries per request|Connection is closed|Command aborted/;
+const NO_CONNECTION = /isn't writeable|max retries per request|Connection is closed|Command aborted/;
 
 /** The name of a sync as it can stand in keys, job ids and patterns of SCAN. */
 export function keyName(sync: string): string {
@@ -66,6 +67,26 @@ export function connectError(error: unknown, server: string): IbexError {
     refused ? 'authentication' : 'queue',
     `cannot use Redis at ${server}: ${message || code}`,
   );
+}
+
+/** What became of a command. */
+export function commandError(error: unknown, server: string): IbexError {
+  if (error instanceof IbexError) return error;
+  // Never as `cause`: the driver's errors carry the command, and with it rows.
+  const { message } = error as Error;
+  const what = NO_CONNECTION.test(message) ? 'the connection is lost' : message;
+  return new IbexError('queue', `Redis at ${server}: ${what}`);
+}
+
+/** How long closing gives Redis to take in what the last job came to. */
+export const CLOSE_MS = 2000;
+
+/** Waits for `work`, but not for ever, and whatever it comes to. */
+export async function within(ms: number, work: Promise<unknown>): Promise<void> {
+  const done = new AbortController();
+  const timeout = delay(ms, undefined, { signal: done.signal }).catch(() => {});
+  await Promise.race([work.catch(() => {}), timeout]);
+  done.abort();
 }
 
 /** `INFO` tells the policy too, and is allowed where managed services forbid `CONFIG GET`. */

@@ -5,17 +5,26 @@ import type { BatchOutcome } from '../core/ports.ts';
 interface ErrorReport {
   readonly kind: ErrorKind;
   readonly message: string;
+  readonly hint?: string;
+  readonly table?: string | undefined;
 }
 
-export type Report = { readonly outcome: BatchOutcome } | { readonly error: ErrorReport };
+export type Report<T = BatchOutcome> = { readonly outcome: T } | { readonly error: ErrorReport };
 
 export function describeError(error: unknown): ErrorReport {
-  const kind = error instanceof IbexError ? error.kind : 'queue';
-  return { kind, message: error instanceof Error ? error.message : String(error) };
+  if (error instanceof IbexError) {
+    const { kind, message, hint, table } = error;
+    return { kind, message, hint, table };
+  }
+  return { kind: 'queue', message: error instanceof Error ? error.message : String(error) };
 }
 
 export function restoreError(report: ErrorReport): IbexError {
-  return new IbexError(report.kind in ERROR_KINDS ? report.kind : 'queue', report.message);
+  const { kind, message, hint, table } = report;
+  return new IbexError(kind in ERROR_KINDS ? kind : 'queue', message, {
+    ...(hint === undefined ? {} : { hint }),
+    ...(table === undefined ? {} : { table }),
+  });
 }
 
 export function lostError(): IbexError {

@@ -6,24 +6,28 @@ import { RateLimit } from '../../src/backfill/rate-limit.ts';
 import { CALM, type Judgement, judgeLoad, type SourceLoad } from '../../src/backfill/source-load.ts';
 
 describe('the limit of the rate', () => {
-  test('never lets more through than its rate and the burst, however it is asked', () => {
+  test('never lets more through than its rate and the burst, however many share it', () => {
     const steps = fc.array(fc.tuple(fc.integer({ min: 0, max: 500 }), fc.integer({ min: 1, max: 3000 })), {
       maxLength: 200,
     });
     fc.assert(
-      fc.property(steps, (asked) => {
+      fc.property(fc.integer({ min: 1, max: 4 }), steps, (jobs, takes) => {
         let now = 0;
         const limit = new RateLimit(10_000, () => now);
-        const sent: { at: number; bytes: number }[] = [];
-        for (const [idle, bytes] of asked) {
-          now += idle;
-          sent.push({ at: now + limit.reserve(bytes), bytes });
+        const mayTakeAt = Array.from({ length: jobs }, () => 0);
+        const taken: { at: number; bytes: number }[] = [];
+        for (const [idle, bytes] of takes) {
+          const job = mayTakeAt.indexOf(Math.min(...mayTakeAt));
+          now = Math.max(now, mayTakeAt[job] as number) + idle;
+          taken.push({ at: now, bytes });
+          mayTakeAt[job] = now + limit.reserve(bytes);
         }
-        for (const [i, first] of sent.entries()) {
+        for (const [i, first] of taken.entries()) {
           let before = 0;
-          for (const { at, bytes } of sent.slice(i)) {
-            // What came before this one, since the first: it has had its time, the burst apart.
-            expect(before).toBeLessThanOrEqual(((at - first.at + 100) * 10_000) / 1000 + 1e-6);
+          for (const [j, { at, bytes }] of taken.slice(i).entries()) {
+            // All but the last that each job took has had its time, the burst apart.
+            const open = Math.min(j, jobs - 1) * 3000;
+            expect(before - open).toBeLessThanOrEqual(((at - first.at + 100) * 10_000) / 1000 + 1e-6);
             before += bytes;
           }
         }

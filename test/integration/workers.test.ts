@@ -1,0 +1,125 @@
+/** `ibex worker`: chunks of one copy shared by processes of which any may die, freeze, or lose Redis. */
+import { Redis } from 'ioredis';
+import { afterAll, afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { type RunningIbex, startIbex } from '../support/ibex.ts';
+import {
+  compareTables,
+  type Databases,
+  freshDatabases,
+  redisForTests,
+  useServers,
+  waitFor,
+} from '../support/servers.ts';
+import { onBoth, readSyncStatus, waitUntilCaughtUp } from '../support/sync.ts';
+
+const servers = await useServers();
+const redis = await redisForTests();
+afterAll(() => redis?.stop());
+
+let databases: Databases;
+const processes: RunningIbex[] = [];
+
+/** Each partition is a chunk. */
+const CHUNKS = 12;
+const ROWS = 300 * CHUNKS;
+
+beforeEach(async () => {
+  databases = await freshDatabases(servers);
+  const leaves = Array.from(
+    { length: CHUNKS },
+    (_, i) => `create table part_${i} partition of whole for values from (${300 * i}) to (${300 * (i + 1)});`,
+  );
+  await onBoth(
+    databases,
+    `create table whole (id int primary key, pad text) partition by range (id); ${leaves.join('\n')}`,
+  );
+  await databases.source.query(
+    `insert into whole select i, repeat('x', 1000) from generate_series(0, ${ROWS - 1}) i`,
+  );
+});
+
+afterEach(async () => {
+  await Promise.all(processes.splice(0).map((process) => process.kill9()));
+  await databases.dropAll();
+});
+
+/** A process that copies one chunk at a time, at a rate in kilobytes a second: a chunk has 300 of them. */
+function start(command: 'run' | 'worker', rate: number): RunningIbex {
+  const limits = ['--jobs', '1', '--limit-mbps', String(rate / 1000)];
+  const process = startIbex([command, ...limits, '--log-level', 'debug'], {
+    env: {
+      IBEX_SOURCE_URL: databases.sourceUrl,
+      IBEX_TARGET_URL: databases.targetUrl,
+      IBEX_REDIS_URL: redis?.url as string,
+    },
+  });
+  processes.push(process);
+  return process;
+}
+
+const copiedBy = (worker: RunningIbex) =>
+  worker.logs.filter(({ msg }) => /^chunk .*: copied/.test(msg)).length;
+
+/** Everything is there, and nothing was copied twice. */
+async function expectExact(): Promise<void> {
+  await waitUntilCaughtUp(databases, 60_000);
+  expect(await compareTables(databases.source, databases.target)).toEqual([]);
+  const [table] = (await readSyncStatus(databases)).tables;
+  expect(table).toMatchObject({ state: 'streaming', copied: ROWS, chunks: { done: CHUNKS, all: CHUNKS } });
+}
+
+/** Waits until so many workers are in the middle of a chunk. */
+async function busyWorkers(count: number): Promise<void> {
+  const read = async () =>
+    (
+      await databases.target.query(
+        `select from pg_stat_activity where application_name like 'ibex:main:copy-%' and query ~ '^copy ' and state = 'active'`,
+      )
+    ).rowCount;
+  await waitFor(async () => (await read()) === count, { what: `${count} workers to be in a chunk` });
+}
+
+describe.skipIf(redis === undefined)('workers', () => {
+  test('share the chunks of one table, also when Redis loses everything', async () => {
+    const workers = [start('worker', 600), start('worker', 600)];
+    start('run', 300);
+    await waitFor(() => workers.every((worker) => copiedBy(worker) > 0), { what: 'both to have copied' });
+    const client = new Redis(redis?.url as string);
+    await client.flushall();
+    client.disconnect();
+    await expectExact();
+    for (const worker of workers) {
+      const { code } = await worker.stop();
+      expect(code, worker.stderr).toBe(0);
+    }
+  }, 60_000);
+
+  test('that die or freeze in the middle of a chunk have it redone by others, and one that wakes up does no harm', async () => {
+    const [killed, frozen] = [start('worker', 10), start('worker', 10)];
+    start('run', 300);
+    await busyWorkers(2);
+    frozen.signal('SIGSTOP');
+    await killed.kill9();
+    await expectExact();
+    frozen.signal('SIGCONT');
+    await frozen.waitForLog(/connection/);
+    await databases.source.query('update whole set pad = id::text where id < 1000');
+    await waitUntilCaughtUp(databases, 60_000);
+    expect(await compareTables(databases.source, databases.target)).toEqual([]);
+    expect(frozen.running).toBe(true);
+  }, 90_000);
+
+  test('go on in the place of a daemon that died', async () => {
+    const daemon = start('run', 3000);
+    await expectExact();
+    const worker = start('worker', 3000);
+    await worker.waitForLog(/works for sync main/);
+    await daemon.kill9();
+    await databases.source.query('update whole set pad = id::text where id < 1000');
+    // The minute that its supervisor has to start it again.
+    await databases.target.query(`update ibex.holder set beat_at = beat_at - interval '1 minute'`);
+    await worker.waitForLog(/this worker goes on in its place/);
+    await waitUntilCaughtUp(databases, 60_000);
+    expect(await compareTables(databases.source, databases.target)).toEqual([]);
+  }, 60_000);
+});
