@@ -327,7 +327,8 @@ export async function bookChunk(
     `with chunk as (
        update ibex.chunk set rows = $4, bytes = $5 where sync = $1 and relid = $2 and n = $3
      ), booked as (
-       update ibex.target_table set copied = copied + $4, met = met + $6, floor = coalesce($7, floor)
+       update ibex.target_table
+          set copied = copied + $4, met = met + $6, floor = coalesce($7, floor), reason = null
         where sync = $1 and relid = $2
      )
      select (select f.name from to_regclass($8) r(relation) cross join lateral ${firing('r.relation')} f(name)) as name`,

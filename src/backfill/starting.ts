@@ -9,7 +9,7 @@ import * as merge from '../apply/statements.ts';
 import { readAllFacts, requireUndisturbed, type TargetFacts } from '../apply/target-table.ts';
 import { setFloors } from '../capture/trigger/registry.ts';
 import type { Carried } from '../core/carried.ts';
-import { concerningTable, IbexError, isKind } from '../core/errors.ts';
+import { concerningTable, IbexError, isKind, isOfOneTable } from '../core/errors.ts';
 import { type TablePlan, tableLabel } from '../core/plan.ts';
 import type { Session } from '../postgres/session.ts';
 import { readAside, setIndexesAside } from './aside.ts';
@@ -97,7 +97,7 @@ export async function takeUp(context: CopyContext, tables: readonly CopyTable[])
 /** The error as that of the table; thrown when it is none of a table. */
 function ofTable({ plan }: CopyTable, error: unknown): Map<number, IbexError> {
   const known = concerningTable(error, tableLabel(plan));
-  if (!(known instanceof IbexError) || (known.table === undefined && known.kind !== 'lock')) throw known;
+  if (!(known instanceof IbexError) || !isOfOneTable(known)) throw known;
   return new Map([[plan.relid, known]]);
 }
 

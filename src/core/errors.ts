@@ -148,3 +148,11 @@ export async function concerning<T>(label: string, action: () => Promise<T>): Pr
 export function isKind(error: unknown, kind: ErrorKind): error is IbexError {
   return error instanceof IbexError && error.kind === kind;
 }
+
+/**
+ * Whether one table has to wait for it to pass, while all others go on: what concerns that table, and what a server lacks
+ * for the moment.
+ */
+export function isOfOneTable(error: IbexError): boolean {
+  return error.table !== undefined || error.kind === 'lock' || error.kind === 'resources';
+}

@@ -19,7 +19,7 @@ import {
   type TableCopy,
   takeUp,
 } from '../backfill/starting.ts';
-import { concerning, IbexError } from '../core/errors.ts';
+import { concerning, IbexError, isOfOneTable } from '../core/errors.ts';
 import { type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
 import type { ChunkJob, ChunkOutcome } from '../core/ports.ts';
 import { tableIdent } from '../postgres/quote.ts';
@@ -294,7 +294,7 @@ export class Copying {
   async #wait(table: RosterTable, error: IbexError): Promise<void> {
     const { sync, log } = this.#options;
     const label = tableLabel(table);
-    if (error.table === undefined && error.kind !== 'lock') throw error;
+    if (!isOfOneTable(error)) throw error;
     await this.#asOne(async ({ source, target }) => {
       if (error.kind === 'recopy') {
         log.warn({ table: label }, `${error.message} (${error.hint})`);

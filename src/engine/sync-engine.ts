@@ -5,6 +5,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { holdTable, readRecord, requestCopyOf } from '../apply/state.ts';
+import { noteTrouble } from '../apply/trouble.ts';
 import { IbexError } from '../core/errors.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
 import type { Session } from '../postgres/session.ts';
@@ -71,6 +72,7 @@ export class SyncEngine {
         // What concerns one table is no reason for the others to wait: it is held the second time at the latest.
         const atOnce = AT_ONCE.has(kindOf(error)) || concernsTable(error);
         const pause = atOnce ? AT_ONCE_MS : pauseMs(attempt++);
+        if (!atOnce) await this.#noteTrouble((error as IbexError).message);
         if (pause >= PAUSE_MIN_MS) log.info(`trying again in ${(pause / 1000).toFixed(1)} s`);
         await sleep(pause, undefined, { signal }).catch(() => undefined);
       } finally {
@@ -135,6 +137,13 @@ export class SyncEngine {
       this.#retries.set(table, { at: Date.now() + pauseMs, pauseMs });
       this.#suspects.delete(table);
     }).catch((failure) => log.warn({ err: failure, table }, 'could not hold the table'));
+  }
+
+  /** Where the target itself is the trouble, that may not be possible. */
+  async #noteTrouble(message: string): Promise<void> {
+    await this.#onTarget((target) => noteTrouble(target, this.name, message)).catch((failure) =>
+      this.#options.log.debug({ err: failure }, 'could not note the trouble'),
+    );
   }
 
   async #onTarget(work: (target: Session) => Promise<void>): Promise<void> {

@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type ParkedObject, parkTriggersAndRules, readParked } from '../apply/parking.ts';
 import { isContradicted, noteReason, restoreParked } from '../apply/restoring.ts';
 import { setReason } from '../apply/state.ts';
+import { noteTrouble } from '../apply/trouble.ts';
 import { WAITS_FOR_LOCK, type Waiting } from '../capture/trigger/arming.ts';
 import { readRegistered, readSnapshot } from '../capture/trigger/registry.ts';
 import { IbexError, isKind } from '../core/errors.ts';
@@ -33,6 +34,10 @@ const WATCH_MS = 500;
 const SEQUENCES_MS = 10_000;
 /** Rows that contradict a foreign key are looked at no more often than this, and those that contradict an index. */
 const CONTRADICTED_MS = { foreign_key: 10_000, index: 60_000 };
+/** An object for which there was no room is tried again no more often than this. */
+const NO_ROOM_MS = 15_000;
+/** A lane that has run for so long is not thrown back by what threw it back before. */
+const TROUBLE_OVER_MS = 10_000;
 
 export class Tending {
   readonly #options: IncarnationOptions;
@@ -46,6 +51,9 @@ export class Tending {
   readonly #contradicted = new Map<string, number>();
   /** Tables whose DDL waits for a lock of others, which has been said. */
   #postponed: ReadonlySet<string> = new Set();
+  readonly #bornAt = Date.now();
+  /** What was noted of trouble is over. */
+  #settled = false;
   /** Tables were missing on the source's side when it was last looked over. */
   #missing = false;
   /** Indexes and foreign keys that can come back and have not yet. */
@@ -70,6 +78,7 @@ export class Tending {
       await this.#rooms.brake.lookAtRecord(this.#rooms.target);
       if (!(await this.#roster.readStates(this.#rooms.target))) await this.#takeIn();
       await this.#watchLoad();
+      await this.#settleTrouble();
       await this.#explain();
       this.#countStates();
       await this.#armWaiting();
@@ -85,6 +94,13 @@ export class Tending {
       const pause = until.kind === 'forever' ? ROUND_MS : SHORT_ROUND_MS;
       await sleep(pause, undefined, { signal }).catch(() => undefined);
     }
+  }
+
+  /** What threw the lane back before is over once it has run for a while. */
+  async #settleTrouble(): Promise<void> {
+    if (this.#settled || Date.now() - this.#bornAt < TROUBLE_OVER_MS) return;
+    this.#settled = true;
+    await noteTrouble(this.#rooms.target, this.#options.sync.name, null);
   }
 
   /** What the run has come to; null while it is to go on. A paused sync does not get any further. */
@@ -168,12 +184,21 @@ export class Tending {
       return true;
     } catch (error) {
       const passes = isKind(error, 'lock') || isKind(error, 'transient') || isKind(error, 'server_fault');
-      if (!passes && !(isContradicted(error) && (object.kind === 'index' || error.kind === 'constraint')))
+      const full = isKind(error, 'resources');
+      if (
+        !passes &&
+        !full &&
+        !(isContradicted(error) && (object.kind === 'index' || error.kind === 'constraint'))
+      )
         throw error;
       log.warn({ table }, `${error.message} (${error.hint})`);
       await noteReason(this.#rooms.target, sync.name, object, error.message);
       if (passes) this.#restorable++;
-      else this.#contradicted.set(keyOf(object), Date.now() + CONTRADICTED_MS[object.kind as 'index']);
+      else
+        this.#contradicted.set(
+          keyOf(object),
+          Date.now() + (full ? NO_ROOM_MS : CONTRADICTED_MS[object.kind as 'index']),
+        );
       return false;
     }
   }

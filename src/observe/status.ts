@@ -5,6 +5,7 @@
 import { readParked } from '../apply/parking.ts';
 import { pausedSince, type Restraint, readRestraint } from '../apply/restraint.ts';
 import { readSyncTables, requireRecord, SILENT_MS, type SyncTable } from '../apply/state.ts';
+import { readTrouble } from '../apply/trouble.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
 import type { Snapshot } from '../core/position.ts';
 import { isInstalled } from '../postgres/migrate.ts';
@@ -44,6 +45,8 @@ export interface SyncStatus {
   readonly paused: Date | null;
   /** Since when the daemon copies one chunk after the other, and why: the source is busy. Null while it is not. */
   readonly slowed: Restraint['slowed'];
+  /** What threw the daemon back, which tries again by itself; null when nothing did of late. */
+  readonly trouble: string | null;
   readonly epoch: number;
   readonly position: Snapshot | null;
   readonly lag: { readonly seconds: number; readonly bytes: number; readonly keys: number };
@@ -105,7 +108,8 @@ export async function readStatus(
     restore: [object.restore, object.remark].filter((statement) => statement !== null).join('; '),
     reason: object.reason,
   }));
-  const why = reasons(tables, lag.seconds, daemon, paused, parked);
+  const trouble = await readTrouble(target, sync);
+  const why = reasons({ tables, lagSeconds: lag.seconds, daemon, paused, trouble, parked });
   return {
     sync,
     source: source.server,
@@ -115,6 +119,7 @@ export async function readStatus(
     daemon,
     paused,
     slowed: daemon === null ? null : slowed,
+    trouble,
     epoch: record.epoch,
     position: record.started,
     lag,
@@ -141,15 +146,14 @@ function tableStatus(
   };
 }
 
-function reasons(
-  tables: readonly TableStatus[],
-  lagSeconds: number,
-  daemon: SyncStatus['daemon'],
-  paused: Date | null,
-  parked: SyncStatus['parked'],
-): string[] {
+interface Facts extends Pick<SyncStatus, 'tables' | 'daemon' | 'paused' | 'trouble' | 'parked'> {
+  readonly lagSeconds: number;
+}
+
+function reasons({ tables, lagSeconds, daemon, paused, trouble, parked }: Facts): string[] {
   const why: string[] = [];
-  if (daemon === null) why.push('no daemon runs this sync');
+  if (trouble !== null) why.push(`thrown back, to try again by itself: ${trouble}`);
+  else if (daemon === null) why.push('no daemon runs this sync');
   if (paused !== null) why.push(`${pausedSince(paused)}; \`ibex resume\` lets it go on`);
   for (const table of tables) {
     const named = table.reason?.startsWith(`${table.table}: `);
