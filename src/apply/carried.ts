@@ -122,21 +122,18 @@ export async function renameTable(
   );
 }
 
-/** What is set aside of a table of the target is put back under the table's new name. */
+/** What is set aside of a table of the target is put back under the table's new name; of indexes see `parking.ts`. */
 export async function renameParked(session: Session, from: TableName, to: TableName): Promise<void> {
   await session.run(
-    `update ibex.parked p
+    `update ibex.parked
         set schema_name = case when (schema_name, table_name) = (f.schema, f.name) then t.schema else schema_name end,
             table_name = case when (schema_name, table_name) = (f.schema, f.name) then t.name else table_name end,
             referenced = case when referenced = f.label then t.label else referenced end,
-            restore = replace(replace(replace(restore, f.ident || ' ', t.ident || ' '), f.ident || '(', t.ident || '('),
-                              format('alter index %I.%I ', f.schema, p.name), format('alter index %I.%I ', t.schema, p.name)),
-            build = replace(build, f.ident || ' ', t.ident || ' '),
-            remark = replace(replace(remark, f.ident || ' ', t.ident || ' '),
-                             format('on index %I.%I ', f.schema, p.name), format('on index %I.%I ', t.schema, p.name))
+            restore = replace(replace(restore, f.ident || ' ', t.ident || ' '), f.ident || '(', t.ident || '('),
+            remark = replace(remark, f.ident || ' ', t.ident || ' ')
        from (select $1::text as schema, $2::text as name, $5::text as label, format('%I.%I', $1, $2) as ident) f,
             (select $3::text as schema, $4::text as name, $6::text as label, format('%I.%I', $3, $4) as ident) t
-      where (schema_name, table_name) = (f.schema, f.name) or referenced = f.label`,
+      where kind <> 'index' and ((schema_name, table_name) = (f.schema, f.name) or referenced = f.label)`,
     [from.schema, from.name, to.schema, to.name, tableLabel(from), tableLabel(to)],
   );
 }

@@ -18,7 +18,7 @@ import { lockSyncTables, requireEpoch } from './state.ts';
 import { fromTable } from './statements.ts';
 import { treeOf } from './target-table.ts';
 
-/** From so many bytes of rows on it pays. */
+/** From so many bytes on it pays. */
 const WORTH_BYTES = 8 * 1024 * 1024;
 
 export interface ParkingLane {
@@ -27,8 +27,8 @@ export interface ParkingLane {
 }
 
 /**
- * Sets aside what can be of a table's indexes, if it has no rows and `bytes` are to come. Whatever stands against it
- * leaves an index where it is; chunks are copied under it as well.
+ * Sets aside what can be of a table's indexes, if it has no rows yet; `bytes` are to come of it, or of its largest
+ * partition. Whatever stands against it leaves an index where it is; chunks are copied under it as well.
  */
 export async function parkIndexes(
   session: Session,
@@ -36,7 +36,7 @@ export async function parkIndexes(
   plan: TablePlan,
   bytes: number,
 ): Promise<void> {
-  if (bytes < WORTH_BYTES || (await isReadElsewhere(session, plan))) return;
+  if (bytes < WORTH_BYTES || (await isOfOthers(session, lane, plan))) return;
   const tops = new Set((await readIndexes(session, plan)).map(({ top }) => top));
   for (const top of tops) {
     try {
@@ -47,18 +47,20 @@ export async function parkIndexes(
   }
 }
 
-/** Those who read changes of the table find its rows by its key: its indexes are not ours to take away. */
-async function isReadElsewhere(session: Session, plan: TablePlan): Promise<boolean> {
+/** Whoever else reads the table's changes, or writes it, finds its rows by its key: its indexes are not ours to take away. */
+async function isOfOthers(session: Session, { sync }: ParkingLane, plan: TablePlan): Promise<boolean> {
   const members = `(select m.oid from to_regclass($1) r cross join lateral ${treeOf('r')} m)`;
-  const { published, captures } = await session.row<{ published: boolean; captures: boolean }>(
-    `select exists (select from pg_publication_tables p
+  const { others, captures } = await session.row<{ others: boolean; captures: boolean }>(
+    `select exists (select from ibex.target_table t
+                     where t.sync <> $2 and (t.schema_name, t.table_name) = ($3, $4) and t.state <> 'dropped')
+         or exists (select from pg_publication_tables p
                      where (p.schemaname, p.tablename) in (
                              select n.nspname, c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
-                              where c.oid in ${members})) as published,
+                              where c.oid in ${members})) as others,
             to_regclass('ibex.captured') is not null as captures`,
-    [tableIdent(plan)],
+    [tableIdent(plan), sync, plan.schema, plan.name],
   );
-  if (published || !captures) return published;
+  if (others || !captures) return others;
   const { captured } = await session.row<{ captured: boolean }>(
     `select exists (select from ibex.captured k where k.relid in ${members}) as captured`,
     [tableIdent(plan)],
@@ -144,9 +146,10 @@ function isAboutTheIndex(session: Session, error: unknown): boolean {
 }
 
 function toPark(index: TableIndex): ToPark {
-  const { relation, name, restore, remark, depth, build, needs, key } = index;
+  const { table, relation, name, restore, remark, depth, build, needs, key } = index;
   return {
-    ...relation,
+    ...table,
+    relation,
     kind: 'index',
     object: name,
     referenced: null,

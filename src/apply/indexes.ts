@@ -9,8 +9,9 @@ import { isKeyIndex, treeOf } from './target-table.ts';
 
 export interface TableIndex {
   readonly name: string;
-  /** The table or partition that it stands on. */
-  readonly relation: TableName;
+  /** The table or partition that it stands on, and its oid. */
+  readonly table: TableName;
+  readonly relation: number;
   /** The index of a partitioned table on which it hangs, or itself. */
   readonly top: string;
   /** What drops it, with all that hang on it. */
@@ -48,7 +49,7 @@ const READ_INDEXES = `
     union all
     select h.inhrelid, h.inhparent, g.top from hanging g join pg_inherits h on h.inhparent = g.oid
   )
-  select x.relname as name, json_build_object('schema', n.nspname, 'name', c.relname) as relation, w.depth::int4 as depth,
+  select x.relname as name, json_build_object('schema', n.nspname, 'name', c.relname) as table, c.oid::int8::float8 as relation, w.depth::int4 as depth,
          g.top::regclass::text as top,
          case when k.oid is not null then format('alter table %s drop constraint %I', w.table, x.relname)
               else format('drop index %I.%I', n.nspname, x.relname) end as drop,

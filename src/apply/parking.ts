@@ -27,6 +27,7 @@ export interface ParkedObject extends TableName {
   readonly turn: number;
   /** Of an index, see `TableIndex`. */
   readonly build: string | null;
+  readonly relation: number | null;
   readonly needs: readonly number[] | null;
   readonly key: readonly number[] | null;
   /** Why it could not be put back when that was tried last. */
@@ -169,7 +170,7 @@ export function unchecked(restore: string): string {
 }
 
 /** What only an index has. */
-const NO_INDEX = { build: null, needs: null, key: null };
+const NO_INDEX = { build: null, relation: null, needs: null, key: null };
 
 function foreignKeyObject(key: DroppedKey): ToPark {
   return {
@@ -197,10 +198,10 @@ async function park(session: Session, sync: string, object: ToPark, statement: s
 export async function writeDown(session: Session, sync: string, object: ToPark): Promise<void> {
   await session.run(
     `insert into ibex.parked
-            (sync, kind, schema_name, table_name, name, referenced, restore, remark, turn, build, needs, key)
-     select $1, o.kind, o.schema, o.name, o.object, o.referenced, o.restore, o.remark, o.turn, o.build, o.needs, o.key
+            (sync, kind, schema_name, table_name, name, referenced, restore, remark, turn, build, relation, needs, key)
+     select $1, o.kind, o.schema, o.name, o.object, o.referenced, o.restore, o.remark, o.turn, o.build, o.relation, o.needs, o.key
        from json_to_record($2) o(kind text, schema text, name text, object text, referenced text, restore text,
-                                 remark text, turn int4, build text, needs int2[], key int2[])
+                                 remark text, turn int4, build text, relation int8, needs int2[], key int2[])
      on conflict do nothing`,
     [sync, JSON.stringify(object)],
   );
@@ -210,12 +211,32 @@ export async function writeDown(session: Session, sync: string, object: ToPark):
 export async function readParked(session: Session, sync: string): Promise<ParkedObject[]> {
   return session.rows<ParkedObject>(
     `select kind, schema_name as schema, table_name as name, name as object, referenced, restore, remark, turn, build,
-            needs, key, reason,
+            relation::float8 as relation, needs, key, reason,
             coalesce((select json_build_object('schema', n.nspname, 'name', c.relname)
                         from pg_class c join pg_namespace n on n.oid = c.relnamespace
-                       where c.oid = pg_partition_root(to_regclass(format('%I.%I', p.schema_name, p.table_name)))),
+                       where c.oid = pg_partition_root(coalesce(p.relation::oid, to_regclass(format('%I.%I', p.schema_name, p.table_name))))),
                      json_build_object('schema', p.schema_name, 'name', p.table_name)) as root
        from ibex.parked p where p.sync = $1 order by turn, parked_at`,
+    [sync],
+  );
+}
+
+/** Indexes that are set aside are put back on their tables, whatever these are called by now. */
+export async function followRenames(session: Session, sync: string): Promise<void> {
+  await session.run(
+    `update ibex.parked p
+        set schema_name = n.nspname, table_name = c.relname, build = replace(p.build, w.was, w.is),
+            restore = replace(replace(p.restore, w.was, w.is), w.index_was, w.index_is),
+            remark = replace(replace(p.remark, w.was, w.is), w.index_was, w.index_is)
+       from ibex.parked o
+       join pg_class c on c.oid = o.relation join pg_namespace n on n.oid = c.relnamespace
+      cross join lateral (
+        select format('%I.%I ', o.schema_name, o.table_name) as was, format('%I.%I ', n.nspname, c.relname) as is,
+               format(' index %I.%I ', o.schema_name, o.name) as index_was,
+               format(' index %I.%I ', n.nspname, o.name) as index_is
+      ) w
+      where o.sync = $1 and (o.schema_name, o.table_name) <> (n.nspname, c.relname) and p.kind = 'index'
+        and (p.kind, p.schema_name, p.table_name, p.name) = (o.kind, o.schema_name, o.table_name, o.name)`,
     [sync],
   );
 }

@@ -16,6 +16,19 @@ import { buildIndex, finishIndex, isContradicted, noteReason } from './restoring
 export type OnBuilder = <T>(work: (session: Session) => Promise<T>) => Promise<T>;
 
 /**
+ * Ends builds of a daemon that is gone, which the server has not noticed: they hold what the next ones need, and nobody
+ * would commit them. To be called before the first one of this one.
+ */
+export async function endForsakenBuilds(target: Session, sync: string): Promise<void> {
+  await target.rows(
+    `select pg_terminate_backend(a.pid) from pg_stat_activity a
+      where a.pid <> pg_backend_pid() and a.usename = current_user and a.datname = current_database()
+        and a.application_name = 'ibex:' || $1 || ':copy' and a.query like '%INDEX IF NOT EXISTS%'`,
+    [sync],
+  );
+}
+
+/**
  * Resolves to what is left for later. Errors: whatever keeps the index of the key from being built, and what is not
  * about a single index.
  */

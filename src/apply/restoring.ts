@@ -175,8 +175,8 @@ async function isLacking(session: Session, object: ParkedObject): Promise<boolea
         and not exists (select from pg_index i join pg_class x on x.oid = i.indexrelid
                          where i.indrelid = c.oid and x.relname = $2 and $5 not like '% add constraint %'
                            and strpos(replace($4, ' IF NOT EXISTS ', ' '), pg_get_indexdef(x.oid)) = 0) as lacking
-       from (select to_regclass($1) as oid) c`,
-    [tableIdent(object), object.object, object.needs, object.build, object.restore],
+       from (select (select r.oid from pg_class r where r.oid = $1) as oid) c`,
+    [object.relation, object.object, object.needs, object.build, object.restore],
   );
   return lacking;
 }

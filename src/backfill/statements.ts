@@ -20,9 +20,9 @@ export const READ_HEAPS = `
     join pg_class c on c.oid = m.oid
    where c.relkind = 'r' and ($2::oid is null or c.oid = $2) order by c.oid`;
 
-/** How many bytes the rows of tables take, partitions and what is stored out of line included. */
+/** How many bytes the rows of tables take, what is stored out of line included; of a partitioned one its largest partition. */
 export const READ_SIZES = `
-  select w.relid::int8::float8 as relid, coalesce(sum(pg_table_size(m.oid)), 0)::float8 as bytes
+  select w.relid::int8::float8 as relid, coalesce(max(pg_table_size(m.oid)), 0)::float8 as bytes
     from unnest($1::oid[]) w(relid) cross join lateral ibex.members(w.relid) m(oid) group by w.relid`;
 
 /** How many blocks a relation has now. */

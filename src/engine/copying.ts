@@ -5,7 +5,7 @@
  */
 import { EventEmitter, once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { rebuildIndexes } from '../apply/rebuilding.ts';
+import { endForsakenBuilds, rebuildIndexes } from '../apply/rebuilding.ts';
 import { requestCopy, setReason } from '../apply/state.ts';
 import { chunkSize } from '../backfill/chunks.ts';
 import { endClaim } from '../backfill/claims.ts';
@@ -83,6 +83,7 @@ export class Copying {
     const { chunks, pairs } = this.#rooms;
     chunks.consume((job) => this.#copyChunk(job, signal), this.#options.copying.jobs);
     try {
+      await this.#asOne(({ target, sync }) => endForsakenBuilds(target, sync));
       while (!signal.aborted && this.#failure === null) {
         const goesOn = this.#rooms.brake.paused === null && this.#handedIn < CHUNKS_AT_ONCE;
         const due = goesOn ? this.#due() : [];

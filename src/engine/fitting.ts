@@ -6,6 +6,7 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import { noteCarried, renameParked, renameTable, requestFill } from '../apply/carried.ts';
+import { followRenames } from '../apply/parking.ts';
 import { holdTable, requestCopy, setReason } from '../apply/state.ts';
 import { ruleOf } from '../core/carry.ts';
 import { type CarryRule, tableLabel } from '../core/plan.ts';
@@ -30,7 +31,8 @@ export interface FittingContext {
 
 /** Decides for every table. The roster is read again when anything came of it. */
 export async function fitTables(context: FittingContext): Promise<void> {
-  const { source, target, roster } = context;
+  const { source, target, sync, roster } = context;
+  await followRenames(target, sync);
   if (await followNames(context)) {
     await context.watch.note(target);
     await roster.refresh(source, target);

@@ -14,7 +14,8 @@ export function statusText(status: SyncStatus): string {
     ...(status.slowed === null ? [] : [`  slowed    the source is busy: ${status.slowed.why}`]),
     ...surplusText(status.tables),
     ...status.parked.map(
-      (object) => `  parked    ${object.kind.replace('_', ' ')} ${object.name} of ${object.table}`,
+      ({ kind, name, table, reason }) =>
+        `  parked    ${kind.replace('_', ' ')} ${name} of ${table}${reason === null ? '' : `: ${reason}`}`,
     ),
     '',
     ...table([

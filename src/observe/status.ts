@@ -162,10 +162,11 @@ function reasons({ tables, lagSeconds, daemon, paused, trouble, parked }: Facts)
     else if (table.state !== 'streaming') why.push(`${table.table} is ${table.state}`);
   }
   if (lagSeconds > READY_LAG_SECONDS) why.push(`the target is ${Math.round(lagSeconds)} s behind`);
-  for (const [kind, what] of [['foreign_key', 'foreign keys'] as const, ['index', 'indexes'] as const]) {
-    const aside = parked.filter((object) => object.kind === kind);
-    if (aside.length > 0) why.push(`${what} are set aside: ${aside.map(asideText).join(', ')}`);
-  }
+  const keys = parked.filter(({ kind }) => kind === 'foreign_key');
+  if (keys.length > 0) why.push(`foreign keys are set aside: ${keys.map(asideText).join(', ')}`);
+  // Others are about to be built, which the state of their table says.
+  const indexes = parked.filter(({ kind, reason }) => kind === 'index' && reason !== null);
+  if (indexes.length > 0) why.push(`indexes are set aside: ${indexes.map(asideText).join(', ')}`);
   return why;
 }
 

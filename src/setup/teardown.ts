@@ -3,7 +3,7 @@
  * that it works when the other is gone; idempotent, also over what a broken setup left.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { readParked } from '../apply/parking.ts';
+import { followRenames, readParked } from '../apply/parking.ts';
 import { restoreParked } from '../apply/restoring.ts';
 import { pauseBeforeTry, tryDisarm, type Waiting } from '../capture/trigger/arming.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
@@ -94,7 +94,10 @@ export async function teardownTarget(target: Session, options: TeardownOptions):
     `select to_regclass('ibex.parked') is not null as known`,
   );
   if (!known) return dropRemains(target);
+  // What was set aside is put back by this version, whatever version did it.
+  await migrate(target, 'target');
   const notRestored: string[] = [];
+  await followRenames(target, options.sync);
   for (const object of (await readParked(target, options.sync)).filter(({ root }) => options.filter(root))) {
     try {
       await restoreParked(target, options.sync, object);

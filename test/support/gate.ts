@@ -30,16 +30,17 @@ export class Gate {
     return new Gate(target);
   }
 
-  /** Waits until somebody stands before it. */
-  async reached(): Promise<void> {
-    await waitFor(
-      async () =>
-        (
-          await this.#target.query(
-            `select from pg_locks where locktype = 'advisory' and objid = ${LOCK} and not granted
-                and database = (select oid from pg_database where datname = current_database())`,
-          )
-        ).rowCount === 1,
+  /** Waits until somebody stands before it, of those who do not yet; resolves to the number of the server's process. */
+  async reached(before?: number): Promise<number> {
+    return waitFor(
+      async () => {
+        const { rows } = await this.#target.query<{ pid: number }>(
+          `select pid from pg_locks where locktype = 'advisory' and objid = ${LOCK} and not granted
+              and database = (select oid from pg_database where datname = current_database())`,
+        );
+        const pid = rows.length === 1 ? (rows[0]?.pid ?? 0) : 0;
+        return pid === before ? 0 : pid;
+      },
       { what: 'the copy to come to the gate' },
     );
   }

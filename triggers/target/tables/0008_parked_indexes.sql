@@ -6,6 +6,8 @@ alter table ibex.parked add column turn integer not null default 0;
 update ibex.parked set turn = 1 where kind = 'foreign_key';
 -- Of the statements in `restore` the one that takes its time, which several sessions may run beside each other first.
 alter table ibex.parked add column build text;
+-- The table that an index stands on, whatever it is called by now.
+alter table ibex.parked add column relation bigint;
 -- Numbers of the table's columns that an index needs, and of those by which it tells the rows of the sync's key apart.
 alter table ibex.parked add column needs int2[];
 alter table ibex.parked add column key int2[];
