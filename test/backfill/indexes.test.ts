@@ -1,4 +1,6 @@
 /** Indexes of an empty target are set aside while its rows come, and stand there afterwards exactly as before. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import type pg from 'pg';
 import { describe, expect, test } from 'vitest';
 import { Session } from '../../src/postgres/session.ts';
@@ -58,8 +60,10 @@ const TABLES = `
   create table small (id int primary key, v text);
   create index small_v on small (v);`;
 
-/** What the documentation says to run. */
-const BY_HAND = `select concat(restore, ';', remark, ';') as statement from ibex.parked where kind in ('index', 'foreign_key') order by turn, parked_at`;
+/** The query that the documentation names. */
+const BY_HAND = /"(select concat.*? from ibex\.parked [^"]*)"/.exec(
+  readFileSync(join(import.meta.dirname, '../../docs/backfill.md'), 'utf8'),
+)?.[1] as string;
 
 async function allBack(pair: Pair): Promise<void> {
   await waitFor(async () => (await pair.sync.status()).parked.length === 0, {
@@ -236,8 +240,8 @@ describe('whatever happens meanwhile', () => {
     await gate.reached();
     await Promise.all([pair.sync.stop(), endSessions(pair.databases.targetAdmin)]);
     await gate.open();
-    const { rows } = await pair.target.query<{ statement: string }>(BY_HAND);
-    for (const { statement } of rows) await pair.target.query(statement);
+    const { rows } = await pair.target.query<{ concat: string }>(BY_HAND);
+    for (const { concat } of rows) await pair.target.query(concat);
     expect(await indexes(pair.target)).toEqual(before);
     pair.start();
     await pair.equal();
