@@ -239,7 +239,8 @@ async function run(cwd: string, [program = '', ...args]: string[]): Promise<Resu
 interface Service {
   readonly image?: string;
   readonly build?: string;
-  readonly command?: string;
+  readonly command?: string | string[];
+  readonly profiles?: string[];
   readonly environment?: Record<string, string>;
   readonly volumes?: string[];
   readonly healthcheck?: { test: string[] };
@@ -262,7 +263,7 @@ describe('docker-compose.yml', () => {
   });
 
   test('has every service checked, restarted, and stopped in peace', () => {
-    expect(Object.keys(services).sort()).toEqual(['ibex', 'redis', 'source', 'target']);
+    expect(Object.keys(services).sort()).toEqual(['ibex', 'redis', 'source', 'target', 'worker']);
     for (const service of Object.values(services)) {
       // That of ibex is in the Dockerfile.
       expect(service.healthcheck ?? service.build).toBeDefined();
@@ -272,7 +273,8 @@ describe('docker-compose.yml', () => {
 
   test('starts ibex once the servers can be used', () => {
     const healthy = { condition: 'service_healthy' };
-    expect(services.ibex?.depends_on).toEqual({ source: healthy, target: healthy, redis: healthy });
+    for (const service of [services.ibex, services.worker])
+      expect(service?.depends_on).toEqual({ source: healthy, target: healthy, redis: healthy });
   });
 
   test('forbids Redis to evict and to keep', () => {
@@ -300,6 +302,15 @@ describe('docker-compose.yml', () => {
       loadConfig({ flags: { listen: address }, env: environment, cwd: temporaryRoot() });
     expect(settings(env)).toMatchObject({ listen: { host: '0.0.0.0', port: Number(port) }, warnings: [] });
     expect(() => settings({ ...env, IBEX_HTTP_TOKEN: '' })).toThrow('a token is needed');
+  });
+
+  test('gives its workers the servers of the daemon, and starts them only when they are asked for', () => {
+    const { IBEX_HTTP_TOKEN: _, ...servers } = env;
+    expect(services.worker).toMatchObject({
+      command: ['worker'],
+      profiles: ['workers'],
+      environment: servers,
+    });
   });
 
   test('is accepted by docker-compose', ({ skip }) => {

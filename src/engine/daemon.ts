@@ -32,6 +32,8 @@ export interface DaemonOptions {
   readonly config: Config;
   readonly log: Logger;
   readonly until: Until;
+  /** Take in tables that the patterns of a sync name and it does not have yet. Default: true. */
+  readonly adopt?: boolean;
 }
 
 export class Daemon {
@@ -41,7 +43,7 @@ export class Daemon {
 
   constructor(options: DaemonOptions) {
     this.#options = options;
-    const { config, log, until } = options;
+    const { config, log, until, adopt = true } = options;
     const { limitMbps, busySessions } = config;
     const rateLimit = limitMbps === undefined ? null : new RateLimit(limitMbps * 1_000_000);
     this.#engines = config.syncs.map(
@@ -56,6 +58,7 @@ export class Daemon {
           rateLimit,
           busySessions,
           until,
+          adopt,
           patient: until.kind === 'forever',
           log: log.child({ sync: sync.name }),
           metrics: this.#metrics,

@@ -48,6 +48,11 @@ export interface SyncEngineOptions {
   /** So many sessions of others may be active on the source before copying holds back; 0: it never does. */
   readonly busySessions: number;
   readonly until: Until;
+  /**
+   * Take in tables that the sync does not have yet. At most a daemon's first incarnation does: a table that appears
+   * while it runs (a partition that was detached, a scratch table) is nobody's wish yet.
+   */
+  readonly adopt: boolean;
   /** Keep trying from the start. Otherwise the first failure before anything ran ends it. */
   readonly patient: boolean;
   readonly log: Logger;
@@ -55,11 +60,6 @@ export interface SyncEngineOptions {
 }
 
 export interface IncarnationOptions extends SyncEngineOptions {
-  /**
-   * Take in tables that the sync does not have yet. Only a daemon's first incarnation does: a table that appears
-   * while it runs (a partition that was detached, a scratch table) is nobody's wish yet.
-   */
-  readonly adopt: boolean;
   /** Whether a held table is to be tried again. */
   readonly isDue: (table: TableName) => boolean;
   /** Something about a table changed, by its label: if it is held, it is tried again at once. */

@@ -51,13 +51,18 @@ export class SyncEngine {
 
   /** Runs until `until` holds or the signal comes. */
   async run(signal: AbortSignal): Promise<RunOutcome> {
-    const { log } = this.#options;
+    const { log, adopt } = this.#options;
     let attempt = 0;
     const stopped = longAfter(signal);
     for (;;) {
       const isDue = (table: TableName) => (this.#retries.get(tableLabel(table))?.at ?? 0) <= Date.now();
       const tryAgain = (table: string) => void this.#retries.delete(table);
-      const incarnation = new Incarnation({ ...this.#options, adopt: !this.#adopted, isDue, tryAgain });
+      const incarnation = new Incarnation({
+        ...this.#options,
+        adopt: adopt && !this.#adopted,
+        isDue,
+        tryAgain,
+      });
       this.#current = incarnation;
       try {
         return await Promise.race([incarnation.run(signal), stopped]);

@@ -96,6 +96,7 @@ export class SyncWorker {
     log.info(`works for sync ${sync.name}`);
     this.#said = '';
     try {
+      await this.#holdBack(target, chunks);
       chunks.consume((job) => this.#copy(pairs, chunks, job, either), jobs);
       while (!signal.aborted) {
         await this.#holdBack(target, chunks);
@@ -179,7 +180,7 @@ export class SyncWorker {
     log.warn(`the daemon of sync ${sync.name} is gone: this worker goes on in its place`);
     const alone = { ...config, syncs: [sync], listen: undefined };
     try {
-      await new Daemon({ config: alone, log, until: { kind: 'forever' } }).run(signal);
+      await new Daemon({ config: alone, log, until: { kind: 'forever' }, adopt: false }).run(signal);
     } catch (error) {
       if (!isKind(error, 'taken')) throw error;
       log.info(error.message);

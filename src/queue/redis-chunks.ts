@@ -41,7 +41,7 @@ const STALLED_MS = 2_500;
 /** A loss is noticed within two of these. */
 const PULSE_MS = 500;
 /** Redis may be away for so many pulses before the copy is given up, to start anew. */
-const AWAY_PULSES = 20;
+const AWAY_PULSES = 10;
 
 type ChunkReport = Report<ChunkOutcome>;
 

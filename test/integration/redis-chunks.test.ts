@@ -4,6 +4,7 @@ import { pino } from 'pino';
 import { afterAll, afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { IbexError } from '../../src/core/errors.ts';
 import type { ChunkHandler, ChunkJob, ChunkOutcome, ChunkQueue } from '../../src/core/ports.ts';
+import { startRedis } from '../../src/embedded/redis.ts';
 import { createRedisChunks } from '../../src/queue/redis-chunks.ts';
 import { redisForTests, waitFor } from '../support/servers.ts';
 
@@ -104,6 +105,16 @@ describe.skipIf(redis === undefined)('chunks through Redis', () => {
     await redis?.restart();
     work.letGo();
     expect(await outcomes).toEqual([1, 2].map(copied));
+  });
+
+  test('fail when Redis stays away, for the copy to start anew', async () => {
+    const other = await startRedis();
+    const options = { url: other?.url as string, sync: 'main', log, handsIn: true };
+    const coordinator = await createRedisChunks(options);
+    queues.push(coordinator);
+    const lost = expect(coordinator.run(jobOf(1))).rejects.toMatchObject({ kind: 'queue' });
+    await other?.stop();
+    await lost;
   });
 
   test('of an earlier process are forgotten, and those that wait as the queue is closed fail', async () => {
