@@ -10,7 +10,7 @@ import { type CommandSpec, type Context, type ExitCode, onlySync, print, withBot
 
 const SECTION = new Option(
   '--section <section>',
-  'pre-data, what rows are written into, or post-data, what is better made after them; post-data fills materialised views',
+  'pre-data: what rows are written into; post-data: what is better made after them, and rows of materialised views',
 ).choices(['pre-data', 'post-data']);
 
 const copy: CommandSpec = {
@@ -61,7 +61,9 @@ async function copySchema(
   { sides, extensions, wanted }: Read,
   ...[source, target]: Sessions
 ): Promise<ExitCode> {
-  const { missing } = compareObjects(sides.source.filter(wanted), sides.target);
+  const objects = sides.source.filter(wanted);
+  const { missing } = compareObjects(objects, sides.target);
+  const present = objects.length - missing.length;
   const made = await createInOrder(target, missing, signal);
   const filled =
     flags.section === 'post-data'
@@ -75,7 +77,7 @@ async function copySchema(
       `could not create ${identityOf(object)}: ${error.message}`,
       ...statementLines(object.statement),
     ]),
-    `${created.length} created, ${failed.length} could not be created, ${sides.source.filter(wanted).length - missing.length} were there (${wayOf(sides)})`,
+    `${created.length} created, ${failed.length} could not be created, ${present} were there (${wayOf(sides)})`,
   ];
   const document = {
     way: sides.way,

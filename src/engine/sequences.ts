@@ -7,7 +7,13 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type TableName, tableLabel } from '../core/plan.ts';
 import { type SequenceState, sameDirection, stepsBetween, valueToSet } from '../core/sequence.ts';
-import { listSequences, readSequences, type Sequence, setSequence } from '../postgres/sequences.ts';
+import {
+  listSequences,
+  readSequences,
+  type Sequence,
+  type SequenceSetting,
+  setSequences,
+} from '../postgres/sequences.ts';
 import type { Session } from '../postgres/session.ts';
 
 export interface SequenceReport {
@@ -57,16 +63,16 @@ export class SequenceCarrier {
       target,
       pairs.map((pair) => pair.target),
     );
-    const locked = [...here.locked, ...there.locked];
-    for (const pair of pairs) {
+    const settings = pairs.flatMap((pair): SequenceSetting[] => {
       const label = tableLabel(pair.source);
       const state = here.states.get(label);
       const standing = there.states.get(tableLabel(pair.target));
-      if (state === undefined || standing === undefined) continue;
+      if (state === undefined || standing === undefined) return [];
       const seen = this.#seen.get(label);
       const value = valueToSet(state, standing, seen === undefined ? 0n : stepsBetween(seen, state));
-      if (value !== null && (await setSequence(target, pair.target, value)) === 'locked') locked.push(label);
-    }
+      return value === null ? [] : [{ sequence: pair.target, value }];
+    });
+    const locked = [...here.locked, ...there.locked, ...(await setSequences(target, settings))];
     this.#seen = here.states;
     return { locked, faults };
   }

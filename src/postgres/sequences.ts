@@ -3,7 +3,7 @@ import { IbexError } from '../core/errors.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
 import type { SequenceState, SequenceValue } from '../core/sequence.ts';
 import { FOREIGN_SCHEMAS } from './catalog.ts';
-import { literal, tableIdent } from './quote.ts';
+import { tableIdent } from './quote.ts';
 import type { Session } from './session.ts';
 
 export interface Sequence extends TableName {
@@ -88,29 +88,61 @@ export async function readSequences(
   return { states, locked };
 }
 
-async function tryRead(session: Session, sequences: readonly Sequence[]) {
-  const statement = sequences
-    .map((one, index) => `select ${index} as i, last_value::text as last, is_called from ${tableIdent(one)}`)
-    .join(' union all ');
-  const rows = await attempt(session, () =>
-    session.rows<{ i: number; last: string; is_called: boolean }>(statement),
-  );
-  if (typeof rows === 'string') return rows;
-  return rows.map(({ i, last, is_called }) => {
-    const one = sequences[i] as Sequence;
-    return [tableLabel(one), { ...one, last: BigInt(last), called: is_called }] as const;
+/** Null for one that has handed out nothing yet: then it tells its next value only to those who select from it. */
+const LAST_VALUES = `
+  select s.i, pg_sequence_last_value(format('%I.%I', s.schema, s.name)::regclass)::text as last, true as called
+    from json_to_recordset($1) s(i int, schema text, name text)`;
+
+function tryRead(session: Session, sequences: readonly Sequence[]) {
+  return attempt(session, async () => {
+    type Row = { i: number; last: string; called: boolean };
+    const list = JSON.stringify(sequences.map(({ schema, name }, i) => ({ i, schema, name })));
+    const rows = await session.rows<Row | (Row & { last: null })>(LAST_VALUES, [list]);
+    const uncalled = rows.filter(({ last }) => last === null);
+    const statements = uncalled.map(({ i }) => {
+      const from = tableIdent(sequences[i] as Sequence);
+      return `select ${i} as i, last_value::text as last, is_called as called from ${from}`;
+    });
+    const others = uncalled.length > 0 ? await session.rows<Row>(statements.join(' union all ')) : [];
+    return [...rows.filter((row): row is Row => row.last !== null), ...others].map(({ i, last, called }) => {
+      const one = sequences[i] as Sequence;
+      return [tableLabel(one), { ...one, last: BigInt(last), called }] as const;
+    });
   });
 }
 
-/** Sets a sequence; it is not undone by a rollback. Anything but `done` left it as it was. */
-export async function setSequence(
+export interface SequenceSetting {
+  readonly sequence: TableName;
+  readonly value: SequenceValue;
+}
+
+const SET_SEQUENCES = `
+  select setval(format('%I.%I', s.schema, s.name)::regclass, s.last, s.called)
+    from json_to_recordset($1) s(schema text, name text, last int8, called bool)`;
+
+/** Sets sequences, which no rollback undoes. Resolves to the labels of those that others have locked. */
+export async function setSequences(
   session: Session,
-  sequence: TableName,
-  { last, called }: SequenceValue,
-): Promise<'done' | 'locked' | 'gone'> {
-  const statement = `select setval(${literal(tableIdent(sequence))}::regclass, $1, $2)`;
-  const result = await attempt(session, () => session.run(statement, [String(last), called]));
-  return typeof result === 'string' ? result : 'done';
+  settings: readonly SequenceSetting[],
+): Promise<readonly string[]> {
+  const locked: string[] = [];
+  const set = async (some: readonly SequenceSetting[]): Promise<void> => {
+    const outcome = await trySet(session, some);
+    if (some.length > 1 && typeof outcome === 'string') for (const one of some) await set([one]);
+    else if (outcome === 'locked') locked.push(...some.map(({ sequence }) => tableLabel(sequence)));
+  };
+  for (let first = 0; first < settings.length; first += AT_ONCE) {
+    await set(settings.slice(first, first + AT_ONCE));
+  }
+  return locked;
+}
+
+function trySet(session: Session, settings: readonly SequenceSetting[]) {
+  const rows = settings.map(({ sequence: { schema, name }, value: { last, called } }) => ({
+    ...{ schema, name, called },
+    last: String(last),
+  }));
+  return attempt(session, () => session.run(SET_SEQUENCES, [JSON.stringify(rows)]));
 }
 
 async function attempt<T>(session: Session, work: () => Promise<T>): Promise<T | 'locked' | 'gone'> {

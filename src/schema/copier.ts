@@ -21,6 +21,9 @@ export interface Creation {
 /** Bodies may name what comes later, and the source has checked them. Nobody waits behind us for long. */
 const SETTINGS = `set check_function_bodies = off; set client_min_messages = warning; set lock_timeout = '10s'`;
 
+/** So many are made in one transaction: its end is what takes the time. */
+const AT_ONCE = 50;
+
 /** Errors: those of the connection; `transient` once the signal has come. What one object meets is in the result. */
 export async function createObjects(
   target: Session,
@@ -32,26 +35,42 @@ export async function createObjects(
   let left = missing;
   for (;;) {
     const failed: FailedObject[] = [];
-    for (const object of left) {
+    for (let first = 0; first < left.length; first += AT_ONCE) {
       if (signal.aborted) throw new IbexError('transient', 'stopped before everything was created');
-      const error = await create(target, object);
-      if (error === null) created.push(object);
-      else failed.push({ object, error });
+      const some = left.slice(first, first + AT_ONCE);
+      const refused = await createSome(target, some);
+      failed.push(...refused);
+      created.push(...some.filter((object) => refused.every((one) => one.object !== object)));
     }
     if (failed.length === 0 || failed.length === left.length) return { created, failed };
     left = failed.map(({ object }) => object);
   }
 }
 
-/** Null, or why the server refuses it. Several statements in one message are one transaction. */
-async function create(target: Session, { kind, statement }: SchemaObject): Promise<IbexError | null> {
-  if (statement === null) {
-    return new IbexError('tool', `only pg_dump can read this ${kind}`, {
-      hint: 'Put a pg_dump that is as new as both servers on the PATH, or create it by hand.',
-    });
+/** All of them together, or else each by itself. */
+async function createSome(target: Session, objects: readonly SchemaObject[]): Promise<FailedObject[]> {
+  const statements = objects.flatMap(({ statement }) => statement ?? []);
+  if (statements.length === objects.length && (await refusal(target, statements.join(';\n'))) === null) {
+    return [];
   }
+  const failed: FailedObject[] = [];
+  for (const object of objects) {
+    const error = object.statement === null ? unreadable(object) : await refusal(target, object.statement);
+    if (error !== null) failed.push({ object, error });
+  }
+  return failed;
+}
+
+function unreadable({ kind }: SchemaObject): IbexError {
+  return new IbexError('tool', `only pg_dump can read this ${kind}`, {
+    hint: 'Put a pg_dump that is as new as both servers on the PATH, or create it by hand.',
+  });
+}
+
+/** Null, or why the server refuses it. Several statements in one message are one transaction. */
+async function refusal(target: Session, statements: string): Promise<IbexError | null> {
   try {
-    await target.run(statement);
+    await target.run(statements);
     return null;
   } catch (error) {
     if (!(error instanceof IbexError) || error.kind === 'connection') throw error;

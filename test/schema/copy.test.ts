@@ -170,3 +170,16 @@ test('what a sync has set aside on the target is there', async () => {
     on conflict do nothing`);
   expect(await schema('copy')).toMatchObject({ created: [], failed: [], code: 0 });
 });
+
+test('NOT NULL has a name, and may be unchecked, from PostgreSQL 18 on', async () => {
+  const { source, target } = pair;
+  const { rows } = await source.query(`select current_setting('server_version_num')::int >= 180000 as new`);
+  if (!rows[0].new) return;
+  await source.query(`create table t (a int constraint mine not null, b int not null no inherit, c int);
+    insert into t values (1, 1, null); alter table t add constraint later not null c not valid`);
+  expect((await schema('copy', '--section', 'pre-data')).failed).toEqual([]);
+  await target.query('insert into t values (1, 1, null)');
+  expect((await schema('copy', '--section', 'post-data')).failed).toEqual([]);
+  const there = `select conname, pg_get_constraintdef(oid) as text from pg_constraint where conrelid = 'public.t'::regclass order by 1`;
+  expect((await target.query(there)).rows).toEqual((await source.query(there)).rows);
+});

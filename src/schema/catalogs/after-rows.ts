@@ -1,9 +1,10 @@
-/** What is better made when the rows are there, read from the catalogs: the kinds in the order in which they are best made. */
+/** What is better made when the rows are there, read from the catalogs: the kinds in the order that is best. */
 import { checks, materializedViews, views } from './before-rows.ts';
 import { FOREIGN, IS_TABLE, type ObjectQuery, ofApplication, onTable, qualified } from './query.ts';
 
 /** The partitioned index that index `x` belongs to, in `pn` and `p`. */
-const PARENT = `left join (pg_inherits h join pg_class p on p.oid = h.inhparent join pg_namespace pn on pn.oid = p.relnamespace)
+const PARENT = `
+  left join (pg_inherits h join pg_class p on p.oid = h.inhparent join pg_namespace pn on pn.oid = p.relnamespace)
   on h.inhrelid = x.indexrelid`;
 const UNDER = { index: `${qualified('p.relname', 'pn')}`, table: qualified('c.relname') };
 
@@ -78,7 +79,8 @@ const FOREIGN_KEYS: ObjectQuery = {
   catalog: `'pg_constraint'`,
   oid: 'k.oid',
   name: onTable('k.conname'),
-  statement: `format('alter table %I.%I add constraint %I %s', n.nspname, c.relname, k.conname, pg_get_constraintdef(k.oid))`,
+  statement: `format('alter table %I.%I add constraint %I %s', n.nspname, c.relname, k.conname,
+    pg_get_constraintdef(k.oid))`,
   from: `pg_constraint k join pg_class c on c.oid = k.conrelid join pg_namespace n on n.oid = c.relnamespace
     where k.contype = 'f' and k.conparentid = 0 and ${IS_TABLE}`,
 };
@@ -89,7 +91,8 @@ const DOMAIN_CHECKS: ObjectQuery = {
   catalog: `'pg_constraint'`,
   oid: 'k.oid',
   name: `format('%I on %s', k.conname, format_type(t.oid, null))`,
-  statement: `format('alter domain %s add constraint %I %s', format_type(t.oid, null), k.conname, pg_get_constraintdef(k.oid))`,
+  statement: `format('alter domain %s add constraint %I %s', format_type(t.oid, null), k.conname,
+    pg_get_constraintdef(k.oid))`,
   from: `pg_constraint k join pg_type t on t.oid = k.contypid join pg_namespace n on n.oid = t.typnamespace
     where k.contype = 'c' and not k.convalidated and ${ofApplication('pg_type', 't.oid')}`,
 };
@@ -108,7 +111,8 @@ const STATISTICS: ObjectQuery = {
 const firing = (enabled: string, what: string, name: string) => `
   case when ${enabled} <> 'O' then
     format(E';\\nalter table %I.%I %s ${what} %I', n.nspname, c.relname,
-           case ${enabled} when 'D' then 'disable' when 'A' then 'enable always' else 'enable replica' end, ${name}) end`;
+           case ${enabled} when 'D' then 'disable' when 'A' then 'enable always' else 'enable replica' end,
+           ${name}) end`;
 
 const RULES: ObjectQuery = {
   kind: 'rule',
@@ -141,7 +145,8 @@ const POLICIES: ObjectQuery = {
   name: onTable('p.polname'),
   statement: `format('create policy %I on %I.%I as %s for %s to %s%s%s', p.polname, n.nspname, c.relname,
     case when p.polpermissive then 'permissive' else 'restrictive' end,
-    case p.polcmd when 'r' then 'select' when 'a' then 'insert' when 'w' then 'update' when 'd' then 'delete' else 'all' end,
+    case p.polcmd when 'r' then 'select' when 'a' then 'insert' when 'w' then 'update' when 'd' then 'delete'
+                  else 'all' end,
     (select string_agg(case when r = 0 then 'public' else quote_ident(pg_get_userbyid(r)) end, ', ' order by r)
        from unnest(p.polroles) r),
     ' using (' || pg_get_expr(p.polqual, p.polrelid) || ')',

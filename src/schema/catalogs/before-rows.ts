@@ -43,7 +43,8 @@ const COLLATIONS: ObjectQuery = {
     case l.collprovider when 'i' then 'icu' when 'b' then 'builtin' else 'libc' end,
     case when p.locale is not null then format('locale = %L', p.locale)
          else format('lc_collate = %L, lc_ctype = %L', l.collcollate, l.collctype) end,
-    case when l.collisdeterministic then 'true' else 'false' end, ', rules = ' || quote_literal(to_jsonb(l) ->> 'collicurules'))`,
+    case when l.collisdeterministic then 'true' else 'false' end,
+    ', rules = ' || quote_literal(to_jsonb(l) ->> 'collicurules'))`,
   from: `pg_collation l join pg_namespace n on n.oid = l.collnamespace
     cross join lateral (select coalesce(to_jsonb(l) ->> 'colllocale', to_jsonb(l) ->> 'colliculocale',
                                         case when l.collcollate = l.collctype then l.collcollate end)) p(locale)
@@ -59,7 +60,8 @@ const ENUMS: ObjectQuery = {
   oid: 't.oid',
   name: qualified('t.typname'),
   statement: `format('create type %I.%I as enum (%s)', n.nspname, t.typname,
-    (select string_agg(quote_literal(e.enumlabel), ', ' order by e.enumsortorder) from pg_enum e where e.enumtypid = t.oid))`,
+    (select string_agg(quote_literal(e.enumlabel), ', ' order by e.enumsortorder)
+       from pg_enum e where e.enumtypid = t.oid))`,
   from: `${ofType('')} and t.typtype = 'e'`,
 };
 
@@ -77,9 +79,11 @@ const RANGES: ObjectQuery = {
   statement: `format('create type %I.%I as range (subtype = %s%s%s%s%s%s)', n.nspname, t.typname,
     format_type(r.rngsubtype, null),
     (select format(', subtype_opclass = %I.%I', cn.nspname, o.opcname)
-       from pg_opclass o join pg_namespace cn on cn.oid = o.opcnamespace where o.oid = r.rngsubopc and not o.opcdefault),
+       from pg_opclass o join pg_namespace cn on cn.oid = o.opcnamespace
+      where o.oid = r.rngsubopc and not o.opcdefault),
     (select format(', collation = %I.%I', cn.nspname, l.collname)
-       from pg_collation l join pg_namespace cn on cn.oid = l.collnamespace join pg_type st on st.oid = r.rngsubtype
+       from pg_collation l join pg_namespace cn on cn.oid = l.collnamespace
+       join pg_type st on st.oid = r.rngsubtype
       where l.oid = r.rngcollation and r.rngcollation <> st.typcollation),
     case when r.rngcanonical <> 0 then format(', canonical = %s', r.rngcanonical) end,
     case when r.rngsubdiff <> 0 then format(', subtype_diff = %s', r.rngsubdiff) end,
@@ -87,7 +91,8 @@ const RANGES: ObjectQuery = {
        from pg_type m join pg_namespace mn on mn.oid = m.typnamespace
       where m.oid = (to_jsonb(r) ->> 'rngmultitypid')::oid
         and (mn.oid <> n.oid
-             or m.typname <> case when t.typname like '%range%' then regexp_replace(t.typname, 'range', 'multirange')
+             or m.typname <> case when t.typname like '%range%'
+                                  then regexp_replace(t.typname, 'range', 'multirange')
                                   else t.typname || '_multirange' end)))`,
   from: `${ofType('join pg_range r on r.rngtypid = t.oid')} and t.typtype = 'r'`,
 };
@@ -95,7 +100,8 @@ const RANGES: ObjectQuery = {
 const DOMAINS: ObjectQuery = {
   ...ENUMS,
   kind: 'domain',
-  statement: `format('create domain %I.%I as %s%s%s%s%s', n.nspname, t.typname, format_type(t.typbasetype, t.typtypmod),
+  statement: `format('create domain %I.%I as %s%s%s%s%s', n.nspname, t.typname,
+    format_type(t.typbasetype, t.typtypmod),
     (select format(' collate %I.%I', cn.nspname, l.collname)
        from pg_collation l join pg_namespace cn on cn.oid = l.collnamespace join pg_type b on b.oid = t.typbasetype
       where l.oid = t.typcollation and t.typcollation <> b.typcollation),
@@ -154,20 +160,33 @@ const AGGREGATES: ObjectQuery = {
     where ${PLAIN_AGGREGATE} and ${ofApplication('pg_proc', 'p.oid')}`,
 };
 
+/**
+ * From PostgreSQL 18 on these are constraints: with a name, which is told where it is not the one that it would get,
+ * and maybe not checked yet, which is told after the rows.
+ */
+const NOT_NULL = `
+  case when a.attnotnull then
+    coalesce((select case when not k.convalidated then ''
+                          else case when k.conname <> concat(c.relname, '_', a.attname, '_not_null')
+                                    then format(' constraint %I', k.conname) else '' end
+                            || ' not null' || case when k.connoinherit then ' no inherit' else '' end end
+                from pg_constraint k
+               where k.conrelid = c.oid and k.contype = 'n' and k.conkey = array[a.attnum]), ' not null') end`;
+
 /** Without defaults, which may need a function that needs the table. A partition has its identity from its table. */
 const COLUMN = `
   format('%I %s%s%s', a.attname, ${TYPE_AND_COLLATION},
     case when a.attidentity <> '' and not c.relispartition then
            format(' generated %s as identity (%s)', case a.attidentity when 'a' then 'always' else 'by default' end,
                   (select format('sequence name %I.%I ', sn.nspname, sc.relname) || ${SEQUENCE_OPTIONS}
-                     from pg_depend d join pg_class sc on sc.oid = d.objid join pg_namespace sn on sn.oid = sc.relnamespace
-                     join pg_sequence s on s.seqrelid = sc.oid
+                     from pg_depend d join pg_class sc on sc.oid = d.objid
+                     join pg_namespace sn on sn.oid = sc.relnamespace join pg_sequence s on s.seqrelid = sc.oid
                     where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass
                       and d.refobjid = a.attrelid and d.refobjsubid = a.attnum and d.deptype = 'i'))
          when a.attgenerated <> '' then
            format(' generated always as (%s) %s', pg_get_expr(f.adbin, f.adrelid),
                   case a.attgenerated when 's' then 'stored' else 'virtual' end) end,
-    case when a.attnotnull then ' not null' end)`;
+    ${NOT_NULL})`;
 
 /** Partitions are tables of their own until they are attached, below: their columns may differ in order. */
 const TABLES: ObjectQuery = {
@@ -252,9 +271,11 @@ export function checks(validated: boolean): ObjectQuery {
     catalog: `'pg_constraint'`,
     oid: 'k.oid',
     name: onTable('k.conname'),
-    statement: `format('alter table %I.%I add constraint %I %s', n.nspname, c.relname, k.conname, pg_get_constraintdef(k.oid))`,
+    statement: `format('alter table %I.%I add constraint %I %s', n.nspname, c.relname, k.conname,
+      pg_get_constraintdef(k.oid))`,
     from: `pg_constraint k join pg_class c on c.oid = k.conrelid join pg_namespace n on n.oid = c.relnamespace
-      where k.contype = 'c' and ${validated ? '' : 'not '}k.convalidated and (k.conislocal or c.relispartition)
+      where k.contype in ${validated ? `('c') and` : `('c', 'n') and not`} k.convalidated
+        and (k.conislocal or c.relispartition)
         and ${IS_TABLE}`,
   };
 }
@@ -276,7 +297,8 @@ const SEQUENCE_OWNERS: ObjectQuery = {
   oid: 'c.oid',
   name: qualified('c.relname'),
   statement: `format('alter sequence %I.%I owned by %s.%I', n.nspname, c.relname, d.refobjid::regclass, a.attname)`,
-  from: `pg_depend d join pg_class c on c.oid = d.objid and c.relkind = 'S' join pg_namespace n on n.oid = c.relnamespace
+  from: `pg_depend d join pg_class c on c.oid = d.objid and c.relkind = 'S'
+    join pg_namespace n on n.oid = c.relnamespace
     join pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
     where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.deptype = 'a'
       and c.relpersistence <> 't' and ${ofApplication('pg_class', 'c.oid')}`,

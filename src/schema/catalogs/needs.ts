@@ -19,7 +19,8 @@ const PARTS = `
 const NEEDED = `
   select d.refclassid, d.refobjid from pg_depend d
    where d.classid = w.classid and d.objid = w.oid
-     and not (w.classid = 'pg_constraint'::regclass and d.refclassid in ('pg_class'::regclass, 'pg_constraint'::regclass)
+     and not (w.classid = 'pg_constraint'::regclass
+              and d.refclassid in ('pg_class'::regclass, 'pg_constraint'::regclass)
               and exists (select from pg_constraint k where k.oid = w.oid and k.contype = 'f'))
   union all
   select 'pg_class'::regclass, t.typrelid from pg_type t
@@ -32,7 +33,8 @@ const reached = (steps: string) => `
       from json_to_recordset($1) j(schema text, name text)
       join pg_namespace n on n.nspname = j.schema join pg_class c on c.relnamespace = n.oid and c.relname = j.name
     union
-    select s.classid, s.oid from w cross join lateral (${steps}) s(classid, oid) where s.oid >= 16384 or s.classid = 'pg_namespace'::regclass
+    select s.classid, s.oid from w cross join lateral (${steps}) s(classid, oid)
+     where s.oid >= 16384 or s.classid = 'pg_namespace'::regclass
   ) select w.classid::regclass::text as catalog, w.oid::int8::text as oid from w`;
 
 interface Located {

@@ -36,7 +36,8 @@ export function textOf({ kind, catalog, oid, name, statement, from, under }: Obj
 /** That an object belongs to the application, not to an extension. */
 export function ofApplication(catalog: string, oid: string, schema = 'n.nspname'): string {
   return `${schema} !~ ${FOREIGN}
-     and not exists (select from pg_depend e where e.classid = '${catalog}'::regclass and e.objid = ${oid} and e.deptype = 'e')`;
+     and not exists (select from pg_depend e
+                      where e.classid = '${catalog}'::regclass and e.objid = ${oid} and e.deptype = 'e')`;
 }
 
 /** `schema.name` of a row of pg_class or the like, and its pg_namespace. */
@@ -82,6 +83,7 @@ export const NEEDS_KEY = `
       where d.classid = 'pg_rewrite'::regclass and d.refclassid = 'pg_constraint'::regclass
      union
      select r.ev_class from late l
-       join pg_depend d on d.refclassid = 'pg_class'::regclass and d.refobjid = l.oid and d.classid = 'pg_rewrite'::regclass
+       join pg_depend d on d.refclassid = 'pg_class'::regclass and d.refobjid = l.oid
+                       and d.classid = 'pg_rewrite'::regclass
        join pg_rewrite r on r.oid = d.objid
    ) select oid from late)`;

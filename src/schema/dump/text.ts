@@ -21,15 +21,12 @@ const KINDS: Readonly<Record<string, string>> = {
   'SEQUENCE OWNED BY': 'sequence owner',
 };
 
-const AFTER_ROWS = new Set(
-  'CONSTRAINT,CHECK CONSTRAINT,FK CONSTRAINT,INDEX,INDEX ATTACH,STATISTICS,RULE,TRIGGER,POLICY,ROW SECURITY,COMMENT'.split(
-    ',',
-  ),
-);
+const AFTER_ROWS =
+  /^((CHECK |FK )?CONSTRAINT|INDEX|INDEX ATTACH|STATISTICS|RULE|TRIGGER|POLICY|ROW SECURITY|COMMENT)$/;
 
 /** Left to the target, or (the last two) nothing to be shown or repeated elsewhere: they hold passwords. */
 const LEFT_OUT =
-  /^(ACL|DEFAULT ACL|SECURITY LABEL|DATABASE.*|EVENT TRIGGER|PUBLICATION.*|.*DATA|SEQUENCE SET|BLOB.*|LARGE OBJECT.*|SUBSCRIPTION.*|USER MAPPING)$/;
+  /^(ACL|DEFAULT ACL|SECURITY LABEL|EVENT TRIGGER|PUBLICATION.*|DATABASE.*|.*DATA|SUBSCRIPTION.*|USER MAPPING)$/;
 
 export interface DumpFilter {
   /** Schemas that are not the application's. */
@@ -49,7 +46,7 @@ export function parseDump(text: string, filter: DumpFilter): SchemaObject[] {
   const entries = splitDump(text).filter((entry) => isWanted(entry, filter));
   const parents = parentsIn(entries);
   return entries.map((entry) => {
-    const section: Section = AFTER_ROWS.has(entry.type) ? 'post-data' : 'pre-data';
+    const section: Section = AFTER_ROWS.test(entry.type) ? 'post-data' : 'pre-data';
     const built = indexIn(entry.text) ?? attachedIn(entry.text)?.child;
     return {
       kind: KINDS[entry.type] ?? entry.type.toLowerCase(),
