@@ -3,6 +3,7 @@
  * the role may see it: of sessions of other roles, and of standbys, a role without pg_read_all_stats sees nothing,
  * which counts as nothing. Deciding is pure.
  */
+import { isKind } from '../core/errors.ts';
 import type { Session } from '../postgres/session.ts';
 
 export interface SourceLoad {
@@ -49,11 +50,13 @@ function reasonOf(load: SourceLoad, busySessions: number, part: number): string 
   return null;
 }
 
-const READ_LOAD = `
-  select (select count(*)::int4 from pg_stat_activity
-           where backend_type = 'client backend' and state = 'active' and pid <> pg_backend_pid()
-             and application_name not like 'ibex:%' and wait_event_type is distinct from 'Lock') as active,
-         coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), r.flush_lsn)), 0)::float8 as "standbyBytes",
+const READ_SESSIONS = `
+  select count(*)::int4 as active from pg_stat_activity
+   where backend_type = 'client backend' and state = 'active' and pid <> pg_backend_pid()
+     and application_name not like 'ibex:%' and wait_event_type is distinct from 'Lock'`;
+
+const READ_STANDBYS = `
+  select coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), r.flush_lsn)), 0)::float8 as "standbyBytes",
          coalesce(max(extract(epoch from r.flush_lag)), 0)::float8 as "standbySeconds"
     from pg_stat_replication r
    where not exists (select from pg_replication_slots s where s.active_pid = r.pid and s.slot_type = 'logical')`;
@@ -63,6 +66,7 @@ const LOOK_MS = 2_000;
 
 export class LoadWatch {
   readonly #busySessions: number;
+  readonly #forbidden = new Set<string>();
   #judgement = CALM;
   #nextAt = 0;
 
@@ -79,7 +83,21 @@ export class LoadWatch {
   async look(source: Session): Promise<void> {
     if (this.#busySessions === 0 || Date.now() < this.#nextAt) return;
     this.#nextAt = Date.now() + LOOK_MS;
-    const load = await source.row<SourceLoad>(READ_LOAD);
+    const sessions = await this.#ask<Pick<SourceLoad, 'active'>>(source, READ_SESSIONS);
+    const standbys = await this.#ask<Omit<SourceLoad, 'active'>>(source, READ_STANDBYS);
+    const load = { active: 0, standbyBytes: 0, standbySeconds: 0, ...sessions, ...standbys };
     this.#judgement = judgeLoad(this.#judgement, load, this.#busySessions);
+  }
+
+  /** Undefined where the provider forbids the question; it is not asked again. */
+  async #ask<T extends object>(source: Session, question: string): Promise<T | undefined> {
+    if (this.#forbidden.has(question)) return undefined;
+    try {
+      return await source.row<T>(question);
+    } catch (error) {
+      if (!isKind(error, 'privilege')) throw error;
+      this.#forbidden.add(question);
+      return undefined;
+    }
   }
 }

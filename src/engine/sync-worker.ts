@@ -38,9 +38,6 @@ const LOOK_MS = 1_000;
 /** Rest after something failed that concerns this process alone: others take its chunks meanwhile. */
 const REST_MS = 10_000;
 
-/** Failures that say nothing about a table: the same chunk may well go elsewhere. */
-const OWN: readonly string[] = ['connection', 'resources', 'authentication', 'unknown_database', 'config'];
-
 const AGAIN: ChunkOutcome = { result: 'again', rows: 0, bytes: 0, inTheWay: false };
 
 export class SyncWorker {
@@ -150,8 +147,11 @@ export class SyncWorker {
         return outcome;
       });
     } catch (error) {
-      if (signal.aborted || !(error instanceof IbexError) || !OWN.includes(error.kind)) throw error;
-      this.#say(`${error.message} (${error.hint})`);
+      if (signal.aborted) return AGAIN;
+      // What concerns a table is the daemon's to answer. All else may concern this process alone; if not, the daemon
+      // comes upon it by itself.
+      if (error instanceof IbexError && error.table !== undefined) throw error;
+      this.#say(error instanceof IbexError ? `${error.message} (${error.hint})` : String(error));
       return this.#rest(chunks);
     }
   }
@@ -160,8 +160,12 @@ export class SyncWorker {
   async #planFor(pair: CopyPair, { relid, plan: print }: ChunkJob): Promise<TablePlan | undefined> {
     const known = (await this.#plans)?.get(relid);
     if (known !== undefined && fingerprint(known) === print) return known;
-    this.#plans = this.#readPlans(pair);
-    const plan = (await this.#plans).get(relid);
+    const reading = this.#readPlans(pair);
+    this.#plans = reading;
+    reading.catch(() => {
+      this.#plans = undefined;
+    });
+    const plan = (await reading).get(relid);
     if (plan === undefined || fingerprint(plan) === print) return plan;
     this.#say(
       `${tableLabel(plan)} is copied by another plan than here: give the worker the daemon's settings`,
