@@ -22,14 +22,22 @@ const SCALE = Number(process.env.TEST_BACKFILL_SCALE ?? 1);
 const ROUNDS = Number(process.env.TEST_BACKFILL_ROUNDS ?? 1);
 
 const TABLES = ['plain', 'vacuumed', 'clustered', 'rewritten', 'refilled'];
-/** Some 30 chunks: the rows lie far apart on the source's disk, with room beside them. */
+/**
+ * Some 40 chunks: the rows lie far apart on the source's disk, with room beside them. That is more than 8 MiB, from which
+ * on the target's indexes come after the rows.
+ */
 const ROWS = Math.round(3_000 * SCALE);
 
 const SCHEMA = `${BANK}
-  ${[...TABLES, 'wide'].map((name) => `create table ${name} (id bigint primary key, v int not null, pad text);`).join(' ')}`;
+  ${[...TABLES, 'wide']
+    .map(
+      (name) => `create table ${name} (id bigint primary key, v int not null, pad text);
+                 create index on ${name} (v); create unique index on ${name} ((id * 2));`,
+    )
+    .join(' ')}`;
 
 function fill(table: string): string {
-  return `insert into ${table} select i, 0, repeat('x', 150) from generate_series(1, ${ROWS}) i on conflict do nothing`;
+  return `insert into ${table} select i, 0, repeat('x', 300) from generate_series(1, ${ROWS}) i on conflict do nothing`;
 }
 
 /** What happens to a table once some of its chunks are copied, and others are not. */
@@ -40,6 +48,13 @@ const EVENTS: Readonly<Record<string, readonly string[]>> = {
   rewritten: ['alter table rewritten alter v type int using v + 0'],
   refilled: ['truncate refilled', fill('refilled'), `begin; truncate refilled; ${fill('refilled')}; commit`],
 };
+
+async function readIndexes(client: pg.Client): Promise<unknown[]> {
+  const { rows } = await client.query(
+    `select indexdef from pg_indexes where schemaname = 'public' order by indexname`,
+  );
+  return rows;
+}
 
 describe.each(MODES)('where $mode', ({ mode, replica }) => {
   const pair = usePair(servers, { replica });
@@ -98,6 +113,12 @@ describe.each(MODES)('where $mode', ({ mode, replica }) => {
       await application.connect();
       try {
         pair.start({ flags: { limitMbps: '2', jobs: '3' } });
+        await waitFor(
+          async () =>
+            (await pair.target.query("select from ibex.parked where kind = 'index'")).rowCount ===
+            3 * TABLES.length,
+          { what: 'all indexes of the large tables to be set aside' },
+        );
         const happened = await happen(application, randomFrom(seed));
         console.log(`${happened.join(', ')}; ${load.done} + ${churn.done} transactions`);
         expect(happened.length).toBeGreaterThan(3);
@@ -108,6 +129,7 @@ describe.each(MODES)('where $mode', ({ mode, replica }) => {
       }
       expect(load.errors).toEqual([]);
       await pair.equal(120_000);
+      expect(await readIndexes(pair.target)).toEqual(await readIndexes(pair.source));
     },
   );
 });
