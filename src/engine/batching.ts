@@ -1,4 +1,9 @@
-/** Does one by one what comes one by one, and together what comes while that is being done. */
+/** Does together what comes one by one. */
+import { setTimeout as sleep } from 'node:timers/promises';
+
+/** What comes within so many milliseconds is done together, and all that comes while that is being done. */
+const GATHER_MS = 50;
+
 export class Batching<In, Out> {
   readonly #work: (items: readonly In[]) => Promise<readonly Out[]>;
   #waiting: { item: In; resolve: (out: Out) => void; reject: (error: unknown) => void }[] = [];
@@ -19,6 +24,7 @@ export class Batching<In, Out> {
   async #run(): Promise<void> {
     this.#running = true;
     while (this.#waiting.length > 0) {
+      await sleep(GATHER_MS);
       const batch = this.#waiting.splice(0);
       try {
         const results = await this.#work(batch.map(({ item }) => item));

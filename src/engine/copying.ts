@@ -60,8 +60,7 @@ export class Copying {
   readonly #occupied = new Set<number>();
   /** Tables of which some chunks were in other hands, since when. */
   readonly #strayAt = new Map<number, number>();
-  readonly #finishing: Batching<TableCopy, boolean>;
-  readonly #reading: Batching<number, number>;
+  readonly #finishing: Batching<TableCopy, boolean | IbexError>;
   /** Tells that a chunk or a table is done with. */
   readonly #events = new EventEmitter().setMaxListeners(0);
   #handedIn = 0;
@@ -72,10 +71,6 @@ export class Copying {
     this.#rooms = rooms;
     this.#roster = roster;
     this.#finishing = new Batching((copies) => this.#finish(copies));
-    this.#reading = new Batching(async (relids) => {
-      await this.#asOne(({ target }) => this.#roster.readStates(target));
-      return relids;
-    });
   }
 
   /** Runs until the signal. Rejects with what does not concern a single table. */
@@ -134,7 +129,7 @@ export class Copying {
           ? this.#wait(one.table, error)
           : copy !== undefined
             ? this.#copy(one, copy, signal)
-            : Promise.resolve();
+            : this.#readStates();
       void this.#watch(relid, work);
     }
   }
@@ -152,12 +147,16 @@ export class Copying {
   async #watch(relid: number, work: Promise<void>): Promise<void> {
     try {
       await work;
-      await this.#reading.add(relid);
     } catch (error) {
       this.#failure ??= { error };
     }
     this.#active.delete(relid);
     this.#events.emit('change');
+  }
+
+  /** Lest a table is taken up once more for a state in which it is no longer. */
+  async #readStates(): Promise<void> {
+    await this.#asOne(({ target }) => this.#roster.readStates(target));
   }
 
   /** One round over the chunks of a table; what is left after it is taken up again. */
@@ -166,11 +165,11 @@ export class Copying {
       await concerning(tableLabel(table), async () => {
         const left = await this.#runChunks(copy, signal);
         if (signal.aborted) return;
-        if (left.length > 0) await this.#answer(due, left);
-        else {
-          if (copy.aside) await this.#rebuild(table);
-          if (await this.#finishing.add(copy)) this.#joined(table);
-        }
+        if (left.length > 0) return this.#answer(due, left);
+        if (copy.aside) await this.#rebuild(table);
+        const joined = await this.#finishing.add(copy);
+        if (joined instanceof IbexError) throw joined;
+        if (joined) this.#joined(table);
       });
     } catch (error) {
       if (signal.aborted || !(error instanceof IbexError)) throw error;
@@ -182,7 +181,6 @@ export class Copying {
     const table = tableLabel(name);
     this.#occupied.delete(relid);
     this.#strayAt.delete(relid);
-    this.#roster.settle(relid);
     this.#options.log.info({ table }, `${table} is copied`);
   }
 
@@ -279,16 +277,33 @@ export class Copying {
   }
 
   /** Lets tables join the lane; false for one that has to be taken up again, or was called off. */
-  async #finish(copies: readonly TableCopy[]): Promise<boolean[]> {
-    const joined = await this.#asOne(async ({ target, sync, epoch }) => {
-      const analyzed = copies.filter(({ whole }) => whole).map(({ plan }) => tableIdent(plan));
-      if (analyzed.length > 0) await target.run(`analyze ${analyzed.join(', ')}`);
-      const relids = copies.map(({ plan }) => plan.relid);
-      return finishCopies(target, { sync, epoch }, relids);
-    });
+  async #finish(copies: readonly TableCopy[]): Promise<(boolean | IbexError)[]> {
+    try {
+      const joined = await this.#asOne((context) => this.#finishTogether(context, copies));
+      return copies.map(({ plan }) => joined.has(plan.relid));
+    } catch (error) {
+      if (!(error instanceof IbexError)) throw error;
+      if (copies.length === 1) return [error];
+    }
+    // Whose fault it was shows when each is finished by itself.
+    const results: (boolean | IbexError)[] = [];
+    for (const copy of copies) results.push(...(await this.#finish([copy])));
+    return results;
+  }
+
+  async #finishTogether(
+    { target, sync, epoch }: CopyContext,
+    copies: readonly TableCopy[],
+  ): Promise<Set<number>> {
+    const analyzed = copies.filter(({ whole }) => whole).map(({ plan }) => tableIdent(plan));
+    if (analyzed.length > 0) await target.run(`analyze ${analyzed.join(', ')}`);
     // Foreign keys of the tables may have been parked: what the applier knows of them is out of date.
     this.#rooms.applier.forgetCatalog();
-    return copies.map(({ plan }) => joined.has(plan.relid));
+    const relids = copies.map(({ plan }) => plan.relid);
+    const joined = await finishCopies(target, { sync, epoch }, relids);
+    for (const relid of joined) this.#roster.settle(relid);
+    await this.#roster.readStates(target);
+    return joined;
   }
 
   /** A table cannot be copied for now, and says why; or has to be copied from the start. */
@@ -306,5 +321,6 @@ export class Copying {
       this.#retryAt.set(table.relid, Date.now() + RETRY_MS);
       return setReason(target, sync.name, table.relid, reason);
     });
+    await this.#readStates();
   }
 }
