@@ -46,7 +46,7 @@ export function ibexWay({ who, jobs, workers = 0, redisUrl }: IbexSetting): Way 
       );
       const startedAt = performance.now();
       try {
-        if (name === 'clone') await bash(databases, CREATE_SCHEMA);
+        if (name === 'clone') await ibex.run('schema', 'copy');
         const process = await ibex.start('backfill', '--jobs', String(jobs));
         const peak = hasProc ? readUntilEnd(process, peakMemoryMib) : null;
         const ended = requireSuccess('ibex backfill', await process.ended);
@@ -58,8 +58,6 @@ export function ibexWay({ who, jobs, workers = 0, redisUrl }: IbexSetting): Way 
     leave: (databases) => new Ibex(databases).run('teardown', '--yes'),
   };
 }
-
-const CREATE_SCHEMA = 'pg_dump --schema-only --no-owner --no-acl "$SOURCE" | psql -qX -o /dev/null "$TARGET"';
 
 /** One COPY into the other, in the shell, as the owner of the tables. */
 export const pipeWay: Way = {
