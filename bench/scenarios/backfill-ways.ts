@@ -3,7 +3,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
-import { type Program, requireSuccess, run, start } from '../children.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Program, type Running, requireSuccess, run, start } from '../children.ts';
 import { Ibex } from '../ibex.ts';
 import { NativeReplication } from '../native.ts';
 import type { Databases } from '../pair.ts';
@@ -35,19 +36,21 @@ export interface IbexSetting {
   readonly redisUrl?: string;
 }
 
+/** Sessions on the source that as many workers need. */
+const ROOM = 20;
+
 export function ibexWay({ who, jobs, workers = 0, redisUrl }: IbexSetting): Way {
   return {
     who,
     startUp: true,
     copy: async (databases, { name }) => {
       const ibex = new Ibex(databases, redisUrl);
-      const helpers = await Promise.all(
-        Array.from({ length: workers }, () => ibex.start('worker', '--jobs', '1')),
-      );
+      const room = workers === 0 ? [] : ['--max-source-connections', String(ROOM)];
+      const helpers = await startWorkers(ibex, databases, workers, room);
       const startedAt = performance.now();
       try {
         if (name === 'clone') await ibex.run('schema', 'copy');
-        const process = await ibex.start('backfill', '--jobs', String(jobs));
+        const process = await ibex.start('backfill', '--jobs', String(jobs), ...room);
         const peak = hasProc ? readUntilEnd(process, peakMemoryMib) : null;
         const ended = requireSuccess('ibex backfill', await process.ended);
         return { seconds: (ended.at - startedAt) / 1000, peakMib: await peak };
@@ -57,6 +60,36 @@ export function ibexWay({ who, jobs, workers = 0, redisUrl }: IbexSetting): Way 
     },
     leave: (databases) => new Ibex(databases).run('teardown', '--yes'),
   };
+}
+
+/** They are there, connected, and wait for work. */
+async function startWorkers(
+  ibex: Ibex,
+  { target }: Databases,
+  count: number,
+  options: readonly string[],
+): Promise<Running[]> {
+  if (count === 0) return [];
+  await ibex.run('setup');
+  const workers = await Promise.all(
+    Array.from({ length: count }, () => ibex.start('worker', '--jobs', '1', ...options)),
+  );
+  const areThere = async () => {
+    const { rows } = await target.superuser.query<{ count: number }>(
+      `select count(*)::int4 as count from pg_stat_activity
+        where application_name = 'ibex:main:worker' and datname = current_database()`,
+    );
+    return rows[0]?.count === count;
+  };
+  while (!(await areThere())) {
+    const gone = workers.find(({ running }) => !running);
+    if (gone !== undefined) {
+      await Promise.all(workers.map((worker) => worker.stop()));
+      requireSuccess('ibex worker', { ...(await gone.ended), code: 3 });
+    }
+    await sleep(50);
+  }
+  return workers;
 }
 
 /** One COPY into the other, in the shell, as the owner of the tables. */

@@ -73,7 +73,12 @@ function ibexWays(redisUrl: string | undefined): Way[] {
   const ways = [1, 2].map((jobs) => ibexWay({ who: `ibex, ${jobs} ${jobs === 1 ? 'job' : 'jobs'}`, jobs }));
   if (redisUrl === undefined) return ways;
   const through = [1, 2, 4].map((workers) =>
-    ibexWay({ who: `ibex, redis, ${workers} workers`, jobs: 1, workers, redisUrl }),
+    ibexWay({
+      who: `ibex, redis, ${workers} ${workers === 1 ? 'worker' : 'workers'}`,
+      jobs: 1,
+      workers,
+      redisUrl,
+    }),
   );
   return [...ways, ...through];
 }

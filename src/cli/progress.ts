@@ -14,6 +14,7 @@ import {
 } from '../observe/progress.ts';
 import { stderrScreen } from '../observe/screen.ts';
 import { Speed } from '../observe/speed.ts';
+import { readDaemon } from '../observe/status.ts';
 import { isInstalled } from '../postgres/migrate.ts';
 import type { Session } from '../postgres/session.ts';
 import { barsOf, progressText, type View } from './bars.ts';
@@ -36,13 +37,18 @@ export async function showProgress(context: Context, done: AbortSignal): Promise
   }
 }
 
+async function isRunning(target: Session, sync: string): Promise<boolean> {
+  return (await isInstalled(target)) && (await readDaemon(target, sync)) !== null;
+}
+
 class Watch {
   readonly #context: Context;
   readonly #bars: boolean;
   readonly #speed = new Speed();
   readonly #known = new Map<number, Estimate>();
   #target: Session | undefined;
-  #installed = false;
+  /** Somebody holds the lane, and so has all sessions that it needs. */
+  #running = false;
   #saidAt = performance.now();
 
   constructor(context: Context) {
@@ -54,8 +60,8 @@ class Watch {
     const sync = onlySync(this.#context.config);
     try {
       this.#target ??= await openSession(sync, 'target', 'progress');
-      this.#installed ||= await isInstalled(this.#target);
-      if (!this.#installed) return undefined;
+      this.#running ||= await isRunning(this.#target, sync.name);
+      if (!this.#running) return undefined;
       const all = await readTableProgress(this.#target, sync.name, (relids) => this.#estimates(relids));
       const tables = all.filter(tableFilter(sync));
       if (tables.length === 0) return undefined;
@@ -75,18 +81,19 @@ class Watch {
   /** Asked once of each table, over a session that is closed again: those of the copy have the first claim. */
   async #estimates(relids: readonly number[]): Promise<Estimates> {
     const unknown = relids.filter((relid) => !this.#known.has(relid));
-    if (unknown.length > 0) {
-      const source = await openSession(onlySync(this.#context.config), 'source', 'progress');
-      try {
-        const found = await readEstimates(source, unknown);
-        for (const relid of unknown) {
-          this.#known.set(relid, found.get(relid) ?? { rows: null, bytes: null });
-        }
-      } finally {
-        await source.close();
-      }
-    }
+    if (unknown.length === 0) return this.#known;
+    const found = await this.#ask(unknown).catch((): Estimates => new Map());
+    for (const relid of unknown) this.#known.set(relid, found.get(relid) ?? { rows: null, bytes: null });
     return this.#known;
+  }
+
+  async #ask(relids: readonly number[]): Promise<Estimates> {
+    const source = await openSession(onlySync(this.#context.config), 'source', 'progress');
+    try {
+      return await readEstimates(source, relids);
+    } finally {
+      await source.close();
+    }
   }
 
   show(view: View): void {

@@ -146,7 +146,7 @@ export async function readEstimates(source: Session, relids: readonly number[]):
 export async function countJobs(target: Session, sync: string): Promise<number> {
   const { jobs } = await target.row<{ jobs: number }>(
     `select count(*)::int4 as jobs from pg_stat_activity
-      where application_name = 'ibex:' || $1 || ':copy' and datname = current_database() and xact_start is not null`,
+      where starts_with(application_name, 'ibex:' || $1 || ':copy') and datname = current_database() and xact_start is not null`,
     [sync],
   );
   return jobs;
