@@ -53,6 +53,19 @@ test('sequences of every kind are carried with the rows, never backwards', async
   expect(await standing('restarted')).toEqual([70_000, false]);
 });
 
+test('what was drawn while a run was under way is carried at its end', async () => {
+  await onBoth(pair.databases, 'create table t (id bigint generated always as identity primary key)');
+  await pair.source.query('insert into t default values');
+  const blocker = pair.databases.sourceAdmin;
+  await blocker.query('begin; lock table t in access exclusive mode');
+  const done = runOnce();
+  await waitFor(async () => (await standing('t_id_seq'))[0] === 1 + MARGIN, { what: 'the first look' });
+  await pair.source.query(`select nextval('t_id_seq') from generate_series(1, 5000)`);
+  await blocker.query('rollback');
+  await done;
+  expect((await standing('t_id_seq'))[0]).toBeGreaterThan(5001 + MARGIN);
+});
+
 test('of single tables those that belong to them, and those that belong to none', async () => {
   await onBoth(
     pair.databases,

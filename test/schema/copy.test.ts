@@ -1,4 +1,7 @@
 /** A schema that is copied is the same on both sides, object by object, and what is there already stays. */
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { usePair } from '../support/pair.ts';
 import { useServers } from '../support/servers.ts';
@@ -52,6 +55,24 @@ test('what cannot be created is listed with its statement, and the rest goes on'
     /^extension pageinspect: \S+ on the source, none, \S+ to be had on the target$/m,
   );
   await databases.sourceAdmin.query('drop policy p on app.t; drop role only_here');
+});
+
+test('a pg_dump that fails is no obstacle, and is told no password where others can read it', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'ibex-pg-dump-'));
+  const script = `#!/bin/sh
+    test "$1" = --version && echo 'pg_dump (PostgreSQL) 99.1' && exit
+    echo "$@" > '${directory}/arguments'; echo "$PGPASSWORD" > '${directory}/password'
+    echo 'pg_dump: error: permission denied for table secret' >&2; exit 1`;
+  writeFileSync(join(directory, 'pg_dump'), script, { mode: 0o755 });
+  await pair.source.query('create table t (id int primary key)');
+  const copied = await schemaCommand(pair, { PATH: directory })('copy');
+  expect(copied).toMatchObject({ code: 0, failed: [], way: 'catalogs' });
+  expect(copied.because).toBe('pg_dump failed: pg_dump: error: permission denied for table secret');
+  expect((await pair.target.query('select from t')).rowCount).toBe(0);
+  const password = decodeURIComponent(new URL(pair.databases.sourceUrl).password);
+  expect(readFileSync(join(directory, 'password'), 'utf8').trim()).toBe(password);
+  expect(readFileSync(join(directory, 'arguments'), 'utf8')).not.toContain(password.slice(0, 12));
+  rmSync(directory, { recursive: true });
 });
 
 test('what is there stays, and the difference is shown with both statements', async () => {
@@ -146,13 +167,19 @@ test('a partition that comes later has the indexes of its table already', async 
   );
   expect(rows).toEqual([{ n: 2 }]);
   expect((await schema('diff')).code).toBe(0);
+  // A check of the table brings those of its partitions along.
+  await pair.source.query('alter table p add constraint positive check (v > 0)');
+  expect(await schema('copy')).toMatchObject({ code: 0, failed: [] });
+  expect((await schema('diff')).code).toBe(0);
 });
 
 test('what a sync has set aside on the target is there', async () => {
   const { source, target } = pair;
   await onBoth(
     pair.databases,
-    `create table a (id int primary key); create table b (id int primary key, a int references a);
+    `create table a (id int primary key); create table b (id int primary key, a int not null references a);
+     create unique index by_a on b (a); alter table b replica identity using index by_a; alter table b cluster on b_pkey;
+     comment on index by_a is 'x'; comment on constraint b_pkey on b is 'y'; comment on constraint b_a_fkey on b is 'z';
      create function f() returns trigger language plpgsql as 'begin return new; end';
      create trigger fires before insert on a for each row execute function f()`,
   );
@@ -164,10 +191,12 @@ test('what a sync has set aside on the target is there', async () => {
     (await target.query(`select tgenabled from pg_trigger where tgname = 'fires'`)).rows[0].tgenabled,
   ).toBe('D');
   expect(await schema('diff')).toMatchObject({ missing: [], different: [], extra: [], code: 0 });
-  await target.query(`alter table b drop constraint if exists b_a_fkey;
+  await target.query(`alter table b drop constraint if exists b_a_fkey, drop constraint if exists b_pkey;
+    drop index if exists by_a;
     insert into ibex.parked (sync, kind, schema_name, table_name, name, referenced, restore)
-    values ('main', 'foreign_key', 'public', 'b', 'b_a_fkey', 'public.a', 'alter table b add constraint b_a_fkey foreign key (a) references a')
-    on conflict do nothing`);
+    values ('main', 'foreign_key', 'public', 'b', 'b_a_fkey', 'public.a', 'select 1'),
+           ('main', 'index', 'public', 'b', 'b_pkey', null, 'select 1'), ('main', 'index', 'public', 'b', 'by_a', null, 'select 1')
+        on conflict do nothing`);
   expect(await schema('copy')).toMatchObject({ created: [], failed: [], code: 0 });
 });
 

@@ -62,6 +62,16 @@ describe.skipIf(!possible)('by pg_dump (skipped without one and servers of its m
       (await target.query(`select tgenabled from pg_trigger where tgname = 'fires'`)).rows[0].tgenabled,
     ).toBe('D');
     expect(await schema('diff')).toMatchObject({ missing: [], different: [], extra: [], code: 0 });
+    await onBoth(
+      pair.databases,
+      `create table "c d" (id int primary key, b int constraint "of b" references b); create unique index "by b" on "c d" (b);
+       comment on index "by b" is 'x'; comment on constraint "of b" on "c d" is 'y'; comment on constraint "c d_pkey" on "c d" is 'z'`,
+    );
+    await target.query(`alter table "c d" drop constraint "of b", drop constraint "c d_pkey"; drop index "by b";
+      insert into ibex.parked (sync, kind, schema_name, table_name, name, restore)
+      values ('main', 'foreign_key', 'public', 'c d', 'of b', 'select 1'), ('main', 'index', 'public', 'c d', 'by b', 'select 1'),
+             ('main', 'index', 'public', 'c d', 'c d_pkey', 'select 1')`);
+    expect(await schema('diff')).toMatchObject({ missing: [], different: [], extra: [], code: 0 });
     await source.query(`create table "p 2" (v int, id int not null); create index "my ""index""" on "p 2" (v);
       alter table "p 2" add constraint my_key primary key (id); alter table p attach partition "p 2" for values from (10) to (20)`);
     const { created, failed } = await schema('copy');
