@@ -1,6 +1,6 @@
 /**
  * The pairs of sessions that copy: one on the source, one on the target. The first is there from the start; others are
- * opened as there is work for them, as long as there is room on the source, and kept until the end.
+ * opened as there is work for them, as long as there is room on the source, and closed when there is none for a while.
  */
 import { becomeReplica } from '../apply/parking.ts';
 import { IbexError } from '../core/errors.ts';
@@ -34,6 +34,9 @@ export interface CopySessionsOptions {
 /** Pause before another pair is tried after there was no room for it. */
 const NO_ROOM_MS = 15_000;
 
+/** A pair that was not needed for so long, or up to twice as long, is closed: a source has few connections to give. */
+const IDLE_MS = 15_000;
+
 interface Waiting {
   readonly take: (pair: CopyPair) => void;
   readonly fail: (error: unknown) => void;
@@ -49,6 +52,9 @@ export class CopySessions {
   #growAt = 0;
   #told = false;
   #closed = false;
+  /** Pairs that were idle at the last look, and since then. */
+  #rested = new Set<CopyPair>();
+  readonly #looking = setInterval(() => void this.#closeRested(), IDLE_MS).unref();
 
   constructor(options: CopySessionsOptions) {
     this.#options = options;
@@ -74,6 +80,7 @@ export class CopySessions {
   /** Lends no more; the sessions themselves are closed with all others. */
   close(): void {
     this.#closed = true;
+    clearInterval(this.#looking);
     for (const { fail } of this.#waiting.splice(0)) fail(closedError());
   }
 
@@ -87,10 +94,22 @@ export class CopySessions {
     pair.target.abandon();
   }
 
+  async #closeRested(): Promise<void> {
+    const always = this.#options.first === null ? 0 : 1;
+    for (const pair of this.#rested) {
+      if (this.#open <= always) break;
+      this.#idle.splice(this.#idle.indexOf(pair), 1);
+      this.#open--;
+      await Promise.all([pair.source.close(), pair.target.close()]);
+    }
+    this.#rested = new Set(this.#idle);
+  }
+
   #serve(): void {
     while (this.#waiting.length > 0) {
       const pair = this.#idle.pop();
       if (pair === undefined) break;
+      this.#rested.delete(pair);
       this.#waiting.shift()?.take(pair);
     }
     const { jobs } = this.#options;

@@ -85,7 +85,7 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
     onApplied: context.onApplied,
   });
   await brake.lookAtRecord(target);
-  const queue = await openQueue(options);
+  const { queue, chunks } = await openQueues(options);
   const first = { source: copySource, target: copyTarget };
   const { jobs, maxSourceConnections } = options.copying;
   const pairs = new CopySessions({
@@ -99,7 +99,6 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
     replica,
     log,
   });
-  const chunks = await options.createChunkQueue();
   const { spoolDirectory } = options;
   const reader = new DeltaReader({ reading, control: flush, identity, queue, spoolDirectory });
   const lane = new Lane({
@@ -131,11 +130,11 @@ async function openSessions({ sessions }: RoomsContext) {
   return { source, copySource, reading, flush, target, apply, copyTarget, holder };
 }
 
-async function openQueue({ createQueue }: IncarnationOptions): Promise<BatchQueue> {
+async function openQueues({ createQueue, createChunkQueue }: IncarnationOptions) {
   const queue = await createQueue();
   try {
     await queue.clear();
-    return queue;
+    return { queue, chunks: await createChunkQueue() };
   } catch (error) {
     await queue.close();
     throw error;

@@ -64,12 +64,17 @@ export async function createRedisChunks(options: RedisChunksOptions): Promise<Re
   try {
     await connect(feed, options.log);
     checkServer(await feed.info(), server, options.log);
-    const chunks = new RedisChunks(options, server, feed);
-    if (options.handsIn) await chunks.clear();
-    return chunks;
   } catch (error) {
     feed.disconnect();
     throw connectError(error, server);
+  }
+  const chunks = new RedisChunks(options, server, feed);
+  try {
+    if (options.handsIn) await chunks.clear();
+    return chunks;
+  } catch (error) {
+    await chunks.close();
+    throw commandError(error, server);
   }
 }
 
