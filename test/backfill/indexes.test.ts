@@ -5,7 +5,7 @@ import type pg from 'pg';
 import { describe, expect, test } from 'vitest';
 import { Session } from '../../src/postgres/session.ts';
 import { teardownTarget } from '../../src/setup/teardown.ts';
-import { Gate, LOCK } from '../support/gate.ts';
+import { Gate, passing } from '../support/gate.ts';
 import { MODES, type Pair, usePair } from '../support/pair.ts';
 import { useServers, waitFor } from '../support/servers.ts';
 import { onBoth } from '../support/sync.ts';
@@ -194,6 +194,7 @@ describe('whatever happens meanwhile', () => {
   test('a table that is rewritten between two chunks has its key built first, and the rest merged', async () => {
     const before = await fillTwoChunks(pair);
     const gate = await Gate.shut(pair.target, 't', 1);
+    const second = await Gate.shut(pair.target, 't', 9000);
     pair.start({ flags: { jobs: '1' } });
     await gate.reached();
     expect((await pair.sync.status()).tables).toMatchObject([{ chunks: { done: 0, all: 2 } }]);
@@ -201,6 +202,9 @@ describe('whatever happens meanwhile', () => {
     await queued(pair.databases.sourceAdmin);
     await gate.open();
     await moved;
+    await second.reached();
+    expect(await names(pair.target, 't')).toContain('t_pkey');
+    await second.open();
     await pair.equal();
     await allBack(pair);
     expect(await indexes(pair.target)).toEqual(before);
@@ -210,12 +214,11 @@ describe('whatever happens meanwhile', () => {
     await onBoth(
       pair.databases,
       `create table t (id int primary key, v text, e text constraint mail unique); create index t_v on t (v);
-       create function stop(i int) returns int language plpgsql immutable as
-         'begin if i = 77 then perform pg_advisory_xact_lock_shared(${LOCK}); end if; return i; end';
+       create function stop(i int) returns bool language plpgsql immutable as '${passing(77)}';
        create index t_stop on t (stop(id))`,
     );
     const before = await indexes(pair.target);
-    const gate = await Gate.hold(pair.target);
+    const gate = await Gate.hold(pair.target, 77);
     await pair.source.query(ROWS('t'));
     pair.start();
     const builder = await gate.reached();
