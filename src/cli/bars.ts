@@ -1,19 +1,12 @@
 /**
- * The progress of a copy as text: bars for a terminal, one line for a log. Pure. Widths are in columns; what does not
+ * The progress of a copy as bars for a terminal. Pure. Widths are in columns; what does not
  * fit is left out, the least important first.
  */
-import { type CopyProgress, isCopied, type TableProgress } from '../observe/progress.ts';
+import type { CopyView } from '../observe/copy-watch.ts';
+import { isCopied, type TableProgress } from '../observe/progress.ts';
+import { percentText } from '../observe/progress-text.ts';
 import { fitted, widthOf } from '../observe/screen.ts';
-import type { Rate } from '../observe/speed.ts';
 import { bytesText, countText, shareText, timeText } from '../observe/units.ts';
-
-export interface View {
-  readonly copy: CopyProgress;
-  readonly tables: readonly TableProgress[];
-  /** Null while it is not known. */
-  readonly rate: Rate | null;
-  readonly secondsLeft: number | null;
-}
 
 /** Tables that have a bar of their own. */
 const OWN_BARS = 5;
@@ -33,25 +26,13 @@ interface Line {
 }
 
 /** The block that a terminal shows: at most so many lines, each at most so wide. */
-export function barsOf(view: View, columns: number, lines: number): string[] {
+export function barsOf(view: CopyView, columns: number, lines: number): string[] {
   const room = Math.max(0, Math.min(OWN_BARS, lines - 3));
   const block = [overall(view), ...tableLines(view.tables, room)];
   return [...draw(block, columns), fitted(countsText(view), columns)].slice(0, lines);
 }
 
-/** The same in one line. */
-export function progressText({ copy, rate, secondsLeft }: View): string {
-  const share = shareOf(fraction(copy.bytes.copied, copy.bytes.planned));
-  const speed =
-    rate === null ? '' : `, ${bytesText(rate.bytesPerSecond)}/s, ${countText(rate.rowsPerSecond)} rows/s`;
-  const left = secondsLeft === null ? 'time left unknown' : `about ${timeText(secondsLeft)} left`;
-  return (
-    `copied ${shareText(copy.bytes.copied, copy.bytes.planned)} (${share}), ${countText(copy.copied)} rows, ` +
-    `${copy.tables.copied} of ${copy.tables.all} tables${speed}, ${left}`
-  );
-}
-
-function overall({ copy, rate, secondsLeft }: View): Line {
+function overall({ copy, rate, secondsLeft }: CopyView): Line {
   return {
     label: 'all tables',
     ...amounts(copy),
@@ -86,7 +67,7 @@ function amounts({ copied, bytes }: Pick<TableProgress, 'copied' | 'bytes'>) {
   return {
     done,
     cells: {
-      share: shareOf(done),
+      share: percentText(bytes.copied, bytes.planned),
       bytes: shareText(bytes.copied, bytes.planned),
       rows: `${countText(copied)} rows`,
     },
@@ -98,12 +79,7 @@ function fraction(copied: number, planned: number | null): number | null {
   return planned === 0 ? 1 : Math.min(1, copied / planned);
 }
 
-/** Rounded down: 100 % is said of what is complete. */
-function shareOf(done: number | null): string {
-  return done === null ? '? %' : `${Math.floor(done * 100)} %`;
-}
-
-function countsText({ copy, tables }: View): string {
+function countsText({ copy, tables }: CopyView): string {
   const waiting = tables.filter(({ state, reason }) => state === 'pending' && reason === null).length;
   const stuck = tables.filter(({ state, reason }) => !isCopied({ state }) && reason !== null).length;
   return [

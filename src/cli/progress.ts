@@ -1,113 +1,37 @@
-/**
- * Shows how a copy goes while a command waits for it: bars on a terminal, otherwise a line of the log every ten seconds.
- * It has one session on the target, and asks the source once about each table.
- */
+/** Shows how a copy goes while a command waits for it: bars on a terminal, otherwise lines of the log. */
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
-import {
-  countJobs,
-  type Estimate,
-  type Estimates,
-  readEstimates,
-  readTableProgress,
-  sumOf,
-} from '../observe/progress.ts';
+import { CopyWatch } from '../observe/copy-watch.ts';
+import { LINE_EVERY_MS, logProgress } from '../observe/progress-text.ts';
 import { stderrScreen } from '../observe/screen.ts';
-import { Speed } from '../observe/speed.ts';
-import { readDaemon } from '../observe/status.ts';
-import { isInstalled } from '../postgres/migrate.ts';
-import type { Session } from '../postgres/session.ts';
-import { barsOf, progressText, type View } from './bars.ts';
+import { barsOf } from './bars.ts';
 import { type Context, onlySync, openSession, tableFilter } from './command.ts';
 
 const LOOK_MS = 500;
-const LINE_EVERY_MS = 10_000;
 
-/** Runs until the signal. What it cannot read it does not show: the copy itself says what is wrong. */
-export async function showProgress(context: Context, done: AbortSignal): Promise<void> {
-  const watch = new Watch(context);
+/** Runs until the signal. */
+export async function showProgress({ config, log }: Context, done: AbortSignal): Promise<void> {
+  const sync = onlySync(config);
+  const bars = process.stderr.isTTY === true && !process.env.CI && !config.json;
+  const watch = new CopyWatch({
+    sync: sync.name,
+    filter: tableFilter(sync),
+    open: (side) => openSession(sync, side, 'progress'),
+    onError: (error) => log.debug({ err: error }, 'could not read the progress'),
+  });
+  let saidAt = performance.now();
   try {
     while (!done.aborted) {
       await sleep(LOOK_MS, undefined, { signal: done }).catch(() => undefined);
+      const due = bars || performance.now() - saidAt >= LINE_EVERY_MS;
       const view = done.aborted ? undefined : await watch.look();
-      if (view !== undefined && !done.aborted) watch.show(view);
+      if (view === undefined || !due || done.aborted) continue;
+      saidAt = performance.now();
+      if (bars) stderrScreen.show(barsOf(view, stderrScreen.columns, stderrScreen.lines));
+      else logProgress(log, view);
     }
   } finally {
-    await watch.end();
-  }
-}
-
-async function isRunning(target: Session, sync: string): Promise<boolean> {
-  return (await isInstalled(target)) && (await readDaemon(target, sync)) !== null;
-}
-
-class Watch {
-  readonly #context: Context;
-  readonly #bars: boolean;
-  readonly #speed = new Speed();
-  readonly #known = new Map<number, Estimate>();
-  #target: Session | undefined;
-  /** Somebody holds the lane, and so has all sessions that it needs. */
-  #running = false;
-  #saidAt = performance.now();
-
-  constructor(context: Context) {
-    this.#context = context;
-    this.#bars = process.stderr.isTTY === true && !process.env.CI && !context.config.json;
-  }
-
-  async look(): Promise<View | undefined> {
-    const sync = onlySync(this.#context.config);
-    try {
-      this.#target ??= await openSession(sync, 'target', 'progress');
-      this.#running ||= await isRunning(this.#target, sync.name);
-      if (!this.#running) return undefined;
-      const all = await readTableProgress(this.#target, sync.name, (relids) => this.#estimates(relids));
-      const tables = all.filter(tableFilter(sync));
-      if (tables.length === 0) return undefined;
-      const copy = sumOf(tables, await countJobs(this.#target, sync.name));
-      const { copied, planned } = copy.bytes;
-      this.#speed.add({ at: performance.now() / 1000, bytes: copied, rows: copy.copied });
-      const secondsLeft = this.#speed.secondsLeft(planned === null ? null : planned - copied);
-      return { copy, tables, rate: this.#speed.rate, secondsLeft };
-    } catch (error) {
-      this.#context.log.debug({ err: error }, 'could not read the progress');
-      this.#target?.abandon();
-      this.#target = undefined;
-      return undefined;
-    }
-  }
-
-  /** Asked once of each table, over a session that is closed again: those of the copy have the first claim. */
-  async #estimates(relids: readonly number[]): Promise<Estimates> {
-    const unknown = relids.filter((relid) => !this.#known.has(relid));
-    if (unknown.length === 0) return this.#known;
-    const found = await this.#ask(unknown).catch((): Estimates => new Map());
-    for (const relid of unknown) this.#known.set(relid, found.get(relid) ?? { rows: null, bytes: null });
-    return this.#known;
-  }
-
-  async #ask(relids: readonly number[]): Promise<Estimates> {
-    const source = await openSession(onlySync(this.#context.config), 'source', 'progress');
-    try {
-      return await readEstimates(source, relids);
-    } finally {
-      await source.close();
-    }
-  }
-
-  show(view: View): void {
-    if (this.#bars) {
-      stderrScreen.show(barsOf(view, stderrScreen.columns, stderrScreen.lines));
-    } else if (performance.now() - this.#saidAt >= LINE_EVERY_MS) {
-      this.#saidAt = performance.now();
-      const { copy, rate, secondsLeft } = view;
-      this.#context.log.info({ ...copy, rate, secondsLeft }, progressText(view));
-    }
-  }
-
-  async end(): Promise<void> {
-    if (this.#bars) stderrScreen.clear();
-    await this.#target?.close().catch(() => undefined);
+    if (bars) stderrScreen.clear();
+    watch.end();
   }
 }

@@ -22,6 +22,7 @@ import { readStatus, type SyncStatus } from '../observe/status.ts';
 import { createInProcessQueue } from '../queue/in-process.ts';
 import { createInProcessChunks } from '../queue/in-process-chunks.ts';
 import type { RunOutcome, Until } from './options.ts';
+import { sayProgress } from './progress-log.ts';
 import { Sessions } from './sessions.ts';
 import { SyncEngine } from './sync-engine.ts';
 
@@ -69,6 +70,8 @@ export class Daemon {
   /** Runs all syncs until the signal, or until each has come to its end. */
   async run(signal: AbortSignal): Promise<RunOutcome> {
     const server = await this.#listen();
+    const done = new AbortController();
+    this.#sayProgress(AbortSignal.any([signal, done.signal]));
     try {
       const runs = await Promise.allSettled(this.#engines.map((engine) => engine.run(signal)));
       const failed = runs.find((run) => run.status === 'rejected');
@@ -79,8 +82,19 @@ export class Daemon {
         paused: outcomes.flatMap(({ paused }) => paused),
       };
     } finally {
+      done.abort();
       server?.closeAllConnections();
       server?.close();
+    }
+  }
+
+  /** A run that only copies is watched by the command that began it. */
+  #sayProgress(signal: AbortSignal): void {
+    const { config, log, until } = this.#options;
+    if (until.kind === 'copied') return;
+    for (const [i, sync] of config.syncs.entries()) {
+      const isStreaming = () => this.#engines[i]?.streaming ?? false;
+      void sayProgress(sync, log.child({ sync: sync.name }), isStreaming, signal);
     }
   }
 

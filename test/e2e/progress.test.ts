@@ -77,32 +77,24 @@ class OnTerminal {
 }
 
 describe.skipIf(!hasScript)('on a terminal', () => {
-  test('bars stand below the log while the copy goes on, and are gone when it is done', async () => {
+  test('bars show what a daemon copies, and are gone when it is done', async () => {
+    await using daemon = startIbex(['run'], { env: urls() });
+    await daemon.waitForLog(/^sync main runs$/);
+    await using watching = startIbex(['backfill', '--json'], { env: urls() });
     const backfill = new OnTerminal('backfill');
     await backfill.until(/^public\.b_large +\[\.+\] +0 % +0\.0 of \d\.\d MiB +0 rows$/);
     await backfill.until(/^\d of 2 tables copied, [1-4] jobs? under way$/);
     await backfill.until(/^all tables +\[#?\.+\] +\d % +0\.0 of \d\.\d MiB +10 rows .*left/);
-    const { lines } = backfill;
-    const bars = lines.findIndex((line) => line.startsWith('all tables  '));
-    const lastOfLog = lines.findLastIndex((line) => line.includes('INFO'));
-    expect(lastOfLog).toBeGreaterThanOrEqual(0);
-    expect(lastOfLog).toBeLessThan(bars);
-    expect(
-      lines.slice(bars + 1, -2).every((line) => BAR.test(line)),
-      lines.join('\n'),
-    ).toBe(true);
 
-    // Without a terminal, and while somebody else copies.
-    await using watching = startIbex(['backfill', '--json'], { env: urls() });
-    const { msg } = await watching.waitForLog(/^copied /);
-    expect(msg).toMatch(
-      /^copied 0\.0 of \d\.\d MiB \(\d %\), 10 rows, \d of 2 tables, .*, time left unknown$/,
-    );
+    // The others have no terminal.
+    for (const command of [daemon, watching]) {
+      const { msg } = await command.waitForLog(/^copied /);
+      expect(msg).toMatch(/^copied 0\.0 of \d\.\d MiB \(\d %\), \d+ rows, \d of 2 tables, .*left/);
+      expect(command.stderr).not.toContain('\u001b');
+    }
     await locker.query('rollback');
     expect(await watching.exited, watching.stderr).toBe(0);
-    const { stdout, stderr } = watching;
-    expect(stderr).not.toContain('\u001b');
-    const { copy, tables } = JSON.parse(stdout);
+    const { copy, tables } = JSON.parse(watching.stdout);
     expect(copy).toMatchObject({ tables: { copied: 2, all: 2 }, copied: 20_010, expected: 20_010 });
     expect(copy.bytes.copied).toBe(copy.bytes.planned);
     expect(copy.bytes.planned).toBeGreaterThan(20_000 * 100);
@@ -115,9 +107,18 @@ describe.skipIf(!hasScript)('on a terminal', () => {
     expect(await compareTables(databases.source, databases.target)).toEqual([]);
   });
 
-  test('an interrupt leaves a clean terminal', async () => {
+  test('they stand below the log, and an interrupt leaves a clean terminal', async () => {
     const backfill = new OnTerminal('backfill');
     await backfill.until(/^public\.b_large +\[/);
+    const { lines } = backfill;
+    const bars = lines.findIndex((line) => line.startsWith('all tables  '));
+    const lastOfLog = lines.findLastIndex((line) => line.includes('INFO'));
+    expect(lastOfLog).toBeGreaterThanOrEqual(0);
+    expect(lastOfLog).toBeLessThan(bars);
+    expect(
+      lines.slice(bars + 1, -2).every((line) => BAR.test(line)),
+      lines.join('\n'),
+    ).toBe(true);
     backfill.interrupt();
     expect(await backfill.ended).not.toBe(0);
     expect(backfill.lines.filter((line) => BAR.test(line))).toEqual([]);

@@ -1,7 +1,9 @@
 /** How a copy is shown: units, speed, bars, and lines that renew themselves below a log. */
 import { describe, expect, test } from 'vitest';
-import { barsOf, progressText, type View } from '../../src/cli/bars.ts';
+import { barsOf } from '../../src/cli/bars.ts';
+import type { CopyView } from '../../src/observe/copy-watch.ts';
 import { sumOf, type TableProgress } from '../../src/observe/progress.ts';
+import { progressText } from '../../src/observe/progress-text.ts';
 import { fitted, Screen, widthOf } from '../../src/observe/screen.ts';
 import { Speed } from '../../src/observe/speed.ts';
 import { bytesText, countText, shareText, timeText } from '../../src/observe/units.ts';
@@ -80,7 +82,7 @@ function tableOf(name: string, change: Partial<TableProgress> = {}): TableProgre
   };
 }
 
-function viewOf(tables: readonly TableProgress[], change: Partial<View> = {}): View {
+function viewOf(tables: readonly TableProgress[], change: Partial<CopyView> = {}): CopyView {
   const rate = { bytesPerSecond: 85 * MIB, rowsPerSecond: 1_234_567 };
   return { copy: sumOf(tables, 2), tables, rate, secondsLeft: 700, ...change };
 }
