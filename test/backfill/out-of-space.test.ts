@@ -3,6 +3,7 @@
  * way a full disk does stands for one.
  */
 import { expect, test } from 'vitest';
+import { ibex } from '../support/ibex.ts';
 import { usePair } from '../support/pair.ts';
 import { useServers, waitFor } from '../support/servers.ts';
 import { onBoth } from '../support/sync.ts';
@@ -50,6 +51,19 @@ test('a copy waits for space, beside tables for which there is enough', async ()
   await pair.becomesEqual();
   await pair.equal();
   expect(await said()).toBe('');
+});
+
+test('a backfill that is to come to an end says so, and goes on when it is called again', async () => {
+  await onBoth(pair.databases, 'create table big (id int primary key, v int)');
+  await pair.source.query('insert into big select i, 0 from generate_series(1, 1000) i');
+  await pair.target.query(FILL_DISK);
+  const { sourceUrl, targetUrl } = pair.databases;
+  const env = { IBEX_SOURCE_URL: sourceUrl, IBEX_TARGET_URL: targetUrl };
+  const refused = await ibex(['backfill'], { env });
+  expect(refused.code).toBe(1);
+  expect(refused.stdout + refused.stderr).toMatch(FULL);
+  await pair.target.query(MAKE_ROOM);
+  expect((await ibex(['backfill'], { env })).code).toBe(0);
 });
 
 test('changes wait for space on the source, and nobody has to do anything else', async () => {

@@ -57,7 +57,7 @@ test('an application that locks one table after the other is not made to fail by
   expect((await pair.target.query('select id from child')).rows).toEqual([{ id: 3 }]);
 });
 
-test('nor by a look at partitions that changed, which waits for their parent', async () => {
+test('a look at partitions that changed never makes the application the victim of a deadlock', async () => {
   await pair.inStep(PARTITIONED, PARTITIONED_ROWS);
   const application = await applicationThatLocks('t');
   await pair.source.query('truncate p1; truncate p2');
@@ -71,7 +71,7 @@ test('nor by a look at partitions that changed, which waits for their parent', a
   expect((await pair.target.query('select id from t')).rows).toEqual([{ id: 1 }]);
 });
 
-test('nor by the question who has locked a partition', async () => {
+test('the question who has locked a partition never makes the application the victim of a deadlock', async () => {
   await pair.inStep(PARTITIONED, PARTITIONED_ROWS);
   const application = await applicationThatLocks('p2');
   await pair.source.query("update p1 set v = 'b'");
@@ -80,7 +80,7 @@ test('nor by the question who has locked a partition', async () => {
   await pair.equal();
 });
 
-test('nor by what is noted of a partition that came while a batch is read', async () => {
+test('a partition that came while a batch is read never makes the application wait for ever', async () => {
   const { source } = pair;
   await onBoth(pair.databases, PARTITIONED);
   await source.query(`create function slow(text) returns text immutable language plpgsql as $$
