@@ -154,10 +154,9 @@ async function readChunk(
     const read = direct ? sql.readDirect(plan, relation, range) : sql.readStaged(plan, relation, range);
     const write = direct ? sql.writeDirect(plan) : merge.loadStage(plan);
     const limited = job.divisible && halves(chunk, now.blocks) !== null;
-    const limit = limited ? [AbortSignal.timeout(patienceMs)] : [];
     const piped = await source.pipe(read, target, write, {
       throttle: rateLimit && ((bytes) => rateLimit.reserve(bytes)),
-      signal: AbortSignal.any([signal, ...limit]),
+      signal: limited ? AbortSignal.any([signal, AbortSignal.timeout(patienceMs)]) : signal,
     });
     if (chunk.filenode === 0) await requireKnownPartitions(source, plan);
     return { ...piped, snapshot: now.snapshot };

@@ -93,13 +93,18 @@ export class Copying {
   }
 
   /** Waits until something is done with, or it is time to look again. */
-  async #change(signal: AbortSignal): Promise<void> {
-    const done = new AbortController();
-    const either = AbortSignal.any([signal, done.signal]);
-    const pause = sleep(LOOK_MS, undefined, { signal: either });
-    await Promise.race([pause, once(this.#events, 'change', { signal: either })]).catch(() => undefined);
-    done.abort();
-    await pause.catch(() => undefined);
+  #change(signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const done = () => {
+        clearTimeout(timer);
+        this.#events.off('change', done);
+        signal.removeEventListener('abort', done);
+        resolve();
+      };
+      const timer = setTimeout(done, LOOK_MS);
+      this.#events.on('change', done);
+      signal.addEventListener('abort', done);
+    });
   }
 
   /** Tables that can be taken up now. */

@@ -20,7 +20,7 @@ describe('chunks', () => {
     const chunked = await planChunks(pair, 64 * KIB);
     const all = chunked.copies[0]?.chunks.map(({ n }) => n) ?? [];
     expect(all.length).toBeGreaterThan(30);
-    return { ...chunked, all, half: all.filter((n) => n % 2 === 0) };
+    return { ...chunked, all, half: all.slice(0, -1).filter((n) => n % 2 === 0) };
   }
 
   test.each([
@@ -33,6 +33,7 @@ describe('chunks', () => {
     for (const n of half) await copy(n);
     await pair.source.query('update t set v = -v; delete from t where id % 5 < 3');
     await pair.source.query(statement);
+    expect(await copy(1)).toMatchObject({ result: 'moved', rows: 0 });
     pair.start();
     await pair.becomesEqual();
     await pair.equal();
@@ -115,7 +116,8 @@ describe('chunks', () => {
     for (const n of half) await copy(n);
     // Every row goes to the end of the table, from chunks that are done into one that is not, and is read again there.
     await pair.source.query('update t set v = v + 1');
-    await Promise.all(all.slice(-6).map((n) => copy(n)));
+    const outcomes = await Promise.all(all.slice(-6).map((n) => copy(n)));
+    expect(outcomes.some(({ inTheWay }) => inTheWay)).toBe(true);
     pair.start();
     await pair.equal();
   });
