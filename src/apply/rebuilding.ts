@@ -10,7 +10,7 @@ import type { IbexError } from '../core/errors.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
 import type { Session } from '../postgres/session.ts';
 import { type ParkedObject, readParked } from './parking.ts';
-import { buildIndex, finishIndex, isContradicted, noteReason } from './restoring.ts';
+import { buildIndex, finishIndex, isContradicted, lackingFor, noteReason } from './restoring.ts';
 
 /** Runs a piece of work on a session of its own as soon as there is room for one more. */
 export type OnBuilder = <T>(work: (session: Session) => Promise<T>) => Promise<T>;
@@ -40,19 +40,52 @@ export async function rebuildIndexes(
   const parked = (await onBuilder((session) => readParked(session, sync))).filter(
     ({ kind, root }) => kind === 'index' && tableLabel(root) === tableLabel(table),
   );
-  const builds = parked.filter(({ build }) => build !== null);
-  // What fails here is tried once more below, when rows that came twice are gone.
-  await Promise.allSettled(builds.map((object) => onBuilder((builder) => buildIndex(builder, object))));
-  const left: IbexError[] = [];
+  const failed = await buildAll(parked, onBuilder);
+  const left: ParkedObject[] = [];
+  const errors: IbexError[] = [];
   for (const object of parked) {
-    const error = await onBuilder((builder) => finish(builder, sync, object));
-    if (error !== undefined) left.push(error);
+    if (lackingFor(object, left) !== undefined) continue;
+    const error = await onBuilder((builder) => finish(builder, sync, object, failed.get(object)));
+    if (error === undefined) continue;
+    left.push(object);
+    errors.push(error);
   }
-  return left;
+  return errors;
 }
 
-async function finish(session: Session, sync: string, object: ParkedObject): Promise<IbexError | undefined> {
+/**
+ * Builds what can be built beside each other. Resolves to what failed and need not be tried once more: when rows that
+ * came twice have gone meanwhile, that is nothing.
+ */
+async function buildAll(
+  parked: readonly ParkedObject[],
+  onBuilder: OnBuilder,
+): Promise<ReadonlyMap<ParkedObject, IbexError>> {
+  const failed = new Map<ParkedObject, IbexError>();
+  let thinned = false;
+  const build = async (object: ParkedObject) => {
+    try {
+      if (await onBuilder((builder) => buildIndex(builder, object))) thinned = true;
+    } catch (error) {
+      if (!isContradicted(error)) throw error;
+      failed.set(object, error);
+    }
+  };
+  const builds = parked.filter((object) => object.build !== null).map(build);
+  const [fault] = (await Promise.allSettled(builds)).filter((result) => result.status === 'rejected');
+  if (fault !== undefined) throw fault.reason;
+  return thinned ? new Map() : failed;
+}
+
+/** What is left for later; undefined when the index is back. */
+async function finish(
+  session: Session,
+  sync: string,
+  object: ParkedObject,
+  failed: IbexError | undefined,
+): Promise<IbexError | undefined> {
   try {
+    if (failed !== undefined) throw failed;
     await buildIndex(session, object);
     await finishIndex(session, sync, object);
     return undefined;

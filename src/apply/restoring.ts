@@ -12,6 +12,8 @@ import { becomeReplica, type ParkedObject, unchecked } from './parking.ts';
 
 /** What a unique index says of rows that contradict it. */
 const DOUBLED = '23505';
+/** There is no unique index over the columns that a foreign key refers to. */
+const NOTHING_TO_REFER_TO = '42830';
 
 /**
  * Puts one object back. A foreign key comes back NOT VALID, a matter of milliseconds, and is then validated
@@ -27,6 +29,23 @@ export async function restoreParked(session: Session, sync: string, object: Park
     else await session.run(`lock table only ${tableIdent(object)} in share update exclusive mode`);
     await strikeOff(session, sync, object);
   });
+}
+
+/**
+ * Of the indexes that could not be put back, one of a partition of this one's table: made before that, this one would
+ * give the partition another in its place, under another name.
+ */
+export function lackingFor(
+  { kind, root, turn }: ParkedObject,
+  left: readonly ParkedObject[],
+): ParkedObject | undefined {
+  return left.find(
+    (other) =>
+      kind === 'index' &&
+      other.kind === 'index' &&
+      other.turn < turn &&
+      tableLabel(other.root) === tableLabel(root),
+  );
 }
 
 /** Writes down why an object could not be put back. */
@@ -70,11 +89,24 @@ async function restoreForeignKey(session: Session, object: ParkedObject): Promis
   if (!present) {
     await session.transaction('', async () => {
       await session.run(`set local lock_timeout = '5s'`);
-      await session.run(checkedAtOnce ? object.restore : unchecked(object.restore));
+      await addForeignKey(session, object, checkedAtOnce);
       if (object.remark !== null) await session.run(object.remark);
     });
   }
   if (!/ not valid$/i.test(object.restore)) await validate(session, object);
+}
+
+async function addForeignKey(session: Session, object: ParkedObject, checkedAtOnce: boolean): Promise<void> {
+  try {
+    await session.run(checkedAtOnce ? object.restore : unchecked(object.restore));
+  } catch (error) {
+    if (serverError(error)?.state !== NOTHING_TO_REFER_TO) throw error;
+    throw new IbexError(
+      'constraint',
+      `foreign key ${object.object} of ${tableLabel(object)} needs a unique index of ${object.referenced} that is not there`,
+      { table: tableLabel(object), hint: 'See what keeps that index from coming back.', cause: error },
+    );
+  }
 }
 
 async function validate(session: Session, object: ParkedObject): Promise<void> {
@@ -114,18 +146,20 @@ async function restoreIndex(session: Session, sync: string, object: ParkedObject
 
 /**
  * Builds what takes its time, if it is not there, under a lock that lets others build on the same table. Under an index
- * that tells keys apart rows that are too many are removed.
+ * that tells keys apart rows that are too many are removed; true if so.
  */
-export async function buildIndex(session: Session, object: ParkedObject): Promise<void> {
-  if (object.build === null || !(await isLacking(session, object))) return;
+export async function buildIndex(session: Session, object: ParkedObject): Promise<boolean> {
+  if (object.build === null || !(await isLacking(session, object))) return false;
   try {
     await build(session, object);
+    return false;
   } catch (error) {
     if (object.key === null || serverError(error)?.state !== DOUBLED) throw contradicted(object, error);
     await removeQuietly(session, object, object.key);
     await build(session, object).catch((again) => {
       throw contradicted(object, again);
     });
+    return true;
   }
 }
 

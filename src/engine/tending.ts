@@ -4,7 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type ParkedObject, parkTriggersAndRules, readParked } from '../apply/parking.ts';
-import { isContradicted, noteReason, restoreParked } from '../apply/restoring.ts';
+import { isContradicted, lackingFor, noteReason, restoreParked } from '../apply/restoring.ts';
 import { setReason } from '../apply/state.ts';
 import { noteTrouble } from '../apply/trouble.ts';
 import { WAITS_FOR_LOCK, type Waiting } from '../capture/trigger/arming.ts';
@@ -162,14 +162,12 @@ export class Tending {
         !outOfStep.has(tableLabel(root)) &&
         !outOfStep.has(referenced ?? ''),
     );
-    const lacking = new Set<string>();
+    const left: ParkedObject[] = [];
     this.#restorable = 0;
     for (const object of ready) {
-      const back =
-        (this.#contradicted.get(keyOf(object)) ?? 0) <= Date.now() &&
-        !lacking.has(object.referenced ?? '') &&
-        (await this.#restore(object));
-      if (!back && object.kind === 'index') lacking.add(tableLabel(object.root));
+      const now = (this.#contradicted.get(keyOf(object)) ?? 0) <= Date.now();
+      const back = now && lackingFor(object, left) === undefined && (await this.#restore(object));
+      if (!back) left.push(object);
     }
   }
 

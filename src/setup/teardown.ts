@@ -3,8 +3,8 @@
  * that it works when the other is gone; idempotent, also over what a broken setup left.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { followRenames, readParked } from '../apply/parking.ts';
-import { restoreParked } from '../apply/restoring.ts';
+import { followRenames, type ParkedObject, readParked } from '../apply/parking.ts';
+import { lackingFor, restoreParked } from '../apply/restoring.ts';
 import { pauseBeforeTry, tryDisarm, type Waiting } from '../capture/trigger/arming.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
 import { isInstalled, migrate } from '../postgres/migrate.ts';
@@ -98,13 +98,17 @@ export async function teardownTarget(target: Session, options: TeardownOptions):
   await migrate(target, 'target');
   const notRestored: string[] = [];
   await followRenames(target, options.sync);
+  const left: ParkedObject[] = [];
   for (const object of (await readParked(target, options.sync)).filter(({ root }) => options.filter(root))) {
+    const what = `${object.kind.replace('_', ' ')} ${object.object} of ${tableLabel(object)}`;
+    const lacking = lackingFor(object, left);
     try {
-      await restoreParked(target, options.sync, object);
+      if (lacking === undefined) await restoreParked(target, options.sync, object);
+      else notRestored.push(`${what} needs the index ${lacking.object}`);
     } catch (error) {
-      const what = `${object.kind.replace('_', ' ')} ${object.object} of ${tableLabel(object)}`;
       const { message } = error as Error;
       notRestored.push(message.includes(what) ? message : `${what}: ${message}`);
+      left.push(object);
     }
   }
   const tables = await target.rows<TableName & { relid: string }>(

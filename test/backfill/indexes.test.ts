@@ -253,8 +253,13 @@ describe('whatever happens meanwhile', () => {
   });
 
   test('one that the rows contradict waits with its reason, and holds nothing else back', async () => {
-    await onBoth(pair.databases, 'create table t (id int primary key, v text, e text)');
-    await pair.target.query('create unique index only_here on t (e)');
+    await onBoth(
+      pair.databases,
+      'create table t (id int primary key, v text, e text); create table c (id int primary key references t, e text)',
+    );
+    await pair.target.query(
+      `create unique index only_here on t (e); alter table c add constraint needs_it foreign key (e) references t (e)`,
+    );
     const before = await indexes(pair.target);
     await pair.source.query(`${ROWS('t')}; update t set e = 'twice' where id in (3, 4)`);
     pair.start();
@@ -376,6 +381,26 @@ describe('nothing is set aside', () => {
     expect(await names(pair.target, 't')).toEqual(['t_pkey', 't_v']);
     await gate.open();
     await pair.target.query('delete from t where id = 12001');
+    await pair.equal();
+  });
+
+  test('where another sync writes the table', async () => {
+    await onBoth(pair.databases, 'create table t (id int primary key, v text, e text)');
+    await pair.source.query(`insert into t values (0)`);
+    pair.start();
+    await pair.equal();
+    await pair.sync.stop();
+    await pair.target.query(`
+      truncate t; create table copied as select * from ibex.target_table;
+      insert into ibex.checkpoint select 'other', epoch, position, system, database, timeline from ibex.checkpoint;
+      update copied set sync = 'other'; insert into ibex.target_table select * from copied;
+      update ibex.target_table set state = 'pending', floor = null where sync = 'main'; drop table copied`);
+    const gate = await Gate.shut(pair.target, 't', 1);
+    await pair.source.query(ROWS('t'));
+    pair.start();
+    await gate.reached();
+    expect(await names(pair.target, 't')).toEqual(['t_pkey']);
+    await gate.open();
     await pair.equal();
   });
 
