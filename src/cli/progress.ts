@@ -12,7 +12,8 @@ const LOOK_MS = 500;
 /** Runs until the signal. */
 export async function showProgress({ config, log }: Context, done: AbortSignal): Promise<void> {
   const sync = onlySync(config);
-  const bars = process.stderr.isTTY === true && !process.env.CI && !config.json;
+  const { CI, TERM } = process.env;
+  const bars = process.stderr.isTTY === true && !CI && TERM !== 'dumb' && !config.json;
   const watch = new CopyWatch({
     sync: sync.name,
     filter: tableFilter(sync),

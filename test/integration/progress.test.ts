@@ -1,6 +1,7 @@
 /** What the source's statistics tell of tables that are still to be copied, and what status makes of it. */
 import { expect, test } from 'vitest';
 import { readEstimates } from '../../src/observe/progress.ts';
+import { statusText } from '../../src/observe/status-text.ts';
 import { Session } from '../../src/postgres/session.ts';
 import { ibex } from '../support/ibex.ts';
 import { usePair } from '../support/pair.ts';
@@ -47,7 +48,9 @@ test('sizes come from the statistics, partitions and TOAST included, and are unk
 
   const env = { IBEX_SOURCE_URL: pair.databases.sourceUrl, IBEX_TARGET_URL: pair.databases.targetUrl };
   expect((await ibex(['setup'], { env })).code).toBe(0);
-  const { copy, tables } = await readSyncStatus(pair.databases);
+  const before = await readSyncStatus(pair.databases);
+  expect(statusText(before)).toMatch(/^ {2}copy {6}0 B, 0 rows, 0 of 3 tables, 0 under way$/m);
+  const { copy, tables } = before;
   expect(tables.map(({ table, expected, bytes }) => [table, expected, bytes.planned])).toEqual(
     ['fresh', 'parted', 'plain'].map((table) => {
       const { rows, bytes } = estimates.get(of(table).oid) ?? { rows: null, bytes: null };
@@ -60,6 +63,7 @@ test('sizes come from the statistics, partitions and TOAST included, and are unk
   pair.start();
   await pair.sync.caughtUp();
   const after = await readSyncStatus(pair.databases);
+  expect(statusText(after)).not.toMatch(/^ {2}copy /m);
   expect(after.copy).toMatchObject({
     tables: { copied: 3, all: 3 },
     copied: 11_100,

@@ -9,6 +9,7 @@ import { parse, UsageError } from '../../bench/command-line.ts';
 import { choosePeers, NATIVE, type Peer } from '../../bench/peers.ts';
 import { markdownOf, type Origin, type Result, screenOf } from '../../bench/report.ts';
 import { REPEAT, type Scenario } from '../../bench/scenario.ts';
+import { type Run, report } from '../../bench/scenarios/backfill-report.ts';
 import { ibex } from '../support/ibex.ts';
 
 const ABSENT: Peer = { name: 'absent', programs: ['no-such-program'] };
@@ -162,4 +163,41 @@ test('the chart draws bars in proportion, and a line where both are equal', () =
   expect(svg).toContain(`<line x1="${300 + (widths[0] as number) / 4}"`);
   expect(svg).toContain('a &lt; b');
   expect(chartOf([{ heading: 'nothing', ratios: [] }])).toBeUndefined();
+});
+
+describe('the figures of backfill', () => {
+  const run = (who: string, seconds: number, change: Partial<Run> = {}): Run => {
+    const startUp = who === 'pipe' ? null : 2;
+    return { who, round: 1, seconds, startUp, peakMib: null, differences: [], ...change };
+  };
+  const outcomeOf = (runs: readonly Run[]) =>
+    report({}, [{ name: 'narrow', title: 'rows', rows: 1000, postgresql: '18', runs }]);
+
+  test('are medians, and ratios of rows/s with and without the start-up', () => {
+    const { ok, content, chart } = outcomeOf([
+      ...[run('ibex', 10), run('ibex', 12), run('ibex', 100)],
+      ...[run('pipe', 5), run('pipe', 6), run('pipe', 7)],
+    ]);
+    expect(ok).toBe(true);
+    expect(content).toContainEqual([
+      ['rows/s', '/ pipe', 'without start-up'],
+      ['ibex', '0.50x', '0.60x'],
+    ]);
+    expect(chart?.ratios).toEqual([{ label: 'narrow: ibex / pipe', value: 0.5 }]);
+  });
+
+  test('leave out what is mostly start-up', () => {
+    const { content } = outcomeOf([run('ibex', 2.5), run('pipe', 1)]);
+    expect(content).toContainEqual([
+      ['rows/s', '/ pipe', 'without start-up'],
+      ['ibex', '0.40x', '-'],
+    ]);
+  });
+
+  test('have nothing of a run that ended with other rows, and say so', () => {
+    const { ok, content } = outcomeOf([run('ibex', 10), run('ibex', 1, { differences: ['narrow'] })]);
+    expect(ok).toBe(false);
+    expect(content.at(-1)).toBe('1 of 2 runs ended DIFFERENT and have no figure');
+    expect(JSON.stringify(content)).toContain('10.00 (10.00-10.00)');
+  });
 });
