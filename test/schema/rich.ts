@@ -71,6 +71,9 @@ export const RICH = `
   create materialized view app.stats as select mood, count(*) as n from app.customer group by mood;
   create unique index on app.stats (mood); create materialized view app.of_stats as select sum(n) as all_of_them from app.stats;
   create view app.on_stats as select * from app.stats;
+  create view app.v1 as select 1 as x; create view app.v2 as select 2 as x; create view app.v3 as select 3 as x;
+  create view app.v4 as select 4 as x; create or replace view app.v1 as select x from app.v2;
+  create or replace view app.v2 as select x from app.v3; create or replace view app.v3 as select x from app.v4;
   create rule no_deletes as on delete to app.scratch do instead nothing; alter table app.scratch disable rule no_deletes;
   create trigger stamping before insert or update of name on app.customer for each row when (new.name <> '') execute function app.stamp();
   create trigger sleeping after insert on app.log execute function app.stamp(); alter table app.log disable trigger sleeping;
