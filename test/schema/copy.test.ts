@@ -106,7 +106,8 @@ test('in two sections: rows that contradict an unchecked constraint come in betw
   await source.query(`create table t (id int primary key, v int); insert into t values (1, -1), (2, 2);
     alter table t add constraint positive check (v > 0) not valid;
     create view grouped as select id, v, count(*) from t group by id;
-    create materialized view stored as select count(*) as n from t; create materialized view of_stored as select n from stored`);
+    create materialized view stored as select count(*) as n from t;
+    create materialized view of_stored as select n from stored`);
   const before = await schema('copy', '--section', 'pre-data');
   expect(names(before.created)).toEqual([
     'table public.t',
@@ -132,7 +133,8 @@ test('of single tables with what they need, and of all but some', async () => {
   const some = await schema('copy', '--tables', 'app.orders,Größe*.*');
   expect(some.failed.map(({ name }: { name: string }) => name)).toEqual(['orders_customer on app.orders']);
   const { rows } = await pair.target.query(
-    `select c.oid::regclass::text as name from pg_class c where relkind in ('r', 'p', 'v', 'm', 'S') and oid >= 16384 order by 1`,
+    `select c.oid::regclass::text as name
+      from pg_class c where relkind in ('r', 'p', 'v', 'm', 'S') and oid >= 16384 order by 1`,
   );
   expect(rows.map(({ name }) => name)).toEqual([
     '"Größe 日本"."Zeit;raum"',
@@ -160,7 +162,8 @@ test('a partition that comes later has the indexes of its table already', async 
      create table p_1 partition of p for values from (0) to (10)`,
   );
   await pair.source.query(`create table p_2 (v int, id int not null); create index mine on p_2 (v);
-    alter table p_2 add constraint my_key primary key (id); alter table p attach partition p_2 for values from (10) to (20)`);
+    alter table p_2 add constraint my_key primary key (id);
+    alter table p attach partition p_2 for values from (10) to (20)`);
   expect(names((await schema('copy')).created)).toEqual(['table public.p_2', 'partition public.p_2']);
   const { rows } = await pair.target.query(
     `select count(*)::int as n from pg_index where indrelid = 'p_2'::regclass`,
@@ -178,8 +181,10 @@ test('what a sync has set aside on the target is there', async () => {
   await onBoth(
     pair.databases,
     `create table a (id int primary key); create table b (id int primary key, a int not null references a);
-     create unique index by_a on b (a); alter table b replica identity using index by_a; alter table b cluster on b_pkey;
-     comment on index by_a is 'x'; comment on constraint b_pkey on b is 'y'; comment on constraint b_a_fkey on b is 'z';
+     create unique index by_a on b (a); alter table b replica identity using index by_a;
+     alter table b cluster on b_pkey;
+     comment on index by_a is 'x'; comment on constraint b_pkey on b is 'y';
+     comment on constraint b_a_fkey on b is 'z';
      create function f() returns trigger language plpgsql as 'begin return new; end';
      create trigger fires before insert on a for each row execute function f()`,
   );
@@ -195,7 +200,8 @@ test('what a sync has set aside on the target is there', async () => {
     drop index if exists by_a;
     insert into ibex.parked (sync, kind, schema_name, table_name, name, referenced, restore)
     values ('main', 'foreign_key', 'public', 'b', 'b_a_fkey', 'public.a', 'select 1'),
-           ('main', 'index', 'public', 'b', 'b_pkey', null, 'select 1'), ('main', 'index', 'public', 'b', 'by_a', null, 'select 1')
+           ('main', 'index', 'public', 'b', 'b_pkey', null, 'select 1'),
+             ('main', 'index', 'public', 'b', 'by_a', null, 'select 1')
         on conflict do nothing`);
   expect(await schema('copy')).toMatchObject({ created: [], failed: [], code: 0 });
 });
@@ -209,6 +215,7 @@ test('NOT NULL has a name, and may be unchecked, from PostgreSQL 18 on', async (
   expect((await schema('copy', '--section', 'pre-data')).failed).toEqual([]);
   await target.query('insert into t values (1, 1, null)');
   expect((await schema('copy', '--section', 'post-data')).failed).toEqual([]);
-  const there = `select conname, pg_get_constraintdef(oid) as text from pg_constraint where conrelid = 'public.t'::regclass order by 1`;
+  const there = `select conname, pg_get_constraintdef(oid) as text
+    from pg_constraint where conrelid = 'public.t'::regclass order by 1`;
   expect((await target.query(there)).rows).toEqual((await source.query(there)).rows);
 });

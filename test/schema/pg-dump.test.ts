@@ -36,7 +36,8 @@ describe.skipIf(!possible)('by pg_dump (skipped without one and servers of its m
   });
 
   test('kinds that the catalogs are not asked for', async () => {
-    await pair.source.query(`create schema app; create operator app.=== (leftarg = int, rightarg = int, function = int4eq);
+    await pair.source.query(`create schema app;
+    create operator app.=== (leftarg = int, rightarg = int, function = int4eq);
       create text search dictionary app.plain (template = simple);`);
     expect(await schema('copy')).toMatchObject({ code: 0, failed: [] });
     const there = await pair.target.query(
@@ -50,7 +51,8 @@ describe.skipIf(!possible)('by pg_dump (skipped without one and servers of its m
     await onBoth(
       pair.databases,
       `create table p (id int primary key, v int) partition by range (id); create index by_v on p (v);
-       create table "p 1" partition of p for values from (0) to (10); create table b (id int primary key, p int references p);
+       create table "p 1" partition of p for values from (0) to (10);
+       create table b (id int primary key, p int references p);
        create function f() returns trigger language plpgsql as 'begin return new; end';
        create trigger fires before insert on b for each row execute function f()`,
     );
@@ -64,16 +66,20 @@ describe.skipIf(!possible)('by pg_dump (skipped without one and servers of its m
     expect(await schema('diff')).toMatchObject({ missing: [], different: [], extra: [], code: 0 });
     await onBoth(
       pair.databases,
-      `create table "c d" (id int primary key, b int constraint "of b" references b); create unique index "by b" on "c d" (b);
-       comment on index "by b" is 'x'; comment on constraint "of b" on "c d" is 'y'; comment on constraint "c d_pkey" on "c d" is 'z'`,
+      `create table "c d" (id int primary key, b int constraint "of b" references b);
+      create unique index "by b" on "c d" (b);
+       comment on index "by b" is 'x'; comment on constraint "of b" on "c d" is 'y';
+       comment on constraint "c d_pkey" on "c d" is 'z'`,
     );
     await target.query(`alter table "c d" drop constraint "of b", drop constraint "c d_pkey"; drop index "by b";
       insert into ibex.parked (sync, kind, schema_name, table_name, name, restore)
-      values ('main', 'foreign_key', 'public', 'c d', 'of b', 'select 1'), ('main', 'index', 'public', 'c d', 'by b', 'select 1'),
+      values ('main', 'foreign_key', 'public', 'c d', 'of b', 'select 1'),
+        ('main', 'index', 'public', 'c d', 'by b', 'select 1'),
              ('main', 'index', 'public', 'c d', 'c d_pkey', 'select 1')`);
     expect(await schema('diff')).toMatchObject({ missing: [], different: [], extra: [], code: 0 });
     await source.query(`create table "p 2" (v int, id int not null); create index "my ""index""" on "p 2" (v);
-      alter table "p 2" add constraint my_key primary key (id); alter table p attach partition "p 2" for values from (10) to (20)`);
+      alter table "p 2" add constraint my_key primary key (id);
+      alter table p attach partition "p 2" for values from (10) to (20)`);
     const { created, failed } = await schema('copy');
     expect(failed).toEqual([]);
     expect(created).toEqual([
