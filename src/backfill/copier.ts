@@ -9,7 +9,7 @@
 import { createHash } from 'node:crypto';
 import * as merge from '../apply/statements.ts';
 import { disturbed, readFacts } from '../apply/target-table.ts';
-import { concerning, IbexError } from '../core/errors.ts';
+import { concerning, IbexError, isKind } from '../core/errors.ts';
 import { type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
 import type { ChunkJob, ChunkOutcome, ChunkResult } from '../core/ports.ts';
 import type { Snapshot } from '../core/position.ts';
@@ -75,7 +75,7 @@ async function tryCopy(
     return came('copied');
   } catch (error) {
     if (isTimeout(error)) return came('slow');
-    if (serverError(error)?.state.startsWith('40')) return came('again');
+    if (isKind(error, 'lock') || serverError(error)?.state.startsWith('40')) return came('again');
     if (!isInTheWay(error)) throw error;
     if (direct && plan.mode === 'key' && !part) return 'in the way';
     throw part ? needsWhole(plan, error) : error;

@@ -42,10 +42,18 @@ export const RELATION_NAME = `
   select n.nspname as schema, c.relname as name
     from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1`;
 
-/** A table without a file is a partitioned one: with all its partitions. */
+/**
+ * A table without a file is a partitioned one: with all its partitions. A relation alone is waited for with nothing in
+ * hand; with a lock in hand nothing is, since of two that wait for each other the application may be the one to fail.
+ * Takes no snapshot. Errors: `lock`.
+ */
 export function lockRelation(relation: TableName, chunk: ChunkPlan): string {
-  return `lock table ${only(chunk)}${tableIdent(relation)} in access share mode`;
+  const lock = `lock table ${only(chunk)}${tableIdent(relation)} in access share mode`;
+  return chunk.filenode === 0 ? `${BRIEFLY}; ${lock}` : `${lock}; ${BRIEFLY}`;
 }
+
+/** Well below the source's `deadlock_timeout`. */
+const BRIEFLY = `set local lock_timeout = '100ms'`;
 
 function only(chunk: ChunkPlan): string {
   return chunk.filenode === 0 ? '' : 'only ';

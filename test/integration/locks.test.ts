@@ -104,3 +104,16 @@ test('a partition that came while a batch is read never makes the application wa
   await source.query("insert into t values (201, 'quick')");
   await pair.equal();
 });
+
+test('a copy that reads all partitions at once never makes the application the victim of a deadlock', async () => {
+  await pair.inStep(PARTITIONED.replace(' primary key', ''), PARTITIONED_ROWS);
+  await pair.sync.stop();
+  // As if the daemon had been killed before its only chunk was copied.
+  await pair.target.query(`truncate t; update ibex.chunk set rows = null;
+    update ibex.target_table t set state = 'copying', floor = c.position from ibex.checkpoint c where c.sync = t.sync`);
+  const application = await applicationThatLocks('p2');
+  pair.start();
+  await waitingFor('p2', 'copy');
+  await application.query('lock table p1 in access exclusive mode; commit');
+  await pair.equal();
+});
