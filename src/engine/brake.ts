@@ -37,6 +37,11 @@ export class Brake {
     return this.#paused;
   }
 
+  /** Why the source counts as busy; null while it does not. */
+  get busy(): string | null {
+    return this.#load.busy;
+  }
+
   async lookAtRecord(target: Session): Promise<void> {
     const { sync, log } = this.#options;
     const { paused } = await readRestraint(target, sync);

@@ -16,6 +16,8 @@ import { Tending } from './tending.ts';
 
 /** How long a clean stop may take before what is still under way is cut off and left to the next start. */
 const STOP_MS = 4_000;
+/** And how long letting go of the lane may. */
+const RELEASE_MS = 1_000;
 
 export class Incarnation {
   readonly #options: IncarnationOptions;
@@ -79,8 +81,9 @@ export class Incarnation {
     try {
       const outcome = await Promise.race([tending, ...[lane, ...others].map(failureOf)]);
       stop.abort();
-      const clean = await Promise.race([lane.then(() => true), sleep(STOP_MS, false, { ref: false })]);
-      if (clean) await rooms.lease.release();
+      await Promise.race([lane, sleep(STOP_MS, undefined, { ref: false })]);
+      // Also with something under way: who stands by must not take a daemon that was stopped for one that died.
+      await Promise.race([rooms.lease.release(), sleep(RELEASE_MS, undefined, { ref: false })]);
       return outcome;
     } finally {
       stop.abort();

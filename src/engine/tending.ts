@@ -129,6 +129,9 @@ export class Tending {
       metrics.tables.set({ sync: sync.name, state }, count);
     }
     metrics.queueBytes.set({ sync: sync.name }, this.#rooms.queue.bytes());
+    const { brake } = this.#rooms;
+    metrics.paused.set({ sync: sync.name }, brake.paused === null ? 0 : 1);
+    metrics.slowed.set({ sync: sync.name }, brake.busy === null ? 0 : 1);
   }
 
   /** Tables that others had locked are tried again; which, and by whom, is what `status` shows as their reason. */

@@ -77,6 +77,18 @@ export class Metrics {
     labelNames: ['sync', 'state'] as const,
     registers: [this.registry],
   });
+  readonly paused = new Gauge({
+    name: 'ibex_paused',
+    help: '1 while the sync is paused, else 0.',
+    labelNames: ['sync'] as const,
+    registers: [this.registry],
+  });
+  readonly slowed = new Gauge({
+    name: 'ibex_copy_slowed',
+    help: '1 while the backfill holds back because the source is busy, else 0.',
+    labelNames: ['sync'] as const,
+    registers: [this.registry],
+  });
   readonly restarts = new Counter({
     name: 'ibex_lane_restarts_total',
     help: 'Times a lane started again at its checkpoint, by the kind of error.',

@@ -111,6 +111,24 @@ describe.skipIf(redis === undefined)('workers', () => {
     expect([frozen.running, third.running]).toEqual([true, true]);
   }, 90_000);
 
+  test('have no reason to take the place of a daemon that was stopped, whatever it was doing', async () => {
+    const daemon = start('run', 3000);
+    await expectExact();
+    await databases.target.query('begin; lock table whole in access exclusive mode');
+    await databases.source.query('update whole set pad = id::text where id < 10');
+    const isWaiting = async () =>
+      (
+        await databases.targetAdmin.query(
+          `select from pg_stat_activity where application_name = 'ibex:main:apply' and wait_event_type = 'Lock'`,
+        )
+      ).rowCount === 1;
+    await waitFor(isWaiting, { what: 'a batch to wait for the lock' });
+    const { code, tookMs } = await daemon.stop();
+    await databases.target.query('rollback');
+    expect([code, tookMs < 10_000]).toEqual([0, true]);
+    expect((await databases.target.query('select from ibex.holder')).rowCount).toBe(0);
+  }, 60_000);
+
   test('go on in the place of a daemon that died', async () => {
     const daemon = start('run', 3000);
     await expectExact();
