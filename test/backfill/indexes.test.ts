@@ -110,7 +110,7 @@ async function createElsewhere({ target, databases }: Pair): Promise<string[]> {
   return ['t_closed'];
 }
 
-/** One row a block, and so two chunks. Resolves to the indexes. */
+/** One row a block, and so two chunks at the least. Resolves to the indexes. */
 async function fillTwoChunks(pair: Pair): Promise<string[]> {
   await onBoth(pair.databases, 'create table t (id int primary key, v text, e text unique)');
   await pair.source.query(
@@ -156,7 +156,7 @@ describe.each(MODES)('where $mode', ({ replica }) => {
     const gate = await Gate.shut(pair.target, 't', 1);
     pair.start({ flags: { jobs: '1' } });
     await gate.reached();
-    expect((await pair.sync.status()).tables).toMatchObject([{ chunks: { done: 0, all: 2 } }]);
+    expect((await pair.sync.status()).tables[0]?.chunks.all).toBeGreaterThan(1);
     const moved = pair.source.query(`
       begin; lock table t in access exclusive mode;
       update t set v = repeat('y', 7000) where id between 1 and 20; update t set e = null where id = 30;
@@ -197,7 +197,7 @@ describe('whatever happens meanwhile', () => {
     const second = await Gate.shut(pair.target, 't', 9000);
     pair.start({ flags: { jobs: '1' } });
     await gate.reached();
-    expect((await pair.sync.status()).tables).toMatchObject([{ chunks: { done: 0, all: 2 } }]);
+    expect((await pair.sync.status()).tables[0]?.chunks.all).toBeGreaterThan(1);
     const moved = pair.source.query('vacuum full t');
     await queued(pair.databases.sourceAdmin);
     await gate.open();
