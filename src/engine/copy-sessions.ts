@@ -5,6 +5,7 @@
 import { becomeReplica } from '../apply/parking.ts';
 import { IbexError } from '../core/errors.ts';
 import type { Logger } from '../observe/log.ts';
+import { serverError } from '../postgres/errors.ts';
 import type { Session } from '../postgres/session.ts';
 import type { Sessions } from './sessions.ts';
 
@@ -161,9 +162,11 @@ export class CopySessions {
     }
   }
 
-  #tell({ message }: Error): void {
+  /** Said once. That the sync's own limit is reached is as was wished; that a server refuses is not. */
+  #tell(error: Error): void {
     const { jobs, log } = this.#options;
-    if (!this.#told) log.warn(`copying with ${this.#open} of ${jobs} jobs for now: ${message}`);
+    const level = serverError(error) === undefined ? 'info' : 'warn';
+    if (!this.#told) log[level](`copying with ${this.#open} of ${jobs} jobs for now: ${error.message}`);
     this.#told = true;
   }
 }
