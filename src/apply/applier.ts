@@ -42,7 +42,8 @@ export interface AppliedBatch {
   readonly accounts: readonly TableAccount[];
 }
 
-interface Staged extends StagedTable {
+/** What a batch brings of one table. */
+interface Staged extends Omit<StagedTable, 'facts'> {
   readonly table: BatchTable;
   readonly deltas: number;
 }
@@ -112,7 +113,7 @@ export class Applier {
       );
       await merge(
         { session: this.#session, sync: header.sync, replica: this.#replica, foreignKeys },
-        current,
+        await this.#toMerge(current, foreignKeys),
       );
       const accounts = current.map(account);
       book(accounts);
@@ -134,7 +135,7 @@ export class Applier {
         );
   }
 
-  /** Loads the parts into staging tables as they come; tables without parts are staged empty. */
+  /** Loads the parts into staging tables as they come. */
   async #stage(batch: IncomingBatch): Promise<Staged[]> {
     const { tables } = batch.header;
     let copy: { readonly table: number; readonly into: CopyIn } | undefined;
@@ -166,8 +167,6 @@ export class Applier {
 
   async #count(table: BatchTable, loaded: boolean): Promise<Staged> {
     const { plan } = table;
-    if (!loaded) await this.#prepare(plan);
-    const facts = await this.#factsOf(plan);
     const counted = loaded
       ? await this.#session.row<{ present: string; gone: string; deltas: string }>(sql.countStage(plan))
       : { present: '0', gone: '0', deltas: '0' };
@@ -175,7 +174,6 @@ export class Applier {
     return {
       table,
       plan,
-      facts,
       emptied: table.truncated,
       joins: table.floor !== undefined,
       present: Number(counted.present),
@@ -193,6 +191,21 @@ export class Applier {
     const states = await lockSyncTables(this.#session, header.sync, relids);
     const byRelid = new Map(states.map((state) => [state.relid, state]));
     return staged.filter(({ table }) => standsAt(byRelid.get(table.plan.relid), table));
+  }
+
+  /** The tables with something to do: of thousands that join at once, most bring nothing. */
+  async #toMerge(staged: readonly Staged[], foreignKeys: readonly ForeignKey[]): Promise<StagedTable[]> {
+    const referring = new Set(
+      foreignKeys.flatMap(({ child, parent }) => [tableLabel(child), tableLabel(parent)]),
+    );
+    const tables: StagedTable[] = [];
+    for (const one of staged) {
+      const brings = one.present + one.gone + one.emptied.length > 0;
+      if (!brings && !referring.has(tableLabel(one.plan))) continue;
+      await this.#prepare(one.plan);
+      tables.push({ ...one, facts: await this.#factsOf(one.plan) });
+    }
+    return tables;
   }
 
   /**

@@ -130,7 +130,10 @@ test('kill -9, thirty times over setup, backfill and streaming, each followed at
     await sleep(kill < 10 ? 350 + random() * 900 : random() * 1200);
     // So that some copies are over by the last kills, also where none is within a second.
     if (kill === 20) {
-      await waitFor(async () => (await finishedCopies()).size > 0, { timeout: 60_000, what: 'a finished copy' });
+      await waitFor(async () => (await finishedCopies()).size > 0, {
+        timeout: 60_000,
+        what: 'a finished copy',
+      });
     }
     await daemon.kill9();
     for (const [table, copied] of await finishedCopies()) {
