@@ -3,7 +3,7 @@
  * under them that have no parent.
  */
 import { IbexError } from '../core/errors.ts';
-import { rowLabel, type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
+import { keyOf, rowLabel, type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
 import { ident } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
 import type { TableState } from './state.ts';
@@ -141,7 +141,7 @@ export async function actsBeyond(
   child: TablePlan | undefined,
 ): Promise<boolean> {
   if (key.childState === null) return false;
-  const byKey = parent.plan.columns.slice(0, parent.plan.keyLength).map((column) => column.name);
+  const byKey = keyOf(parent.plan).map((column) => column.name);
   const others = key.pairs.map((pair) => pair.parent).filter((name) => !byKey.includes(name));
   const leaves = key.actsOnDelete && parent.gone > 0;
   const changes = key.actsOnUpdate && parent.present > 0 && others.length > 0;

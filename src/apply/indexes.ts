@@ -2,7 +2,7 @@
  * The indexes of the target's tables, with the constraints that they serve: which there are, what puts each back
  * exactly as it was, and which rows are too many under one that tells keys apart.
  */
-import type { TableName, TablePlan } from '../core/plan.ts';
+import { keyOf, type TableName, type TablePlan } from '../core/plan.ts';
 import { ident, tableIdent } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
 import { isKeyIndex, treeOf } from './target-table.ts';
@@ -113,7 +113,7 @@ const READ_INDEXES = `
 
 /** Every index of the table and its partitions, those of partitions first. */
 export async function readIndexes(session: Session, plan: TablePlan): Promise<TableIndex[]> {
-  const key = plan.columns.slice(0, plan.keyLength).map((column) => column.name);
+  const key = keyOf(plan).map((column) => column.name);
   return session.rows<TableIndex>(READ_INDEXES, [tableIdent(plan), key]);
 }
 

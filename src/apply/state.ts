@@ -54,14 +54,19 @@ export async function readRecord(session: Session, sync: string): Promise<SyncRe
 export async function lockCheckpoint(session: Session, sync: string): Promise<SyncRecord> {
   const record = toRecord(await session.rows<RecordRow>(`${READ_RECORD} for no key update`, [sync]));
   if (record !== undefined) return record;
-  throw new IbexError('not_set_up', `sync ${sync} is not set up on ${session.server}`);
+  throw notSetUp(session, sync);
+}
+
+/** The server does not know the sync. */
+export function notSetUp({ server }: Session, sync: string): IbexError {
+  return new IbexError('not_set_up', `sync ${sync} is not set up on ${server}`);
 }
 
 /** The record of a sync. Errors: `not_set_up` when the target does not know it. */
 export async function requireRecord(session: Session, sync: string): Promise<SyncRecord> {
   const record = (await isInstalled(session)) ? await readRecord(session, sync) : undefined;
   if (record !== undefined) return record;
-  throw new IbexError('not_set_up', `sync ${sync} is not set up on ${session.server}`);
+  throw notSetUp(session, sync);
 }
 
 const READ_RECORD =

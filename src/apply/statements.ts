@@ -5,7 +5,7 @@
  * where it differs. "Differs" is byte-wise (`*<>` compares images): 1.0 and 1.00 are equal numbers and still
  * different data.
  */
-import type { ColumnPlan, TableName, TablePlan } from '../core/plan.ts';
+import { type ColumnPlan, keyOf, type TableName, type TablePlan } from '../core/plan.ts';
 import { ident, literal, tableIdent } from '../postgres/quote.ts';
 import type { TargetFacts, UncheckedConstraint } from './target-table.ts';
 
@@ -44,7 +44,7 @@ export function deleteGone(plan: TablePlan): string {
 
 /** Writes the rows that are present, through the unique index of the key. */
 export function upsert(plan: TablePlan, facts: TargetFacts): string {
-  const key = plan.columns.slice(0, plan.keyLength).map((column) => ident(column.name));
+  const key = keyOf(plan).map((column) => ident(column.name));
   const set = settable(plan, facts);
   const action =
     set.length === 0
@@ -147,7 +147,7 @@ export function keepStaged(plan: TablePlan, first: number, count: number): strin
 
 /** The key of the present row at this place, as text. */
 export function readKey(plan: TablePlan, at: number): string {
-  const key = plan.columns.slice(0, plan.keyLength).map((_, i) => `c${i + 1}::text`);
+  const key = keyOf(plan).map((_, i) => `c${i + 1}::text`);
   return presentRows(plan, `array[${key.join(', ')}] as key`, at, 1);
 }
 
@@ -197,7 +197,7 @@ export function findContradiction(
 
 /** The key of a row `t` as text, one array. */
 export function keyText(plan: TablePlan): string {
-  const key = plan.columns.slice(0, plan.keyLength).map((column) => `t.${ident(column.name)}::text`);
+  const key = keyOf(plan).map((column) => `t.${ident(column.name)}::text`);
   return `array[${key.join(', ')}]::text[]`;
 }
 
@@ -230,7 +230,7 @@ export const IS_SAME_PARTITION = `
 
 /** A condition on the key means the same on both sides. */
 export function keyIsComparable(plan: TablePlan): boolean {
-  return plan.columns.slice(0, plan.keyLength).every((column) => column.same);
+  return keyOf(plan).every((column) => column.same);
 }
 
 /** Removes the rows of one region: `predicate` is a partition constraint of the source, columns by name. */
@@ -274,15 +274,13 @@ export function keysAreDistinct(plan: TablePlan): string {
 }
 
 export function keyColumns(plan: TablePlan): string {
-  return plan.columns
-    .slice(0, plan.keyLength)
+  return keyOf(plan)
     .map((column) => ident(column.name))
     .join(', ');
 }
 
 function keyMatch(plan: TablePlan): string {
-  return plan.columns
-    .slice(0, plan.keyLength)
+  return keyOf(plan)
     .map((column, i) => {
       const [before, after] = column.match?.staged ?? ['', ''];
       return `t.${ident(column.name)} ${column.match?.target} ${before}s.c${i + 1}${after}`;

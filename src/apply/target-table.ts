@@ -2,8 +2,8 @@
  * What the merge must know about a table of the target beyond its columns: whether a unique index can arbitrate,
  * what refers to it, what is checked late, what could fire or rewrite.
  */
-import { IbexError } from '../core/errors.ts';
-import { type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
+import { IbexError, missingOnTarget } from '../core/errors.ts';
+import { keyOf, type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
 import { tableIdent } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
 
@@ -168,8 +168,7 @@ const READ_FACTS = `
 export async function readFacts(session: Session, plan: TablePlan): Promise<TargetFacts> {
   const facts = (await readAllFacts(session, [plan])).get(plan.relid);
   if (facts !== undefined) return facts;
-  const label = tableLabel(plan);
-  throw new IbexError('schema_mismatch', `table ${label} does not exist on the target`, { table: label });
+  throw missingOnTarget(tableLabel(plan));
 }
 
 /** By the plan's `relid`; tables that the target does not have are left out. */
@@ -179,7 +178,7 @@ export async function readAllFacts(
 ): Promise<Map<number, TargetFacts>> {
   const wanted = plans.map((plan, i) => {
     const columns = plan.columns.map((column) => column.name);
-    return { i, name: tableIdent(plan), key: columns.slice(0, plan.keyLength), columns };
+    return { i, name: tableIdent(plan), key: keyOf(plan).map((column) => column.name), columns };
   });
   const rows = await session.rows<TargetFacts & { i: number }>(READ_FACTS, [JSON.stringify(wanted)]);
   return new Map(rows.map(({ i, ...facts }) => [(plans[i] as TablePlan).relid, facts]));

@@ -9,8 +9,9 @@ import * as merge from '../apply/statements.ts';
 import { readAllFacts, requireUndisturbed, type TargetFacts } from '../apply/target-table.ts';
 import { setFloors } from '../capture/trigger/registry.ts';
 import type { Carried } from '../core/carried.ts';
-import { concerningTable, IbexError, isKind, isOfOneTable } from '../core/errors.ts';
+import { concerningTable, IbexError, isKind, isOfOneTable, missingOnTarget } from '../core/errors.ts';
 import { type TablePlan, tableLabel } from '../core/plan.ts';
+import { tableIdent } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
 import { readAside, setIndexesAside } from './aside.ts';
 import { type ChunkPlan, type Heap, halves, planChunks, wholeChunk } from './chunks.ts';
@@ -156,8 +157,7 @@ function isReplaced({ existing }: CopyContext, state: CopyState | undefined): bo
 
 function requireThere(plan: TablePlan, facts: ReadonlyMap<number, TargetFacts>): void {
   if (facts.has(plan.relid)) return;
-  const label = tableLabel(plan);
-  throw new IbexError('schema_mismatch', `table ${label} does not exist on the target`, { table: label });
+  throw missingOnTarget(tableLabel(plan));
 }
 
 /** Begins copies: everything from the lower bound to the plan of the chunks, in the order that is exact. */
@@ -226,7 +226,7 @@ function refused(plan: TablePlan): IbexError {
   const label = tableLabel(plan);
   return new IbexError('schema_mismatch', `${label} has rows on the target`, {
     table: label,
-    hint: `Empty it there (truncate ${label};), or choose --existing merge or replace.`,
+    hint: `Empty it there (truncate ${tableIdent(plan)};), or choose --existing merge or replace.`,
   });
 }
 
@@ -234,7 +234,7 @@ function withoutKey(plan: TablePlan): IbexError {
   const label = tableLabel(plan);
   return new IbexError('schema_mismatch', `${label} has rows on the target and no key to merge them by`, {
     table: label,
-    hint: `Empty it there first: truncate ${label};`,
+    hint: `Empty it there first: truncate ${tableIdent(plan)};`,
   });
 }
 
@@ -245,7 +245,7 @@ async function requireDistinct(target: Session, plan: TablePlan): Promise<void> 
   const label = tableLabel(plan);
   throw new IbexError('schema_mismatch', `${label} has several rows of the same key on the target`, {
     table: label,
-    hint: `Remove what is too much, and say so there: create unique index on ${label} (${merge.keyColumns(plan)});`,
+    hint: `Remove what is too much, and say so there: create unique index on ${tableIdent(plan)} (${merge.keyColumns(plan)});`,
   });
 }
 

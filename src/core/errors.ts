@@ -144,6 +144,14 @@ export async function concerning<T>(label: string, action: () => Promise<T>): Pr
   }
 }
 
+/** The target has no table of that name. */
+export function missingOnTarget(label: string): IbexError {
+  return new IbexError('schema_mismatch', `table ${label} does not exist on the target`, {
+    table: label,
+    hint: `Create it there (\`ibex schema copy --tables '${label}'\`), or leave it out with --exclude '${label}'.`,
+  });
+}
+
 /** True for an error of the given kind. */
 export function isKind(error: unknown, kind: ErrorKind): error is IbexError {
   return error instanceof IbexError && error.kind === kind;

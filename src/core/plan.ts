@@ -76,6 +76,11 @@ export interface TablePlan extends TableName {
   readonly choice: string | null;
 }
 
+/** The columns of the key, in its order; none in mode `row`. */
+export function keyOf(plan: TablePlan): readonly ColumnPlan[] {
+  return plan.columns.slice(0, plan.keyLength);
+}
+
 /** An entry of `carry` in ibex.yaml. */
 export interface CarryRule extends TableName {
   /** The columns of the source that travel; null: all of them. */
@@ -102,6 +107,6 @@ function labelPart(name: string): string {
 
 /** How a row is named in messages, given its key as text: `row (id) = (5)`. */
 export function rowLabel(plan: TablePlan, key: readonly string[]): string {
-  const columns = plan.columns.slice(0, plan.keyLength).map((column) => column.name);
+  const columns = keyOf(plan).map((column) => column.name);
   return `row (${columns.join(', ')}) = (${key.join(', ')})`;
 }

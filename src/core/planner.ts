@@ -4,7 +4,7 @@
  */
 import { choiceText } from './carry.ts';
 import { bothIntegers, TEXT, travelsBinary } from './conversion.ts';
-import { IbexError } from './errors.ts';
+import { IbexError, missingOnTarget } from './errors.ts';
 import { refuseNotedCasts, refuseUnfit } from './fit.ts';
 import { matchKey, refuseUnlikeKeys } from './keys.ts';
 import { type ColumnPlan, type TablePlan, tableLabel } from './plan.ts';
@@ -27,10 +27,7 @@ export function wireType(source: TypeInfo, target: TypeInfo, notedType: string |
 export function planTable(source: CapturedTable, target: TableInfo | undefined): TablePlan {
   const label = tableLabel(source);
   if (target === undefined) {
-    throw new IbexError('schema_mismatch', `table ${label} does not exist on the target`, {
-      table: label,
-      hint: `Create it there (\`ibex schema copy --tables '${label}'\`), or leave it out with --exclude '${label}'.`,
-    });
+    throw missingOnTarget(label);
   }
   const unfit = refuseUnfit(source, target) ?? refuseUnlikeKeys(source, target) ?? refuseNotedCasts(source);
   if (unfit !== undefined) throw unfit;

@@ -41,7 +41,8 @@ export function sameDirection(
 }
 
 /**
- * What to set the target's sequence to; null when it is there already, or further, or counts the other way.
+ * What to set the target's sequence to; null when it is there already, or further, or cannot get
+ * there, or counts the other way.
  * `drawn` is how many values the source handed out since the last look: a fast one gets twice that as its margin.
  */
 export function valueToSet(
@@ -54,6 +55,8 @@ export function valueToSet(
   const limit = up ? target.max : target.min;
   const within = (value: bigint) => (up === value > limit ? limit : value);
   const value = source.called ? within(source.last + margin(source, limit, drawn)) : within(source.last);
+  // What it cannot even begin with, it will not hand out.
+  if (up ? value < target.min : value > target.max) return null;
   const next = { ...target, last: value, called: source.called };
   const further = handedOut(next) - handedOut(target);
   return (up ? further > 0n : further < 0n) ? { last: value, called: source.called } : null;

@@ -7,11 +7,10 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { readRestraint } from '../apply/restraint.ts';
-import { readRecord, readSyncTables, type SyncTable } from '../apply/state.ts';
+import { notSetUp, readRecord, readSyncTables, type SyncTable } from '../apply/state.ts';
 import { WAITS_FOR_LOCK } from '../capture/trigger/arming.ts';
 import { readGenerations, readSnapshot } from '../capture/trigger/registry.ts';
 import { existsStatement } from '../capture/trigger/statements.ts';
-import { IbexError } from '../core/errors.ts';
 import { tableLabel } from '../core/plan.ts';
 import { covers, type Snapshot } from '../core/position.ts';
 import { isInstalled } from '../postgres/migrate.ts';
@@ -45,7 +44,7 @@ export async function waitForTarget(
     const missing = await findMissing(source, target, options.sync, options.filter, goal);
     const last = Date.now() >= deadline || options.signal.aborted;
     if (missing === null && last) {
-      throw new IbexError('not_set_up', `sync ${options.sync} is not set up on ${target.server}`);
+      throw notSetUp(target, options.sync);
     }
     if (missing !== null) {
       const paused = missing.length === 0 ? null : (await readRestraint(target, options.sync)).paused;

@@ -1,7 +1,7 @@
 /**
  * The SQL that reads deltas and rows on the source; everything that depends on a table's plan is built here.
  */
-import type { ColumnPlan, TableName, TablePlan, Wrap } from '../../core/plan.ts';
+import { type ColumnPlan, keyOf, type TableName, type TablePlan, type Wrap } from '../../core/plan.ts';
 import { parseSnapshot, type Snapshot } from '../../core/position.ts';
 import { ident, literal, tableIdent } from '../../postgres/quote.ts';
 
@@ -94,7 +94,7 @@ export function readStatement(
  * are equal to each other are one key, however they were noted.
  */
 function readKeys(plan: TablePlan, generations: Generations, from: Snapshot): string {
-  const key = plan.columns.slice(0, plan.keyLength);
+  const key = keyOf(plan);
   const names = key.map((_, i) => `k${i + 1}`).join(', ');
   const compared = key.map((column, i) => `${wrapped(`k${i + 1}`, column.match?.noted)} as k${i + 1}`);
   const places = key.map((_, i) => i + 1).join(', ');
