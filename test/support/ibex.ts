@@ -7,6 +7,7 @@ import { once } from 'node:events';
 import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { OutOfPatience } from './patience.ts';
 import { waitFor } from './servers.ts';
 
 const PROGRAM = join(import.meta.dirname, '..', '..', 'bin', 'ibex.js');
@@ -28,6 +29,12 @@ export interface LogLine {
   readonly kind?: string;
 }
 
+/**
+ * A daemon that is asked to end is to have ended within ten seconds, and gives up on servers that do not answer after
+ * seven. One that hangs takes for ever, which tests can tell from a machine that is busy.
+ */
+export const STOPS_WITHIN_MS = 60_000;
+
 /** What a process has written; as it stands, while the process runs. */
 export interface Output {
   readonly stdout: string;
@@ -44,13 +51,15 @@ export interface IbexResult extends Output {
 
 /** Runs a command to its end. */
 export async function ibex(args: readonly string[], options: IbexOptions = {}): Promise<IbexResult> {
-  const { timeout = 60_000 } = options;
+  const { timeout = 180_000 } = options;
   const command = startIbex(args, options);
   const timer = setTimeout(() => command.signal('SIGKILL'), timeout);
   const code = await command.exited;
   clearTimeout(timer);
   if (command.killed) {
-    throw new Error(`ibex ${args[0]} had not ended after ${timeout} ms:\n${command.stdout}${command.stderr}`);
+    throw new OutOfPatience(timeout, `the end of ibex ${args[0]}`, {
+      cause: new Error(command.stdout + command.stderr),
+    });
   }
   return { code, stdout: command.stdout, stderr: command.stderr, said: command.said, logs: command.logs };
 }
@@ -107,7 +116,7 @@ export class RunningIbex implements Output {
   }
 
   /** Resolves to the first log line whose message matches. */
-  async waitForLog(message: RegExp, timeout = 30_000): Promise<LogLine> {
+  async waitForLog(message: RegExp, timeout = 90_000): Promise<LogLine> {
     const find = () => this.logs.find(({ msg }) => message.test(msg));
     await waitFor(() => find() !== undefined || !this.running, { timeout, what: `log line ${message}` });
     const line = find();

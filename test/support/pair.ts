@@ -76,7 +76,6 @@ export class Pair {
     const differences = () => compareTables(this.source, this.target, tables);
     await waitFor(async () => (await differences()).length === 0, {
       what: 'both sides to be equal',
-      timeout: 60_000,
     }).catch(async (error) => {
       const { why } = await this.sync.status();
       throw new Error([error.message, ...(await differences()), ...why].join('\n'));

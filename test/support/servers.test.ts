@@ -11,6 +11,7 @@ import { Redis } from 'ioredis';
 import pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { startCluster } from '../../src/embedded/cluster.ts';
+import { OUT_OF_PATIENCE, OutOfPatience } from './patience.ts';
 import {
   compareTables,
   type Databases,
@@ -129,7 +130,7 @@ describe('cluster', () => {
     await once(child, 'exit');
     if (end === 'exit') expect(existsSync(directory)).toBe(false);
     const isGone = async () => !(existsSync(directory) || (await isListening(port)));
-    await waitFor(isGone, { timeout: 10_000, what: 'the end of the server and its directory' });
+    await waitFor(isGone, { what: 'the end of the server and its directory' });
   });
 });
 
@@ -151,9 +152,27 @@ test('waitFor gives up and says for what it waited', async () => {
   let calls = 0;
   expect(await waitFor(() => ++calls === 3, { what: 'the third call' })).toBe(true);
   const refuse = () => Promise.reject(new Error('no'));
-  await expect(waitFor(refuse, { timeout: 50, what: 'Godot' })).rejects.toThrow(
-    'waited 50 ms in vain for Godot',
-  );
+  await expect(waitFor(refuse, { timeout: 50, what: 'Godot' })).rejects.toMatchObject({
+    name: 'OutOfPatience',
+    message: 'waited 50 ms in vain for Godot',
+  });
+});
+
+test('CI tries again what ran out of patience, and nothing that saw something wrong', () => {
+  const advice = 'If this is a long-running test, pass a timeout value as the last argument.';
+  for (const message of [
+    new OutOfPatience(90_000, 'the copy').message,
+    `Test timed out in 300000ms.\n${advice}`,
+    `Hook timed out in 300000ms.\n${advice}`,
+  ])
+    expect(message).toMatch(OUT_OF_PATIENCE);
+  for (const message of [
+    "expected [ 'public.t: only in source 1 rows' ] to deeply equal []",
+    `${new OutOfPatience(90_000, 'both sides to be equal').message}\npublic.t: only in source 1 rows`,
+    'the daemon ended',
+    'not caught up: public.t (a row is in the way)',
+  ])
+    expect(message).not.toMatch(OUT_OF_PATIENCE);
 });
 
 async function query(url: string, sql: string): Promise<unknown[]> {

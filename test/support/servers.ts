@@ -9,6 +9,7 @@ import { afterAll, beforeAll } from 'vitest';
 import { type Cluster, startCluster } from '../../src/embedded/cluster.ts';
 import { type RedisServer, startRedis } from '../../src/embedded/redis.ts';
 import { ofMajor } from './majors.ts';
+import { OutOfPatience } from './patience.ts';
 
 export interface Servers {
   source: Cluster;
@@ -258,10 +259,13 @@ export async function redisForTests(): Promise<RedisServer | undefined> {
   return redis;
 }
 
-/** Tries until `probe` gives something truthy and returns it; an error counts as "not yet". */
+/**
+ * Tries until `probe` gives something truthy and returns it; an error counts as "not yet". The time-out is there to
+ * tell what does not come, not to measure how fast it comes: machines that are busy with other tests are slow.
+ */
 export async function waitFor<T>(
   probe: () => T | Promise<T>,
-  { timeout = 30_000, what }: { timeout?: number; what: string },
+  { timeout = 90_000, what }: { timeout?: number; what: string },
 ): Promise<T> {
   const deadline = Date.now() + timeout;
   let cause: unknown;
@@ -273,7 +277,7 @@ export async function waitFor<T>(
     } catch (error) {
       cause = error;
     }
-    if (Date.now() > deadline) throw new Error(`waited ${timeout} ms in vain for ${what}`, { cause });
+    if (Date.now() > deadline) throw new OutOfPatience(timeout, what, { cause });
     await sleep(25);
   }
 }
