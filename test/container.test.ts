@@ -223,7 +223,7 @@ async function run(cwd: string, [program = '', ...args]: string[]): Promise<Resu
     cwd,
     env: {},
     stdio: ['ignore', 'pipe', 'pipe'],
-    timeout: 60_000,
+    timeout: 180_000,
   });
   const result: Result = { status: null, stdout: '', stderr: '' };
   child.stdout.setEncoding('utf8').on('data', (text) => {

@@ -143,7 +143,7 @@ async function emptyRedis(url: string): Promise<void> {
 }
 
 test('everything dies in the middle of a copy, again and again', {
-  timeout: 120_000 + ROUNDS * 30_000,
+  timeout: 300_000 + ROUNDS * 30_000,
 }, async () => {
   const seed = seedOf('killed');
   const random = randomFrom(seed);
@@ -188,7 +188,7 @@ test('everything dies in the middle of a copy, again and again', {
   await waitFor(async () => (await readChunks()).left === 0, { what: 'the rest of the chunks' });
   stop.abort();
   await Promise.all(writers);
-  await waitUntilCaughtUp(databases, 60_000).catch((error) => {
+  await waitUntilCaughtUp(databases, 120_000).catch((error) => {
     throw new Error(`${error.message}\n${daemon?.stderr}`);
   });
 

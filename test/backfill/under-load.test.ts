@@ -101,7 +101,7 @@ describe.each(MODES)('where $mode', ({ mode, replica }) => {
 
   test.for(Array.from({ length: ROUNDS }, (_, i) => i + 1))(
     'a copy beside every kind of write and rewrite ends exact (round %i)',
-    { timeout: 120_000 + 60_000 * SCALE },
+    { timeout: 300_000 + 60_000 * SCALE },
     async () => {
       const seed = seedOf(`under load, ${mode}`);
       await onBoth(pair.databases, SCHEMA);

@@ -102,7 +102,7 @@ async function finishedCopies(): Promise<Map<string, string>> {
 }
 
 async function expectEverythingEqual(): Promise<void> {
-  await waitUntilCaughtUp(databases, 60_000).catch((error) => {
+  await waitUntilCaughtUp(databases, 120_000).catch((error) => {
     throw new Error(`${error.message}\n${daemon?.stderr.split('\n').slice(-15).join('\n')}`);
   });
   expect(await compareTables(databases.source, databases.target)).toEqual([]);
@@ -148,7 +148,7 @@ test('kill -9, thirty times over setup, backfill and streaming, each followed at
   const { code, tookMs } = await daemon.stop();
   expect(code).toBe(0);
   expect(tookMs).toBeLessThan(STOPS_WITHIN_MS);
-}, 240_000);
+}, 480_000);
 
 test('Redis emptied in mid-stream, again and again: equal, without any command', async (context) => {
   await using redis = await redisForTests();
@@ -156,7 +156,7 @@ test('Redis emptied in mid-stream, again and again: equal, without any command',
   const seed = seedOf('flushall');
   await createTables(2_000);
   daemon = start(redis.url);
-  await waitUntilCaughtUp(databases, 60_000);
+  await waitUntilCaughtUp(databases, 120_000);
   const stop = new AbortController();
   const writers = [1, 2, 3].map((n) => writeUntil(stop.signal, randomFrom(seed + n)));
   const client = new Redis(redis.url);
@@ -176,7 +176,7 @@ test('Redis emptied in mid-stream, again and again: equal, without any command',
 
 test.for(['in-process', 'redis'])(
   'a backlog of a million keys through the %s queue fits into 256 MB',
-  { timeout: 240_000 },
+  { timeout: 480_000 },
   async (kind, context) => {
     await using redis = kind === 'redis' ? await redisForTests() : undefined;
     if (kind === 'redis' && redis === undefined) return context.skip('no redis-server on the PATH');
@@ -185,11 +185,11 @@ test.for(['in-process', 'redis'])(
       `insert into wide select g, 0, repeat('x', 200) from generate_series(1, 1000000) g`,
     );
     daemon = start(redis?.url);
-    await waitUntilCaughtUp(databases, 110_000);
+    await waitUntilCaughtUp(databases, 200_000);
     await daemon.stop();
     await databases.source.query('update wide set v = v + 1');
     daemon = start(redis?.url);
-    await waitUntilCaughtUp(databases, 110_000);
+    await waitUntilCaughtUp(databases, 200_000);
     expect(await compareTables(databases.source, databases.target)).toEqual([]);
     const peak =
       Number(/VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${daemon.pid}/status`, 'utf8'))?.[1]) / 1024;

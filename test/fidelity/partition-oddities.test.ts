@@ -145,7 +145,6 @@ test('a partition that the target lacks: its rows wait for it by name, and come 
     async () => (await pair.sync.status()).why.some((why) => /public\.pt.*no partition/.test(why)),
     {
       what: 'the missing partition to be told',
-      timeout: 60_000,
     },
   );
   await source.query('insert into other values (1)');

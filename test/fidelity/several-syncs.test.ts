@@ -51,7 +51,7 @@ async function bothBecomeEqual(what: string): Promise<void> {
     ...(await compareTables(one.source, one.target)),
     ...(await compareTables(one.source, two.target)),
   ];
-  await waitFor(async () => (await differences()).length === 0, { what, timeout: 60_000 }).catch(async () => {
+  await waitFor(async () => (await differences()).length === 0, { what }).catch(async () => {
     expect(await differences(), what).toEqual([]);
   });
 }

@@ -128,10 +128,13 @@ test('types that would round, pad, cut or rewrite are refused by name before a r
   await waitFor(async () => (await pair.target.query('select from fine')).rowCount === 1, {
     what: 'the other table',
   });
-  const { tables: states } = await pair.sync.status();
+  const reasons = async () => (await pair.sync.status()).tables.flatMap(({ reason }) => reason ?? []);
+  await waitFor(async () => (await reasons()).length === tables.length, {
+    what: 'the reasons of all others',
+  });
+  const told = await reasons();
   for (const { name, source, target } of tables) {
-    const reason = states.find(({ table }) => table === `public.${name}`)?.reason;
-    expect(reason).toContain(`public.${name}: `);
+    const reason = told.find((one) => one.includes(`public.${name}: `));
     expect(reason).toContain(`column v is ${source} on the source and ${target} on the target`);
     expect((await pair.target.query(`select from ${name}`)).rowCount, name).toBe(0);
   }

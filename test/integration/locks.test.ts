@@ -100,7 +100,7 @@ test('a partition that came while a batch is read never makes the application wa
     { what: 'the batch to be read' },
   );
   // The server sees no deadlock when a session waits for it that only waits for an answer to another one.
-  await source.query("set statement_timeout = '20s'; truncate p3");
+  await source.query("set statement_timeout = '200s'; truncate p3");
   await source.query("insert into t values (201, 'quick')");
   await pair.equal();
 });

@@ -115,7 +115,7 @@ test('one that others have locked is not waited for by the daemon, and named by 
   await pair.source.query(`select nextval('busy'), nextval('free')`);
   await pair.target.query('begin; alter sequence busy owned by t.id');
   const env = { IBEX_SOURCE_URL: pair.databases.sourceUrl, IBEX_TARGET_URL: pair.databases.targetUrl };
-  const { code, stdout } = await ibex(['wait', '--timeout', '300ms', '--json'], { env });
+  const { code, stdout } = await ibex(['wait', '--timeout', '3s', '--json'], { env });
   expect(code).toBe(1);
   expect(JSON.parse(stdout).missing).toEqual([
     { table: 'public.busy', reason: 'others have the sequence locked' },

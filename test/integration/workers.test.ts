@@ -1,7 +1,7 @@
 /** `ibex worker`: chunks of one copy shared by processes of which any may die, freeze, or lose Redis. */
 import { Redis } from 'ioredis';
 import { afterAll, afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { type RunningIbex, STOPS_WITHIN_MS, startIbex } from '../support/ibex.ts';
+import { ibex, type RunningIbex, STOPS_WITHIN_MS, startIbex } from '../support/ibex.ts';
 import {
   compareTables,
   type Databases,
@@ -57,12 +57,21 @@ function start(command: 'run' | 'worker', rate: number): RunningIbex {
   return process;
 }
 
+/** Workers that are there before there is anything to copy. */
+async function startWorkers(...rates: readonly number[]): Promise<RunningIbex[]> {
+  const env = { IBEX_SOURCE_URL: databases.sourceUrl, IBEX_TARGET_URL: databases.targetUrl };
+  expect((await ibex(['setup'], { env })).code).toBe(0);
+  const workers = rates.map((rate) => start('worker', rate));
+  for (const worker of workers) await worker.waitForLog(/works for sync main/);
+  return workers;
+}
+
 const copiedBy = (worker: RunningIbex) =>
   worker.logs.filter(({ msg }) => /^chunk .*: copied/.test(msg)).length;
 
 /** Everything is there, and nothing was copied twice. */
 async function expectExact(): Promise<void> {
-  await waitUntilCaughtUp(databases, 60_000);
+  await waitUntilCaughtUp(databases, 120_000);
   expect(await compareTables(databases.source, databases.target)).toEqual([]);
   const [table] = (await readSyncStatus(databases)).tables;
   expect(table).toMatchObject({ state: 'streaming', copied: ROWS, chunks: { done: CHUNKS, all: CHUNKS } });
@@ -81,7 +90,7 @@ async function busyWorkers(count: number): Promise<void> {
 
 describe.skipIf(redis === undefined)('workers', () => {
   test('share the chunks of one table, also when Redis loses everything and one of them is stopped', async () => {
-    const workers = [start('worker', 300), start('worker', 300)] as const;
+    const workers = (await startWorkers(300, 300)) as [RunningIbex, RunningIbex];
     const daemon = start('run', 300);
     await waitFor(() => workers.every((worker) => copiedBy(worker) > 0), { what: 'both to have copied' });
     const client = new Redis(redis?.url as string);
@@ -94,8 +103,9 @@ describe.skipIf(redis === undefined)('workers', () => {
   });
 
   test('that die or freeze in the middle of a chunk have it redone by others, and one that wakes up does no harm', async () => {
-    const [killed, frozen] = [start('worker', 10), start('worker', 10)];
-    start('run', 300);
+    const [killed, frozen] = (await startWorkers(10, 10)) as [RunningIbex, RunningIbex];
+    // Slow as well: there is something to copy until a third worker has come.
+    start('run', 30);
     await busyWorkers(2);
     // The daemon has four sessions on the source: there is no room for a third worker before one of the two is gone.
     const third = start('worker', 300);
@@ -106,7 +116,7 @@ describe.skipIf(redis === undefined)('workers', () => {
     frozen.signal('SIGCONT');
     await frozen.waitForLog(/connection/);
     await databases.source.query('update whole set pad = id::text where id < 1000');
-    await waitUntilCaughtUp(databases, 60_000);
+    await waitUntilCaughtUp(databases, 120_000);
     expect(await compareTables(databases.source, databases.target)).toEqual([]);
     expect([frozen.running, third.running]).toEqual([true, true]);
   });
@@ -139,7 +149,7 @@ describe.skipIf(redis === undefined)('workers', () => {
     // The minute that its supervisor has to start it again.
     await databases.target.query(`update ibex.holder set beat_at = beat_at - interval '1 minute'`);
     await worker.waitForLog(/this worker goes on in its place/);
-    await waitUntilCaughtUp(databases, 60_000);
+    await waitUntilCaughtUp(databases, 120_000);
     expect(await compareTables(databases.source, databases.target)).toEqual([]);
   });
 });

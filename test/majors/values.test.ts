@@ -24,7 +24,7 @@ describe.skipIf(!canStart(18, 12))('from PostgreSQL 18 to 12', async () => {
           Object.entries(expected).every(([table, reason]) => found.get(table)?.includes(reason))
         );
       },
-      { what: `held: ${JSON.stringify(expected)}`, timeout: 60_000 },
+      { what: `held: ${JSON.stringify(expected)}` },
     );
 
   test('a value that the target cannot hold holds its table by name, while it streams and while it is copied', async () => {

@@ -182,7 +182,7 @@ class Stage {
         states = await this.#states();
         return unsettled().length === 0;
       },
-      { what: 'every table', timeout: 40_000 },
+      { what: 'every table' },
     ).catch((error) => {
       const lines = unsettled().map(({ table, why }) => `${table}: ${why}`);
       throw new Error([`neither equal nor held: ${lines.join('; ')}`, String(error.cause ?? '')].join('\n'));
