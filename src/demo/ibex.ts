@@ -14,10 +14,10 @@ import type { Places } from './servers.ts';
 
 const COMMAND = fileURLToPath(new URL('../../bin/ibex.js', import.meta.url));
 /** What `ibex run` promises after SIGTERM, and what a person waits for after Ctrl-C. */
-const STOP_MS = 10_000;
+const STOP_MS = 30_000;
 const HASTY_STOP_MS = 1_000;
 const WAIT_SECONDS = 120;
-const READY_MS = 30_000;
+const READY_MS = 90_000;
 
 /** Lines of the daemon's log by level, and the last that matter. */
 export interface LogSummary {

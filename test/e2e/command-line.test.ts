@@ -45,6 +45,11 @@ async function json(code: number, args: string[], options: IbexOptions = {}) {
   return JSON.parse((await expectCode(code, [...args, '--json'], options)).stdout);
 }
 
+/** Waits until status is 0, and resolves to what it says: for a moment a daemon on a busy machine may be silent. */
+async function ready(options: IbexOptions = {}) {
+  return waitFor(() => json(0, ['status'], options), { what: 'status to be READY' });
+}
+
 async function start(args: string[] = [], options: IbexOptions = {}): Promise<RunningIbex> {
   daemon = startIbex(['run', ...args], { env: urls(databases), ...options });
   return daemon;
@@ -222,9 +227,9 @@ describe('the life of a sync, command by command', () => {
       paused: null,
     });
     await expectEqual();
-    const [status] = await json(0, ['status']);
+    const [status] = await ready();
     expect(status).toMatchObject({ verdict: 'READY', why: [], daemon: { pid: daemon?.pid } });
-    expect((await expectCode(0, ['status'])).stdout).toMatch(/^main: READY/);
+    await waitFor(async () => /^main: READY/.test((await call(['status'])).stdout), { what: 'it as text' });
     // The daemon has done what there was to do.
     expect((await json(0, ['backfill'])).tables).toHaveLength(2);
   });
@@ -308,7 +313,7 @@ describe('a table that is held', () => {
       insert into sale values (1, 1, 1)`);
     await daemon?.waitForLog(/public\.sale: dropped/);
     await expectCode(0, ['wait']);
-    await waitFor(async () => (await call(['status'])).code === 0, { what: 'status to be READY' });
+    await ready();
     await expectEqual();
     await expectCleanStop(daemon as RunningIbex);
   });
@@ -356,7 +361,7 @@ describe('a table that others have locked', () => {
     await waitFor(async () => (await fetch(`http://127.0.0.1:${port}/readyz`)).status === 200, {
       what: 'readyz',
     });
-    await waitFor(async () => (await call(['status'])).code === 0, { what: 'status to be READY' });
+    await ready();
     await expectCleanStop(daemon as RunningIbex);
   });
 
@@ -590,11 +595,14 @@ syncs:
     ]);
     await expectEqual();
     expect((await more.target.query('select from sale')).rowCount).toBe(0);
-    expect(await json(0, ['status'], here)).toMatchObject([
+    expect(await ready(here)).toMatchObject([
       { sync: 'all', verdict: 'READY' },
       { sync: 'items', verdict: 'READY', tables: [{ table: 'public.item' }] },
     ]);
-    expect(await json(0, ['status', '--sync', 'items'], here)).toMatchObject([{ sync: 'items' }]);
+    const one = await waitFor(() => json(0, ['status', '--sync', 'items'], here), {
+      what: 'one to be READY',
+    });
+    expect(one).toMatchObject([{ sync: 'items' }]);
     await expectCleanStop(daemon as RunningIbex);
 
     await start(['--sync', 'items'], here);
@@ -604,8 +612,14 @@ syncs:
       undefined,
       'for one',
     ]);
-    const [all, items] = await json(1, ['status'], here);
-    expect([all.verdict, all.daemon, items.verdict]).toEqual(['NOT READY', null, 'READY']);
+    const [all] = await waitFor(
+      async () => {
+        const both = await json(1, ['status'], here);
+        return both[1].verdict === 'READY' && both;
+      },
+      { what: 'the other to be READY' },
+    );
+    expect([all.verdict, all.daemon]).toEqual(['NOT READY', null]);
 
     // The other one goes; this one does not notice.
     const gone = await json(0, ['teardown', '--yes', '--sync', 'all'], here);

@@ -86,13 +86,13 @@ test(
     expect(result.tables.map(({ table }) => table)).toContain('shop.orders');
     expect(result.copied.rows).toBeGreaterThan(300_000);
     const { captured, carried, coalesced, resolved, held } = result.changes;
-    expect(captured).toBeGreaterThan(1_000);
+    expect(captured).toBeGreaterThan(100);
     expect(carried + coalesced + resolved + held).toBe(captured);
     expect(held).toBe(0);
     expect(result.lag.samples).toBeGreaterThan(0);
     expect(result.lag.p50Ms).toBeGreaterThan(0);
     expect(result.lag.p99Ms).toBeGreaterThanOrEqual(result.lag.p50Ms);
-    expect(result.load.transactions).toBeGreaterThan(100);
+    expect(result.load.transactions).toBeGreaterThan(10);
     expect(result.load.seconds).toBeGreaterThanOrEqual(3);
     expect(result.load.longTransactionSeconds).toBeGreaterThan(2.5);
     await expectNothingLeft();

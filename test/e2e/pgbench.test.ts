@@ -13,6 +13,7 @@ import {
   freshDatabases,
   redisForTests,
   useServers,
+  waitFor,
 } from '../support/servers.ts';
 
 const servers = await useServers();
@@ -89,14 +90,14 @@ test.for(['in-process', 'redis'])(
     insert into pgbench_accounts values (-1, 1, 1, 'late')`);
     daemon = startIbex(['run', '--log-format', 'json'], { env });
     await load.done;
-    expect((await ibex(['wait', '--timeout', '60s'], { env })).code).toBe(0);
+    expect((await ibex(['wait', '--timeout', '3m'], { env })).code).toBe(0);
     await late.query('commit');
     await late.end();
-    expect((await ibex(['wait', '--timeout', '60s'], { env })).code).toBe(0);
+    expect((await ibex(['wait', '--timeout', '3m'], { env })).code).toBe(0);
     expect(await compareTables(databases.source, databases.target)).toEqual([]);
     const { rows } = await databases.target.query(`select tid from pgbench_history where tid < 0`);
     expect(rows).toEqual([{ tid: -1 }]);
-    expect((await ibex(['status'], { env })).code).toBe(0);
+    await waitFor(async () => (await ibex(['status'], { env })).code === 0, { what: 'status to be READY' });
     expect((await daemon.stop()).code).toBe(0);
   },
 );

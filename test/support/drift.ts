@@ -1,6 +1,5 @@
 /** What tests of DDL under a running sync look at. */
 import type pg from 'pg';
-import { expect } from 'vitest';
 import type { Pair } from './pair.ts';
 import { waitFor } from './servers.ts';
 
@@ -26,25 +25,22 @@ export async function statesOf(target: pg.Client): Promise<unknown[]> {
   return rows;
 }
 
-/** Waits until the table is held, and resolves to the reason that `status` gives. */
-export async function heldReason(pair: Pair, table: string): Promise<string> {
+/**
+ * Waits until the table is held with statements to run on the target that match, and resolves to them. What `status`
+ * names is out of date for a while after somebody ran it.
+ */
+export async function remedyOf(pair: Pair, table: string, matching = /./s): Promise<string> {
   const find = async () => {
     const found = (await pair.sync.status()).tables.find((one) => one.table === table);
-    return found?.reason != null && !/waiting to arm/.test(found.reason) ? found.reason : undefined;
+    const [, ddl = ''] = /on the target: (.*)$/s.exec(found?.reason ?? '') ?? [];
+    return matching.test(ddl) ? ddl : undefined;
   };
-  return waitFor(find, { what: `${table} to be held` }) as Promise<string>;
-}
-
-/** The statements that the reason names. */
-export function remedyIn(reason: string): string {
-  const [, ddl] = /on the target: (.*)$/s.exec(reason) ?? [];
-  expect(ddl, reason).toBeDefined();
-  return ddl as string;
+  return waitFor(find, { what: `${table} to be held, with a remedy ${matching}` }) as Promise<string>;
 }
 
 /** Runs what `status` says is to be run on the target. */
-export async function runRemedy(pair: Pair, table: string): Promise<string> {
-  const ddl = remedyIn(await heldReason(pair, table));
+export async function runRemedy(pair: Pair, table: string, matching?: RegExp): Promise<string> {
+  const ddl = await remedyOf(pair, table, matching);
   await pair.target.query(ddl);
   return ddl;
 }

@@ -71,6 +71,19 @@ export class Pair {
     await expectEqual(this.databases, this.sync, timeoutMs);
   }
 
+  /** Waits until `status` has nothing to say against the target, to which it may come a moment after the rows. */
+  async ready(): Promise<void> {
+    let why: readonly string[] = [];
+    const isReady = async () => {
+      const status = await this.sync.status();
+      why = status.why;
+      return status.verdict === 'READY';
+    };
+    await waitFor(isReady, { what: 'the verdict READY' }).catch((error) => {
+      throw new Error([error.message, ...why].join('\n'));
+    });
+  }
+
   /** Waits until the rows are equal, however often tables are copied again meanwhile. */
   async becomesEqual(tables?: string[]): Promise<void> {
     const differences = () => compareTables(this.source, this.target, tables);
