@@ -3,6 +3,7 @@
  */
 import pg from 'pg';
 import { type ErrorKind, IbexError } from '../core/errors.ts';
+import { NO_TLS } from './tls.ts';
 
 /** SQLSTATEs, whole or by class (two characters), most specific first. */
 const BY_STATE: readonly (readonly [state: string, kind: ErrorKind])[] = [
@@ -49,8 +50,8 @@ const SOCKET_CODES = new Set([
 
 /** What OpenSSL and Node say about certificates. */
 const CERTIFICATE = /^(ERR_TLS|CERT_|UNABLE_|SELF_SIGNED|DEPTH_ZERO)/;
-/** The text of pg/lib/connection.js: this error carries no code. */
-const NO_TLS = 'The server does not support SSL connections';
+/** What PgBouncer says when it has no connection to give. */
+const POOL_USED_UP = /^(query_wait_timeout|no more connections allowed)/;
 
 /** A constraint, lock or column in trouble, as the server names it. */
 export interface ServerError {
@@ -121,6 +122,8 @@ function missesPartition(error: unknown): boolean {
 
 /** What to do, where the kind alone would point to the wrong place. */
 function hintOn(message: string, code: string | undefined): string | undefined {
+  if (POOL_USED_UP.test(message))
+    return 'Raise pool_size and max_client_conn of the pooler, or connect to the server itself.';
   if (message === NO_TLS) return 'Turn TLS on at the server, or connect with sslmode=prefer or disable.';
   if (code !== undefined && CERTIFICATE.test(code)) return 'Check sslmode and sslrootcert of the URL.';
   return undefined;

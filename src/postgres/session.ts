@@ -2,13 +2,15 @@
  * One connection to a server, with everything pinned that would change how values read or what is visible.
  * All other code reaches a database through this class, so that every error carries a kind and a server's name.
  */
-import pg from 'pg';
+import { randomUUID } from 'node:crypto';
+import type pg from 'pg';
 import { IbexError } from '../core/errors.ts';
+import { type Connected, connect } from './connecting.ts';
 import { type CopyIn, copyIn, copyOut } from './copy.ts';
-import { toIbexError } from './errors.ts';
+import { serverError, toIbexError } from './errors.ts';
 import { type Piped, pipeCopy, type Throttle } from './pipe.ts';
-import { plainFallback } from './tls.ts';
-import { describeServer, parseUrl, type ServerConfig } from './url.ts';
+import { sharedBackends } from './pooler.ts';
+import type { Peer } from './tls.ts';
 
 /**
  * Session settings: what changes the text of values, what a statement may see or do, what a provider or role may
@@ -65,19 +67,38 @@ export interface SessionOptions {
   readonly name: string;
 }
 
-/** How many milliseconds a connection attempt may take when the URL does not say. */
-const CONNECT_TIMEOUT = 10_000;
+/** A setting of our own, by which a session behind a pooler knows its backend. */
+const MARK = 'ibex.session';
+/** A pooler hands the backend of a session that is over to somebody else, and need not clean up itself. */
+const CLEAN_UP = 'discard all';
+/** SQLSTATE of a setting that nobody has made. */
+const NOT_SET = '42704';
+
+/** What `pg` has below its surface. */
+interface Driver {
+  readonly connection: {
+    readonly stream: { destroy(): void; destroySoon(): void };
+    query(text: string): void;
+  };
+  readonly readyForQuery: boolean;
+}
 
 export class Session {
   /** `host:port/database`, for messages. */
   readonly server: string;
+  /** What TLS makes sure of. */
+  readonly peer: Peer;
   readonly #client: pg.Client;
+  /** Behind a pooler: what the setting `ibex.session` says as long as the backend is ours. */
+  readonly #mark: string | null;
   #version = 0;
   #broken: IbexError | null = null;
 
-  private constructor(client: pg.Client, server: string) {
+  private constructor({ client, server, peer, pooled }: Connected) {
     this.#client = client;
     this.server = server;
+    this.peer = peer;
+    this.#mark = pooled ? randomUUID() : null;
     client.on('error', (error) => {
       this.#broken ??= toIbexError(error, server);
     });
@@ -86,40 +107,26 @@ export class Session {
     });
   }
 
-  /** Connects and pins the settings. Errors: kinds `connection`, `authentication`, `unknown_database`. */
+  /** Connects and pins the settings. Errors: kinds `connection`, `authentication`, `unknown_database`, `unsupported`. */
   static async open(options: SessionOptions): Promise<Session> {
-    const config = parseUrl(options.url);
+    const session = new Session(await connect(options.url, options.name));
     try {
-      return await Session.#connect(config, options.name);
+      await session.#pin();
+      return session;
     } catch (error) {
-      const plain = plainFallback(config, error);
-      if (plain === undefined) throw toIbexError(error, describeServer(config));
-      return Session.#connect(plain, options.name).catch((second) => {
-        throw toIbexError(second, describeServer(config));
-      });
+      await session.close();
+      throw error;
     }
   }
 
-  static async #connect(config: ServerConfig, name: string): Promise<Session> {
-    const client = new pg.Client({
-      connectionTimeoutMillis: CONNECT_TIMEOUT,
-      ...config,
-      application_name: name,
-      keepAlive: true,
-      keepAliveInitialDelayMillis: 10_000,
-    });
-    const session = new Session(client, describeServer(config));
-    try {
-      await client.connect();
-      await client.query(PIN_SETTINGS, [JSON.stringify(SETTINGS), ONLY_IF_DIFFERENT, NO_ENCODING]);
-      const { rows } = await client.query(`select current_setting('server_version_num')::int as version`);
-      session.#version = rows[0].version;
-      if (session.#version < HASHED_AGGREGATES_SPILL) await client.query('set enable_hashagg = off');
-      return session;
-    } catch (error) {
-      await client.end().catch(() => undefined);
-      throw error;
-    }
+  async #pin(): Promise<void> {
+    await this.run(PIN_SETTINGS, [JSON.stringify(SETTINGS), ONLY_IF_DIFFERENT, NO_ENCODING]);
+    const { version } = await this.row<{ version: number }>(
+      `select current_setting('server_version_num')::int as version`,
+    );
+    this.#version = version;
+    if (version < HASHED_AGGREGATES_SPILL) await this.run('set enable_hashagg = off');
+    if (this.#mark !== null) await this.run('select set_config($1, $2, false)', [MARK, this.#mark]);
   }
 
   /** `server_version_num`, e.g. 180004. */
@@ -150,7 +157,7 @@ export class Session {
 
   /** Runs the body in a transaction; `mode` follows BEGIN. Rolls back when the body throws. */
   async transaction<T>(mode: string, body: () => Promise<T>): Promise<T> {
-    await this.run(`begin ${mode}`);
+    await this.#begin(mode);
     try {
       const result = await body();
       const { command } = await this.#query('commit', []);
@@ -162,6 +169,18 @@ export class Session {
       if (this.#broken === null) await this.run('rollback').catch(() => this.abandon());
       throw error;
     }
+  }
+
+  /** Behind a pooler no transaction begins on a backend that is not ours. SHOW takes no snapshot, as SELECT would. */
+  async #begin(mode: string): Promise<void> {
+    if (this.#mark === null) return void (await this.run(`begin ${mode}`));
+    const answers = await this.#query(`begin ${mode}; show ${MARK}`, null).catch((error) => {
+      if (serverError(error)?.state !== NOT_SET) throw error;
+    });
+    const mark = (answers as unknown as pg.QueryResult[] | undefined)?.[1]?.rows[0]?.[MARK];
+    if (mark === this.#mark) return;
+    this.abandon();
+    throw sharedBackends(this.server);
   }
 
   /** A reader that stops before the end costs the session: a COPY cannot be left half-way. */
@@ -226,22 +245,33 @@ export class Session {
 
   /** Closes the connection at once, whatever it is doing. */
   abandon(): void {
+    const { connection, readyForQuery } = this.#client as unknown as Driver;
+    // A pooler closes a backend whose client goes away in the middle of something; one that rests, with all that we have
+    // set, it may hand to somebody else.
+    const rests = this.#mark !== null && this.#broken === null && readyForQuery;
     this.#broken ??= new IbexError('connection', `${this.server}: the connection was closed`);
-    (this.#client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy();
+    if (rests) connection.query(CLEAN_UP);
+    if (rests) connection.stream.destroySoon();
+    else connection.stream.destroy();
   }
 
   async close(): Promise<void> {
-    if (this.#broken === null) await this.#client.end().catch(() => undefined);
+    if (this.#broken !== null) return;
+    if (this.#mark !== null) await this.run(CLEAN_UP).catch(() => undefined);
+    await this.#client.end().catch(() => undefined);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
 
-  async #query(text: string, values: readonly unknown[]): Promise<pg.QueryResult> {
+  /** Several statements in one text go without values only. */
+  async #query(text: string, values: readonly unknown[] | null): Promise<pg.QueryResult> {
     if (this.#broken !== null) throw this.#broken;
     try {
-      return await this.#client.query(text, values as unknown[]);
+      return await (values === null
+        ? this.#client.query(text)
+        : this.#client.query(text, values as unknown[]));
     } catch (error) {
       throw toIbexError(error, this.server);
     }

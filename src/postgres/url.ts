@@ -25,7 +25,7 @@ export interface ServerConfig extends ClientConfig {
   /** Called by node-postgres when the server asks. Rejects with IbexError `authentication` if there is none. */
   password: () => Promise<string>;
   ssl: false | ConnectionOptions;
-  /** What the connection promises; for `preferred` see `plainFallback` in tls.ts. */
+  /** What the connection promises; for `preferred` and `allowed` see `otherWay` in tls.ts. */
   tls: Tls;
 }
 
@@ -40,6 +40,7 @@ export const URL_PARAMETERS = {
   sslrootcert: 'PGSSLROOTCERT',
   sslcert: 'PGSSLCERT',
   sslkey: 'PGSSLKEY',
+  sslcrl: 'PGSSLCRL',
   sslnegotiation: 'PGSSLNEGOTIATION',
   channel_binding: 'PGCHANNELBINDING',
   connect_timeout: 'PGCONNECT_TIMEOUT',
@@ -118,6 +119,7 @@ function serverConfig(given: Partial<Record<Parameter, string>>, env: NodeJS.Pro
           sslrootcert: value('sslrootcert'),
           sslcert: value('sslcert'),
           sslkey: value('sslkey'),
+          sslcrl: value('sslcrl'),
         },
     join(home, '.postgresql'),
   );

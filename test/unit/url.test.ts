@@ -3,7 +3,7 @@ import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { IbexError } from '../../src/core/errors.ts';
-import { plainFallback } from '../../src/postgres/tls.ts';
+import { firstWay, otherWay, peerOf, remarkOn, tellingError } from '../../src/postgres/tls.ts';
 import { describeServer, hasPassword, parseUrl, redactUrl } from '../../src/postgres/url.ts';
 
 let home = '';
@@ -11,7 +11,9 @@ beforeAll(() => {
   home = mkdtempSync(join(tmpdir(), 'ibex-url-'));
   writeFileSync(join(home, 'ca.pem'), 'CA');
   writeFileSync(join(home, 'client.pem'), 'CERT');
-  writeFileSync(join(home, 'client.key'), 'KEY');
+  writeFileSync(join(home, 'client.key'), 'KEY', { mode: 0o600 });
+  writeFileSync(join(home, 'open.key'), 'KEY');
+  chmodSync(join(home, 'open.key'), 0o644);
 });
 afterAll(() => rmSync(home, { recursive: true }));
 
@@ -90,7 +92,7 @@ describe('where to connect', () => {
 describe('TLS', () => {
   it.each([
     ['', 'preferred', false],
-    ['?sslmode=allow', 'preferred', false],
+    ['?sslmode=allow', 'allowed', false],
     ['?sslmode=prefer', 'preferred', false],
     ['?sslmode=require', 'unverified', false],
     ['?sslmode=require&sslrootcert=CA', 'verified', true],
@@ -143,12 +145,52 @@ describe('TLS', () => {
     });
   });
 
-  it('falls back to a plain connection only where the mode allows it and the server speaks no TLS', () => {
-    const none = new Error('The server does not support SSL connections');
+  it('refuses a key that others can read', () => {
+    const files = `sslcert=${home}/client.pem&sslkey=${home}/open.key`;
+    expect(refusal(`postgres://u@h/d?${files}`).message).toMatch(/sslkey: .* is open to others/);
+  });
+
+  const none = new Error('The server does not support SSL connections');
+  const notAdmitted = Object.assign(new Error('no pg_hba.conf entry'), { code: '28000' });
+  const wrongCertificate = Object.assign(new Error('self-signed certificate'), { code: 'SELF_SIGNED_CERT' });
+
+  it('goes on without it only where the mode allows that, and the server speaks or admits none', () => {
     const preferred = parse('postgres://u@h/d');
-    expect(plainFallback(preferred, none)).toMatchObject({ host: 'h', tls: 'off', ssl: false });
-    expect(plainFallback(preferred, new Error('self-signed certificate'))).toBeUndefined();
-    expect(plainFallback(parse('postgres://u@h/d?sslmode=require'), none)).toBeUndefined();
+    expect(firstWay(preferred).ssl).not.toBe(false);
+    for (const error of [none, notAdmitted])
+      expect(otherWay(preferred, error)).toMatchObject({ host: 'h', ssl: false });
+    expect(otherWay(preferred, wrongCertificate)).toBeUndefined();
+    for (const error of [none, notAdmitted])
+      expect(otherWay(parse('postgres://u@h/d?sslmode=require'), error)).toBeUndefined();
+  });
+
+  it('comes second for sslmode=allow, and only where the server insists on it', () => {
+    const allowed = parse('postgres://u@h/d?sslmode=allow');
+    expect(firstWay(allowed).ssl).toBe(false);
+    expect(otherWay(allowed, notAdmitted)?.ssl).toMatchObject({ rejectUnauthorized: false });
+    expect(otherWay(allowed, Object.assign(new Error('no'), { code: '28P01' }))).toBeUndefined();
+  });
+
+  it('of two failures the one is told that says more', () => {
+    const password = Object.assign(new Error('wrong password'), { code: '28P01' });
+    expect(tellingError(none, password)).toBe(password);
+    expect(tellingError(notAdmitted, none)).toBe(notAdmitted);
+    expect(tellingError(notAdmitted, notAdmitted)).toBe(notAdmitted);
+    expect(tellingError(notAdmitted, wrongCertificate)).toBe(wrongCertificate);
+  });
+
+  it.each([
+    ['postgres://u@h/d?sslmode=disable', /not encrypted/],
+    ['postgres://u@10.0.0.1/d?sslmode=require', /certificate is not verified/],
+    ['postgres://u@h/d?sslmode=verify-ca&sslrootcert=CA', null],
+    ['postgres://u@127.0.0.1/d?sslmode=disable', null],
+    ['postgres://u@localhost/d?sslmode=require', null],
+    ['postgres:///d?host=/tmp', null],
+    ['postgres://u@127.evil.example/d?sslmode=disable', /not encrypted/],
+  ])('of the peer of %s is said %s', (url, said) => {
+    const remark = remarkOn(peerOf(parse(url.replace('=CA', `=${home}/ca.pem`))));
+    if (said === null) expect(remark).toBeNull();
+    else expect(remark).toMatch(said);
   });
 });
 
