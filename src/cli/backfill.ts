@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Option } from 'commander';
 import { pausedSince } from '../apply/restraint.ts';
+import { REDIS_OPTIONS } from '../config/options.ts';
 import { readDaemon, readStatus, type SyncStatus, type TableStatus } from '../observe/status.ts';
 import { surplusText } from '../observe/status-text.ts';
 import { isInstalled, migrate } from '../postgres/migrate.ts';
@@ -24,7 +25,7 @@ export const backfill: CommandSpec = {
   description:
     'Sets up what is not set up, copies the rows of every table that is not copied yet, and applies what changed meanwhile. With a running daemon it shows the progress of the copy that the daemon makes. Rows that are already on the target are merged by key; those that the source lacks stay, and are counted.',
   options: [
-    'redis',
+    ...REDIS_OPTIONS,
     'tables',
     'exclude',
     'keyless',

@@ -1,6 +1,7 @@
 /** `ibex run`: the daemon. */
 import { Option } from 'commander';
 import { pausedSince } from '../apply/restraint.ts';
+import { REDIS_OPTIONS } from '../config/options.ts';
 import type { CommandSpec } from './command.ts';
 
 export const run: CommandSpec = {
@@ -9,7 +10,7 @@ export const run: CommandSpec = {
   description:
     'Sets up what is not set up, copies the existing rows, and carries every change from then on. Keeps trying when a server is away. SIGTERM ends it within 10 seconds; started again, it goes on where it stopped.',
   options: [
-    'redis',
+    ...REDIS_OPTIONS,
     'tables',
     'exclude',
     'keyless',

@@ -1,6 +1,7 @@
 /** `ibex teardown`: disarms and removes everything, each side by itself, and shows the query that proves it. */
 import { createInterface } from 'node:readline/promises';
 import { Option } from 'commander';
+import { REDIS_OPTIONS } from '../config/options.ts';
 import type { SyncConfig } from '../config/syncs.ts';
 import { IbexError } from '../core/errors.ts';
 import { readDaemon } from '../observe/status.ts';
@@ -31,7 +32,7 @@ export const teardown: CommandSpec = {
   summary: 'disarm and remove everything, and prove it',
   description:
     'Takes the triggers off, drops the delta tables and the schemas ibex, puts back what was set aside on the target. Works with only one side reachable, and again after it was interrupted.',
-  options: ['redis', 'tables', 'exclude', 'lock_timeout_ms', 'arm_timeout', 'json'],
+  options: [...REDIS_OPTIONS, 'tables', 'exclude', 'lock_timeout_ms', 'arm_timeout', 'json'],
   own: [new Option('--yes', 'do not ask')],
   oneSided: true,
   run: async (context) => {
@@ -63,7 +64,7 @@ async function emptyQueue({ config, log }: Context): Promise<void> {
   if (config.redis === undefined) return;
   try {
     const { createRedisQueue } = await import('../queue/bullmq.ts');
-    const queue = await createRedisQueue({ url: config.redis, sync: onlySync(config).name, log });
+    const queue = await createRedisQueue({ ...config.redis, sync: onlySync(config).name, log });
     await queue.clear();
     await queue.close();
   } catch (error) {

@@ -1,4 +1,6 @@
 /** `ibex worker`: one more process that copies, and stands by. */
+
+import { REDIS_OPTIONS } from '../config/options.ts';
 import { IbexError } from '../core/errors.ts';
 import type { CommandSpec } from './command.ts';
 
@@ -8,7 +10,7 @@ export const worker: CommandSpec = {
   description:
     'Takes chunks that the daemon hands in through Redis and copies them over sessions of its own; as many workers as you like share them, on as many machines. Where a daemon died and did not come back within a minute, a worker goes on with its sync. Takes the same settings as the daemon. Keeps trying when a server is away; SIGTERM ends it within 10 seconds.',
   options: [
-    'redis',
+    ...REDIS_OPTIONS,
     'keyless',
     'jobs',
     'max_source_connections',

@@ -14,14 +14,15 @@ import { hasPassword } from '../postgres/url.ts';
 import { type ConfigFile, NO_FILE, readConfigFile, refusal } from './file.ts';
 import { fromEnvironment, fromFlags, type Settings } from './layers.ts';
 import { envOf, flagOf, listOptions, type OptionName, type Options, optionSchema } from './options.ts';
+import { type RedisConfig, redisConfig } from './redis.ts';
 import { mainSync, type SyncConfig, syncsOfFile } from './syncs.ts';
 
 /** Everything that can be set, read and checked. */
 export interface Config {
   /** At least one. */
   syncs: SyncConfig[];
-  /** The URL, password included; undefined: the queue is inside the process. */
-  redis: string | undefined;
+  /** Undefined: the queue is inside the process. */
+  redis: RedisConfig | undefined;
   /** Undefined: no HTTP. A host beyond loopback comes with a token only. */
   listen: { host: string; port: number } | undefined;
   httpToken: string | undefined;
@@ -75,7 +76,7 @@ export function loadConfig({ flags, env, cwd, oneSided = false }: ConfigInput): 
       file.syncs.length > 0
         ? syncsOfFile(file, settings, options, { directory, env })
         : [mainSync(settings, options, env, oneSided)],
-    redis: options.redis,
+    redis: redisConfig(settings, options),
     listen: options.listen,
     httpToken: options.http_token,
     logLevel: options.log_level,

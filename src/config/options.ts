@@ -117,6 +117,16 @@ function oneOf<const T extends readonly [string, ...string[]]>(values: T) {
   return z.enum(values, { error: `must be one of ${values.join(', ')}` });
 }
 
+/** What a command that uses Redis takes. */
+export const REDIS_OPTIONS = [
+  'redis',
+  'redis_ca',
+  'redis_cert',
+  'redis_key',
+  'redis_verify',
+  'redis_encryption_key',
+] as const;
+
 /** Every option by its name in ibex.yaml; as a flag `log_level` is `--log-level`. */
 export const optionSchema = z.object({
   source: nodeSource.optional().register(optionInfo, {
@@ -134,6 +144,37 @@ export const optionSchema = z.object({
       'The Redis or Valkey server that carries the queue. Without it the queue is inside the process.',
     argument: 'URL',
     env: 'IBEX_REDIS_URL',
+  }),
+  redis_ca: text.optional().register(optionInfo, {
+    description:
+      'The file of the CA certificates that the Redis server of a rediss:// URL is verified by. Without it: the public ' +
+      'CAs that Node knows.',
+    argument: 'FILE',
+    env: 'IBEX_REDIS_CA',
+  }),
+  redis_cert: text.optional().register(optionInfo, {
+    description: 'The file of the certificate that Redis is shown, where it asks for one.',
+    argument: 'FILE',
+    env: 'IBEX_REDIS_CERT',
+  }),
+  redis_key: text.optional().register(optionInfo, {
+    description: 'The file of the private key that belongs to `redis_cert`.',
+    argument: 'FILE',
+    env: 'IBEX_REDIS_KEY',
+  }),
+  redis_verify: flag.prefault(true).register(optionInfo, {
+    description:
+      'Whether the certificate of the Redis server is verified. Some providers have self-signed ones only; false ' +
+      'encrypts all the same, but believes whoever answers.',
+    argument: 'true|false',
+    env: 'IBEX_REDIS_VERIFY',
+  }),
+  redis_encryption_key: text.optional().register(optionInfo, {
+    description:
+      'A file with a key of 32 bytes, as they are or in hex or base64. With it rows are encrypted on their way through ' +
+      'Redis (AES-256-GCM). All daemons and workers of a sync need the same one.',
+    argument: 'FILE',
+    env: 'IBEX_REDIS_ENCRYPTION_KEY',
   }),
   config: text.prefault('ibex.yaml').register(optionInfo, {
     description: 'The file of settings. The default one may be missing; a named one may not.',

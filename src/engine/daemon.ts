@@ -126,14 +126,14 @@ export class Daemon {
     if (config.redis === undefined) return createInProcessQueue();
     // BullMQ takes a fifth of a second to load, which those without Redis need not wait for.
     const { createRedisQueue } = await import('../queue/bullmq.ts');
-    return createRedisQueue({ url: config.redis, sync: sync.name, log });
+    return createRedisQueue({ ...config.redis, sync: sync.name, log });
   }
 
   async #createChunks(sync: SyncConfig): Promise<ChunkQueue> {
     const { config, log } = this.#options;
     if (config.redis === undefined) return createInProcessChunks();
     const { createRedisChunks } = await import('../queue/redis-chunks.ts');
-    return createRedisChunks({ url: config.redis, sync: sync.name, log, handsIn: true });
+    return createRedisChunks({ ...config.redis, sync: sync.name, log, handsIn: true });
   }
 }
 

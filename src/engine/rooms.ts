@@ -20,6 +20,7 @@ import {
 import { readIdentity } from '../postgres/catalog.ts';
 import { migrate } from '../postgres/migrate.ts';
 import type { Session } from '../postgres/session.ts';
+import { remarkOn } from '../postgres/tls.ts';
 import { inspect, install, type SetupResult } from '../setup/setup.ts';
 import type { Brake } from './brake.ts';
 import { CopySessions } from './copy-sessions.ts';
@@ -66,6 +67,10 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
   const { sync, log } = options;
   const { source, target, apply, copySource, copyTarget, reading, flush, holder } =
     await openSessions(context);
+  for (const { server, peer } of [source, target]) {
+    const remark = remarkOn(peer);
+    if (remark !== null) log.warn(`${server}: ${remark}`);
+  }
   const replica = await becomeReplica(apply);
   if (replica) await becomeReplica(copyTarget);
   const goal = await readSnapshot(source);

@@ -10,6 +10,7 @@ import { requireRecord } from '../apply/state.ts';
 import { CHUNK_PATIENCE_MS, copyChunk, fingerprint } from '../backfill/copier.ts';
 import type { RateLimit } from '../backfill/rate-limit.ts';
 import type { Config } from '../config/load.ts';
+import type { RedisConfig } from '../config/redis.ts';
 import type { SyncConfig } from '../config/syncs.ts';
 import { IbexError, isKind } from '../core/errors.ts';
 import { type TablePlan, tableLabel } from '../core/plan.ts';
@@ -26,7 +27,7 @@ import { Sessions } from './sessions.ts';
 export interface SyncWorkerOptions {
   readonly config: Config;
   readonly sync: SyncConfig;
-  readonly redis: string;
+  readonly redis: RedisConfig;
   readonly rateLimit: RateLimit | null;
   readonly log: Logger;
 }
@@ -71,7 +72,7 @@ export class SyncWorker {
   }
 
   async #work(sessions: Sessions, signal: AbortSignal): Promise<void> {
-    const { config, sync, redis: url, log } = this.#options;
+    const { config, sync, redis, log } = this.#options;
     const { jobs, maxSourceConnections } = config.copying;
     const target = await sessions.open('target', 'worker');
     await requireRecord(target, sync.name);
@@ -89,7 +90,7 @@ export class SyncWorker {
     });
     const stop = new AbortController();
     const either = AbortSignal.any([signal, stop.signal]);
-    const chunks = await createRedisChunks({ ...common, url, handsIn: false });
+    const chunks = await createRedisChunks({ ...common, ...redis, handsIn: false });
     log.info(`works for sync ${sync.name}`);
     this.#said = '';
     try {

@@ -1,13 +1,14 @@
 /** A worker process: helps with all syncs it is configured for. One that cannot be helped does not keep the others. */
 import { RateLimit } from '../backfill/rate-limit.ts';
 import type { Config } from '../config/load.ts';
+import type { RedisConfig } from '../config/redis.ts';
 import type { Logger } from '../observe/log.ts';
 import { SyncWorker } from './sync-worker.ts';
 
 export interface WorkerOptions {
   readonly config: Config;
-  /** The URL of the Redis that the daemon uses. */
-  readonly redis: string;
+  /** The Redis that the daemon uses. */
+  readonly redis: RedisConfig;
   readonly log: Logger;
 }
 

@@ -8,6 +8,7 @@ export function statusText(status: SyncStatus): string {
   return [
     `${status.sync}: ${status.verdict}   ${status.source} -> ${status.target}`,
     ...status.why.map((reason) => `  ! ${reason}`),
+    ...status.remarks.map((remark) => `  remark    ${remark}`),
     `  daemon    ${daemon === null ? 'none' : `${daemon.host}, process ${daemon.pid}`}`,
     `  lag       ${lag.seconds.toFixed(1)} s, ${lag.keys} changes, ${bytesText(lag.bytes)} of deltas`,
     ...copyLine(status.copy),

@@ -10,6 +10,7 @@ import { type TableName, tableLabel } from '../core/plan.ts';
 import type { Snapshot } from '../core/position.ts';
 import { isInstalled } from '../postgres/migrate.ts';
 import type { Session } from '../postgres/session.ts';
+import { type Peer, remarkOn } from '../postgres/tls.ts';
 import { readPending } from './pending.ts';
 import {
   type CopyProgress,
@@ -36,6 +37,10 @@ export interface SyncStatus {
   /** `host:port/database` of both sides. */
   readonly source: string;
   readonly target: string;
+  /** What TLS makes sure of, on the way from this process to either side. */
+  readonly tls: { readonly source: Peer['tls']; readonly target: Peer['tls'] };
+  /** What a person should know and that keeps nothing from being READY: who could listen in, say. */
+  readonly remarks: readonly string[];
   readonly verdict: 'READY' | 'NOT READY';
   /** What keeps it from being READY; empty when it is. */
   readonly why: readonly string[];
@@ -114,6 +119,10 @@ export async function readStatus(
     sync,
     source: source.server,
     target: target.server,
+    tls: { source: source.peer.tls, target: target.peer.tls },
+    remarks: [remarkOnSide('source', source), remarkOnSide('target', target)].filter(
+      (remark) => remark !== null,
+    ),
     verdict: why.length === 0 ? 'READY' : 'NOT READY',
     why,
     daemon,
@@ -127,6 +136,11 @@ export async function readStatus(
     copy: sumOf(tables, await countJobs(target, sync)),
     tables,
   };
+}
+
+function remarkOnSide(side: string, { peer }: Session): string | null {
+  const remark = remarkOn(peer);
+  return remark === null ? null : `${side}: ${remark}`;
 }
 
 function tableStatus(

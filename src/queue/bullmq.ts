@@ -7,7 +7,7 @@
  *   ibex:{<sync>}:<id>:pushed   how many frames were pushed; gone means that Redis lost the batch
  *   ibex:{<sync>}:<id>:outcome  what a consumer in another process made of the batch
  *
- * Redis may lose any of it at any time (invariant 1). Sequence numbers and `:pushed` turn every loss into
+ * With a key frames are encrypted, see sealing.ts. Redis may lose any of it at any time (invariant 1). Sequence numbers and `:pushed` turn every loss into
  * `queue_lost`, never into missing rows or an endless wait. BullMQ may hand a job out twice: its frames are
  * gone then, which is the same case. The same port without a server is `in-process.ts`.
  */
@@ -31,12 +31,17 @@ import {
   describeServer,
   FAIL_FAST,
   keyName,
+  type RedisPlace,
+  tlsOf,
+  warnOfPeer,
   within,
 } from './redis-server.ts';
 import { closedError, describeError, lostError, type Report, restoreError } from './reports.ts';
+import { type FrameSeal, frameSeal } from './sealing.ts';
 
-export interface RedisQueueOptions {
-  readonly url: string;
+export interface RedisQueueOptions extends RedisPlace {
+  /** 32 bytes by which rows are encrypted; undefined: they go as they are. */
+  readonly encryptionKey?: Buffer | undefined;
   readonly sync: string;
   readonly log: Logger;
 }
@@ -53,9 +58,14 @@ const FULL_WINDOW_POLL_MS = 3;
 /** Connects, checks the server, and makes the queue of one sync. */
 export async function createRedisQueue(options: RedisQueueOptions): Promise<BatchQueue> {
   const server = describeServer(options.url);
-  const feed = new Redis(options.url, { ...FAIL_FAST, connectionName: `ibex:${keyName(options.sync)}:feed` });
+  warnOfPeer(options, options.encryptionKey !== undefined, options.log);
+  const common = { ...FAIL_FAST, ...tlsOf(options) };
+  const feed = new Redis(options.url, {
+    ...common,
+    connectionName: `ibex:${keyName(options.sync)}:feed`,
+  });
   const pop = new Redis(options.url, {
-    ...FAIL_FAST,
+    ...common,
     connectionName: `ibex:${keyName(options.sync)}:pop`,
     // A batch that was announced again may find this one connection not back yet: it waits for the next try.
     enableOfflineQueue: true,
@@ -101,7 +111,8 @@ class RedisQueue implements BatchQueue {
 
   async open(header: BatchHeader): Promise<BatchWriter> {
     if (this.#closed) throw closedError();
-    const batch = new RedisBatch(this.#keys(header.id), this.#feed, {
+    const keys = this.#keys(header.id);
+    const batch = new RedisBatch(keys, this.#feed, this.#sealOf(keys), {
       room: () => this.#room(batch),
       settled: () => void this.#release(header.id, batch),
       toError: (error) => this.#toError(error),
@@ -136,7 +147,12 @@ class RedisQueue implements BatchQueue {
       },
       {
         // BullMQ's own commands may wait for a reconnection; it opens two connections with these options.
-        connection: { url: this.#options.url, ...CONNECTION, maxRetriesPerRequest: null },
+        connection: {
+          url: this.#options.url,
+          ...tlsOf(this.#options),
+          ...CONNECTION,
+          maxRetriesPerRequest: null,
+        },
         ...BULLMQ,
         concurrency: 1,
         lockDuration: 60_000,
@@ -210,10 +226,12 @@ class RedisQueue implements BatchQueue {
 
   /** `batch` is the writer's end when it is in this process. */
   async *#parts(keys: Keys, batch: RedisBatch | undefined): AsyncGenerator<BatchPart> {
+    const seal = this.#sealOf(keys);
     let expected = 0;
     let ahead = this.#take(keys);
     for (;;) {
-      const frames = (await ahead) ?? (await this.#wait(keys, expected, batch));
+      const entries = (await ahead) ?? (await this.#wait(keys, expected, batch));
+      const frames = entries.map(seal.open);
       if (decodeFrame(frames.at(-1) as Buffer).kind === DATA) ahead = this.#take(keys);
       else if (batch !== undefined) batch.received = true;
       for (const frame of frames) {
@@ -331,6 +349,10 @@ class RedisQueue implements BatchQueue {
     } catch (error) {
       this.#debug(error);
     }
+  }
+
+  #sealOf({ list }: Keys): FrameSeal {
+    return frameSeal(list, this.#options.encryptionKey);
   }
 
   #keys(id: string): Keys {

@@ -11,7 +11,7 @@ const FRAME = 256 * 1024;
 export const DATA = 0;
 export const END = 1;
 export const ABORT = 2;
-const FRAME_HEADER = 7;
+export const FRAME_HEADER = 7;
 export const EMPTY = Buffer.alloc(0);
 
 /** Cuts and joins parts into frames of a useful size: nobody on the way reads the bytes. */

@@ -9,6 +9,7 @@ import type { IbexError } from '../core/errors.ts';
 import type { BatchOutcome, BatchWriter } from '../core/ports.ts';
 import { ABORT, DATA, EMPTY, END, FrameBuilder, sizeOf } from './frames.ts';
 import { describeError, type Report, restoreError } from './reports.ts';
+import type { FrameSeal } from './sealing.ts';
 
 const MIB = 1024 * 1024;
 /** Bytes of one RPUSH. More gains nothing and holds Redis up for its other users. */
@@ -51,6 +52,7 @@ export class RedisBatch implements BatchWriter {
   abortReason: Error | undefined;
   inRedis = 0;
   readonly #feed: Redis;
+  readonly #seal: FrameSeal;
   readonly #hooks: Hooks;
   readonly #frames = new FrameBuilder();
   readonly #changed = new EventEmitter();
@@ -62,8 +64,9 @@ export class RedisBatch implements BatchWriter {
   #resolve!: (outcome: BatchOutcome) => void;
   #reject!: (error: unknown) => void;
 
-  constructor(keys: Keys, feed: Redis, hooks: Hooks) {
+  constructor(keys: Keys, feed: Redis, seal: FrameSeal, hooks: Hooks) {
     this.keys = keys;
+    this.#seal = seal;
     this.#feed = feed;
     this.#hooks = hooks;
     this.applied = new Promise((resolve, reject) => {
@@ -146,7 +149,7 @@ export class RedisBatch implements BatchWriter {
       while (this.pending > 0) {
         await this.#hooks.room();
         if (this.settled) break;
-        await this.#send(this.#frames.take(PUSH));
+        await this.#send(this.#frames.take(PUSH).map(this.#seal.seal));
         this.#changed.emit('change');
       }
     } catch (error) {

@@ -23,12 +23,13 @@ import {
   describeServer,
   FAIL_FAST,
   keyName,
+  type RedisPlace,
+  tlsOf,
   within,
 } from './redis-server.ts';
 import { closedError, describeError, type Report, restoreError } from './reports.ts';
 
-export interface RedisChunksOptions {
-  readonly url: string;
+export interface RedisChunksOptions extends RedisPlace {
   readonly sync: string;
   readonly log: Logger;
   /** This process hands the chunks in; otherwise it takes some of them only. */
@@ -59,6 +60,7 @@ export async function createRedisChunks(options: RedisChunksOptions): Promise<Re
   const server = describeServer(options.url);
   const feed = new Redis(options.url, {
     ...FAIL_FAST,
+    ...tlsOf(options),
     connectionName: `ibex:${keyName(options.sync)}:chunks`,
   });
   try {
@@ -173,7 +175,7 @@ export class RedisChunks implements ChunkQueue {
 
   /** Of commands that may wait for a reconnection: BullMQ opens connections with these options. */
   #patient() {
-    return { url: this.#options.url, ...CONNECTION, maxRetriesPerRequest: null };
+    return { url: this.#options.url, ...tlsOf(this.#options), ...CONNECTION, maxRetriesPerRequest: null };
   }
 
   async #announce(id: string, job: ChunkJob): Promise<void> {

@@ -3,9 +3,22 @@
  * what may be said about it in messages.
  */
 import { setTimeout as delay } from 'node:timers/promises';
+import type { ConnectionOptions } from 'node:tls';
 import type { Redis, RedisOptions } from 'ioredis';
 import type { Logger } from 'pino';
 import { IbexError } from '../core/errors.ts';
+
+/** Where Redis is, and how it is reached. */
+export interface RedisPlace {
+  readonly url: string;
+  /** For rediss:// only; undefined: verified by the public CAs. */
+  readonly tls?: ConnectionOptions | undefined;
+}
+
+/** For the driver, beside the URL. */
+export function tlsOf({ tls }: RedisPlace): Pick<RedisOptions, 'tls'> {
+  return tls === undefined ? {} : { tls };
+}
 
 /** A server that stands still is given up after this; BullMQ's own waits last half as long. */
 const SILENCE_MS = 10_000;
@@ -42,6 +55,17 @@ export function describeServer(url: string): string {
     throw new IbexError('config', 'the URL of Redis must begin with redis:// or rediss://');
   }
   return `${protocol}//${host}${pathname}`;
+}
+
+/** Says aloud what somebody between here and Redis could do. */
+export function warnOfPeer(place: RedisPlace, sealed: boolean, log: Logger): void {
+  const { protocol, hostname } = new URL(place.url);
+  if (hostname === 'localhost' || hostname === '[::1]' || /^127\.[\d.]+$/.test(hostname)) return;
+  const at = `Redis at ${describeServer(place.url)}`;
+  if (protocol === 'redis:' && !sealed)
+    log.warn(`${at}: the connection is not encrypted, rows can be read on the way; use rediss://`);
+  if (place.tls?.rejectUnauthorized === false)
+    log.warn(`${at}: nobody checks who answers; give the CA's certificate with redis_ca`);
 }
 
 /** Rejects with the cause where the driver's own promise only says that the connection is closed. */

@@ -172,10 +172,38 @@ describe('values', () => {
     ['listen', '8642', 'listen', { host: '127.0.0.1', port: 8642 }],
     ['listen', 'localhost:1', 'listen', { host: 'localhost', port: 1 }],
     ['listen', '[::1]:1', 'listen', { host: '::1', port: 1 }],
-    ['redis', 'rediss://h:1/2', 'redis', 'rediss://h:1/2'],
+    ['redis', 'rediss://h:1/2', 'redis', { url: 'rediss://h:1/2', tls: undefined, encryptionKey: undefined }],
     ['spoolDir', '/var/spool', 'spoolDir', '/var/spool'],
   ])('--%s %s', (flag, value, key, expected) => {
     expect(load({ [flag]: value })[key as keyof Config]).toEqual(expected);
+  });
+
+  it('about Redis are read from files, by the directory of what names them', () => {
+    const key = Buffer.alloc(32, 7);
+    write(key.toString('hex'), 'hex');
+    write(`${key.toString('base64')}\n`, 'base64');
+    write('not a key', 'short');
+    write('PEM', 'pem');
+    writeFileSync(join(cwd, 'raw'), key);
+    for (const file of ['hex', 'base64', 'raw']) {
+      expect(load({ redis: 'redis://h', redisEncryptionKey: file }).redis?.encryptionKey).toEqual(key);
+    }
+    const tls = { redis: 'rediss://h', redisCa: 'pem', redisCert: 'pem', redisKey: 'pem' };
+    const pem = Buffer.from('PEM');
+    expect(load(tls).redis?.tls).toEqual({ rejectUnauthorized: true, ca: pem, cert: pem, key: pem });
+    expect(load({ redis: 'rediss://h', redisVerify: 'false' }).redis?.tls).toEqual({
+      rejectUnauthorized: false,
+    });
+    expect(refusal({ redis: 'redis://h', redisEncryptionKey: 'short' })).toMatch(
+      /^--redis-encryption-key: .* 32 bytes/,
+    );
+    const missing = refusal({ redis: 'redis://h', redisEncryptionKey: 'c2VjcmV0' });
+    expect(missing).toMatch(/^--redis-encryption-key: .*ENOENT/);
+    expect(missing).not.toContain('c2VjcmV0');
+    expect(refusal({ redis: 'redis://h', redisCa: 'pem' })).toMatch(
+      /^--redis-ca: .* redis:\/\/ does not use/,
+    );
+    expect(refusal({ redis: 'rediss://h', redisCert: 'pem' })).toMatch(/go together/);
   });
 
   it('take relative paths from the working directory, or from the file', () => {
@@ -258,7 +286,7 @@ describe('ibex.yaml', () => {
     write(FILE);
     write('postgres://app:secret@b.example/app\n', 'b.url');
     const { syncs, redis } = load({}, { PATH: process.env.PATH, DB: 'db' });
-    expect(redis).toBe('redis://127.0.0.1:6379');
+    expect(redis?.url).toBe('redis://127.0.0.1:6379');
     expect(syncs.map(({ name, source, target }) => [name, source.name, target.name])).toEqual([
       ['copy', 'a', 'b'],
       ['more', 'b', 'c'],
