@@ -29,8 +29,6 @@ import type { IncarnationOptions } from './options.ts';
 import type { Rooms } from './rooms.ts';
 import type { Roster, RosterTable } from './roster.ts';
 
-/** Pause before a table that could not be copied is tried again. */
-const RETRY_MS = 15_000;
 /** Pause between looks for tables that wait. */
 const LOOK_MS = 100;
 /** Tables that are taken up at once: small ones cost little more than the round trips of all of them. */
@@ -313,7 +311,7 @@ export class Copying {
 
   /** A table cannot be copied for now, and says why; or has to be copied from the start. */
   async #wait(table: RosterTable, error: IbexError): Promise<void> {
-    const { sync, log } = this.#options;
+    const { sync, log, pauses } = this.#options;
     const label = tableLabel(table);
     if (!isOfOneTable(error)) throw error;
     await this.#asOne(async ({ source, target }) => {
@@ -323,7 +321,7 @@ export class Copying {
       }
       const reason = await reasonToHold(source, target, table, error);
       log.warn({ table: label }, `${label} waits: ${reason}`);
-      this.#retryAt.set(table.relid, Date.now() + RETRY_MS);
+      this.#retryAt.set(table.relid, Date.now() + pauses.copy);
       return setReason(target, sync.name, table.relid, reason);
     });
     await this.#readStates();

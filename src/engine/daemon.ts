@@ -21,7 +21,7 @@ import {
 import { readStatus, type SyncStatus } from '../observe/status.ts';
 import { createInProcessQueue } from '../queue/in-process.ts';
 import { createInProcessChunks } from '../queue/in-process-chunks.ts';
-import type { RunOutcome, Until } from './options.ts';
+import { PAUSES, type Pauses, type RunOutcome, type Until } from './options.ts';
 import { sayProgress } from './progress-log.ts';
 import { Sessions } from './sessions.ts';
 import { SyncEngine } from './sync-engine.ts';
@@ -35,6 +35,8 @@ export interface DaemonOptions {
   readonly until: Until;
   /** Take in tables that the patterns of a sync name and it does not have yet. Default: true. */
   readonly adopt?: boolean;
+  /** Default: `PAUSES`. Tests have less time than servers in trouble are given. */
+  readonly pauses?: Pauses;
 }
 
 export class Daemon {
@@ -44,7 +46,7 @@ export class Daemon {
 
   constructor(options: DaemonOptions) {
     this.#options = options;
-    const { config, log, until, adopt = true } = options;
+    const { config, log, until, adopt = true, pauses = PAUSES } = options;
     const { limitMbps, busySessions } = config;
     const rateLimit = limitMbps === undefined ? null : new RateLimit(limitMbps * 1_000_000);
     this.#engines = config.syncs.map(
@@ -58,6 +60,7 @@ export class Daemon {
           lockTimeoutMs: config.lockTimeoutMs,
           rateLimit,
           busySessions,
+          pauses,
           until,
           adopt,
           patient: until.kind === 'forever',

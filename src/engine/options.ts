@@ -36,6 +36,17 @@ export interface CopyingOptions {
   readonly existing: Existing;
 }
 
+/** For how long what failed for one table rests before it is tried again, in milliseconds. */
+export interface Pauses {
+  /** A held table: the first time, and at the most, as each further try waits twice as long as the one before. */
+  readonly heldFirst: number;
+  readonly heldLongest: number;
+  /** A table that could not be copied. */
+  readonly copy: number;
+}
+
+export const PAUSES: Pauses = { heldFirst: 15_000, heldLongest: 600_000, copy: 15_000 };
+
 export interface SyncEngineOptions {
   readonly sync: SyncConfig;
   readonly createQueue: () => Promise<BatchQueue>;
@@ -47,6 +58,7 @@ export interface SyncEngineOptions {
   readonly rateLimit: RateLimit | null;
   /** So many sessions of others may be active on the source before copying holds back; 0: it never does. */
   readonly busySessions: number;
+  readonly pauses: Pauses;
   readonly until: Until;
   /**
    * Take in tables that the sync does not have yet. At most a daemon's first incarnation does: a table that appears

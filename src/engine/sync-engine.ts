@@ -22,9 +22,6 @@ const PAUSE_MIN_MS = 500;
 /** Whatever is under way, a stop takes no longer. */
 const STOP_AT_LAST_MS = 8_000;
 const PAUSE_MAX_MS = 30_000;
-/** A held table is tried again after 15 s, then ever more rarely, up to every 10 minutes. */
-const RETRY_HELD_MIN_MS = 15_000;
-const RETRY_HELD_MAX_MS = 600_000;
 
 export class SyncEngine {
   readonly #options: SyncEngineOptions;
@@ -130,15 +127,13 @@ export class SyncEngine {
 
   /** Writes down that a table waits, so that the next incarnation goes on without it. */
   async #hold(table: string, error: IbexError): Promise<void> {
-    const { sync, log } = this.#options;
+    const { sync, log, pauses } = this.#options;
     await this.#onTarget(async (target) => {
       const record = await readRecord(target, sync.name);
       const reason = await this.#reasonOf(target, table, error);
       await holdTable(target, sync.name, table, record?.started ?? null, reason);
-      const pauseMs = Math.min(
-        RETRY_HELD_MAX_MS,
-        2 * (this.#retries.get(table)?.pauseMs ?? RETRY_HELD_MIN_MS / 2),
-      );
+      const before = this.#retries.get(table)?.pauseMs;
+      const pauseMs = before === undefined ? pauses.heldFirst : Math.min(pauses.heldLongest, 2 * before);
       this.#retries.set(table, { at: Date.now() + pauseMs, pauseMs });
       this.#suspects.delete(table);
     }).catch((failure) => log.warn({ err: failure, table }, 'could not hold the table'));

@@ -127,6 +127,7 @@ describe.each(MODES)('where $mode', ({ replica }) => {
     for (const table of held) {
       const reason = await waitFor(async () => (await reasons()).get(`public.${table}`), {
         what: `${table} to be held`,
+        timeout: 180_000,
       });
       expect(reason).toMatch(named[table] as RegExp);
       expect(reason).toMatch(/\(row \(id\) = \(77\)\)$/);

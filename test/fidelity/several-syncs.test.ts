@@ -7,6 +7,7 @@ import { loadConfig } from '../../src/config/load.ts';
 import { Daemon } from '../../src/engine/daemon.ts';
 import { createLog } from '../../src/observe/log.ts';
 import { compareTables, type Databases, freshDatabases, useServers, waitFor } from '../support/servers.ts';
+import { TEST_PAUSES } from '../support/sync.ts';
 
 const servers = await useServers();
 let one: Databases;
@@ -39,7 +40,7 @@ function start(): void {
   rmSync(directory, { recursive: true });
   stop = new AbortController();
   const log = createLog({ level: process.env.TEST_LOG_LEVEL ?? 'error', format: 'json' });
-  running = new Daemon({ config, log, until: { kind: 'forever' } }).run(stop.signal);
+  running = new Daemon({ config, log, until: { kind: 'forever' }, pauses: TEST_PAUSES }).run(stop.signal);
 }
 
 async function everywhere(sql: string): Promise<void> {

@@ -9,7 +9,7 @@ import { pino } from 'pino';
 import { expect } from 'vitest';
 import { loadConfig } from '../../src/config/load.ts';
 import { Daemon } from '../../src/engine/daemon.ts';
-import type { RunOutcome, Until } from '../../src/engine/options.ts';
+import type { Pauses, RunOutcome, Until } from '../../src/engine/options.ts';
 import { createLog } from '../../src/observe/log.ts';
 import { readStatus, type SyncStatus } from '../../src/observe/status.ts';
 import { waitForTarget } from '../../src/observe/wait.ts';
@@ -26,6 +26,12 @@ export interface RunningSync {
   caughtUp(timeoutMs?: number): Promise<void>;
   status(): Promise<SyncStatus>;
 }
+
+/**
+ * A test waits for no pause longer than these. Each try of a held table throws a batch away, which a slow machine can
+ * afford no more often than people's daemons do; but the pauses must not grow beyond what `waitFor` waits.
+ */
+export const TEST_PAUSES: Pauses = { heldFirst: 15_000, heldLongest: 45_000, copy: 3_000 };
 
 export interface SyncOptions {
   readonly redis?: string;
@@ -83,7 +89,8 @@ export function startSync(databases: Databases, options: SyncOptions = {}): Runn
       ? createLog({ level: config.logLevel, format: config.logFormat })
       : pino({ level: 'info' }, { write: options.logTo });
   const stop = new AbortController();
-  const daemon = new Daemon({ config, log, until: options.until ?? { kind: 'forever' } });
+  const until = options.until ?? { kind: 'forever' };
+  const daemon = new Daemon({ config, log, until, pauses: TEST_PAUSES });
   const running = daemon.run(stop.signal);
   running.catch(() => undefined);
   return {
