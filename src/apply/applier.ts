@@ -3,6 +3,7 @@
  * transaction. Whether a batch may be applied at all is decided by the checkpoint rule, under a lock on the
  * checkpoint's row; whatever the queue does, nothing is applied twice, out of order or half.
  */
+import type { Piece } from '../core/backlog.ts';
 import type { BatchHeader, BatchTable } from '../core/batch.ts';
 import { judge } from '../core/checkpoint.ts';
 import { concerningTable, IbexError } from '../core/errors.ts';
@@ -13,6 +14,7 @@ import type { CopyIn } from '../postgres/copy.ts';
 import type { Session } from '../postgres/session.ts';
 import { type ForeignKey, readForeignKeys } from './foreign-keys.ts';
 import { merge, type StagedTable } from './merge.ts';
+import { dropStages, hasPiece, keepPiece, takeStaged } from './stages.ts';
 import {
   bookBatch,
   lockCheckpoint,
@@ -54,6 +56,8 @@ export class Applier {
   readonly #replica: boolean;
   readonly #onApplied: (batch: AppliedBatch) => void;
   readonly #stages = new Map<number, Stage>();
+  /** Tables of which pieces are staged, by their oids on the source. */
+  readonly #large: Set<number>;
   readonly #facts = new Map<string, TargetFacts>();
   #outside: { readonly keys: readonly ForeignKey[]; readonly readAt: number } | null = null;
 
@@ -63,11 +67,14 @@ export class Applier {
     origin: string;
     /** The session has become a replica: foreign keys do not act on what it writes. */
     replica: boolean;
+    /** Tables of which pieces are staged from before, by their oids on the source. */
+    large?: readonly number[];
     onApplied: (batch: AppliedBatch) => void;
   }) {
     this.#session = options.session;
     this.#origin = options.origin;
     this.#replica = options.replica;
+    this.#large = new Set(options.large ?? []);
     this.#onApplied = options.onApplied;
   }
 
@@ -84,7 +91,10 @@ export class Applier {
       const position = await this.#applyInTransaction(batch, (booked) => {
         accounts = booked;
       });
-      if (position === header.to) this.#onApplied({ header, accounts });
+      if (position === header.to) {
+        for (const { plan } of header.tables) this.#large.delete(plan.relid);
+        this.#onApplied({ header, accounts });
+      }
       return { id: header.id, position };
     } catch (error) {
       // Staging tables that the transaction created went with it.
@@ -105,6 +115,10 @@ export class Applier {
       if (difference) {
         throw new IbexError('identity', `batch ${header.id} comes from another source: ${difference}`);
       }
+      if (header.piece !== undefined) {
+        await this.#keepPiece(batch, header.piece);
+        return header.from;
+      }
       const staged = await this.#stage(batch);
       const current = await this.#inStep(header, staged);
       const foreignKeys = await this.#settleForeignKeys(
@@ -121,9 +135,26 @@ export class Applier {
       const [fired] = await bookBatch(this.#session, header.sync, accounts);
       if (fired !== undefined) throw disturbed(fired, fired.firing);
       await moveCheckpoint(this.#session, header.sync, header.to);
+      const large = header.tables.map(({ plan }) => plan.relid).filter((relid) => this.#large.has(relid));
+      if (large.length > 0) await dropStages(this.#session, header.sync, large);
       for (const { plan, present, gone } of staged) await this.#clear(plan, present + gone);
       return header.to;
     });
+  }
+
+  /** Stages a piece and leaves the checkpoint where it is: what the piece is good for, its entry says. */
+  async #keepPiece(batch: IncomingBatch, piece: Piece): Promise<void> {
+    const { header } = batch;
+    const [table] = header.tables as readonly [BatchTable];
+    const { plan } = table;
+    const [state] = await lockSyncTables(this.#session, header.sync, [plan.relid]);
+    if (!standsAt(state, table)) throw this.#refusal('gap', header, header.epoch);
+    if (await hasPiece(this.#session, { sync: header.sync, relid: plan.relid }, piece)) return;
+    await this.#prepare(plan);
+    const [staged] = (await this.#stage(batch)) as [Staged];
+    await keepPiece(this.#session, header.sync, plan, piece, staged.deltas);
+    this.#large.add(plan.relid);
+    await this.#clear(plan, staged.present + staged.gone);
   }
 
   #refusal(verdict: 'gap' | 'fenced', header: BatchHeader, epoch: number): IbexError {
@@ -161,16 +192,28 @@ export class Applier {
         : concerningTable(error, tableLabel((tables[copy.table] as BatchTable).plan));
     }
     const staged: Staged[] = [];
-    for (const table of tables) staged.push(await this.#count(table, prepared.has(table.plan.relid)));
+    for (const table of tables) {
+      staged.push(await this.#count(batch.header, table, prepared.has(table.plan.relid)));
+    }
     return staged;
   }
 
-  async #count(table: BatchTable, loaded: boolean): Promise<Staged> {
+  #countStage(plan: TablePlan) {
+    return this.#session.row<{ present: string; gone: string; deltas: string }>(sql.countStage(plan));
+  }
+
+  async #count(header: BatchHeader, table: BatchTable, loaded: boolean): Promise<Staged> {
     const { plan } = table;
-    const counted = loaded
-      ? await this.#session.row<{ present: string; gone: string; deltas: string }>(sql.countStage(plan))
-      : { present: '0', gone: '0', deltas: '0' };
-    if (plan.mode === 'key' && Number(counted.deltas) > table.captured) throw noKeyAnyMore(plan);
+    let counted = loaded ? await this.#countStage(plan) : { present: '0', gone: '0', deltas: '0' };
+    if (table.staged !== undefined) {
+      await this.#prepare(plan);
+      const deltas =
+        Number(counted.deltas) + (await takeStaged(this.#session, header.sync, plan, table.staged));
+      counted = { ...(await this.#countStage(plan)), deltas: String(deltas) };
+    }
+    if (plan.mode === 'key' && header.piece === undefined && Number(counted.deltas) > table.captured) {
+      throw noKeyAnyMore(plan);
+    }
     return {
       table,
       plan,

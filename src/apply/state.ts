@@ -8,6 +8,7 @@ import { type TableName, tableLabel } from '../core/plan.ts';
 import type { Snapshot, SourceIdentity } from '../core/position.ts';
 import { isInstalled } from '../postgres/migrate.ts';
 import type { Session } from '../postgres/session.ts';
+import { forgetStage } from './stages.ts';
 import { firing } from './target-table.ts';
 
 /** A daemon that has not said that it lives for so long counts as gone. */
@@ -225,6 +226,8 @@ export async function holdTable(
       where sync = $1 and relid = $2`,
     [sync, table?.relid ?? null, floor, reason],
   );
+  // What was staged may be what holds it: once it is tried again, it is read anew.
+  if (table !== undefined) await forgetStage(session, { sync, relid: table.relid });
   if (held !== 1) throw new IbexError('internal', `no table ${label} to hold in sync ${sync}`);
 }
 
@@ -253,6 +256,7 @@ export async function requestCopy(
   await session.transaction('', async () => {
     await session.run('delete from ibex.chunk where sync = $1 and relid = $2', [sync, relid]);
     await session.run('delete from ibex.part where sync = $1 and relid = $2', [sync, relid]);
+    await forgetStage(session, { sync, relid });
     await session.run(
       `update ibex.target_table
           set state = 'pending', replace = $3, floor = null, fill = null, reason = $4, copied = 0, changed_at = clock_timestamp()

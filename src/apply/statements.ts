@@ -20,6 +20,37 @@ export function createStage(plan: TablePlan): string {
   return `create temporary table ibex_stage_${plan.relid} (n int8, present bool, ${columns})`;
 }
 
+/** A table that keeps pieces of a large backlog: as the temporary one, with the number of the piece. */
+export function createStageFor(plan: TablePlan, table: string): string {
+  const columns = plan.columns.map((column, i) => `c${i + 1} ${column.wire}`).join(', ');
+  return `create table ${table} (piece int4, n int8, present bool, ${columns}) with (autovacuum_enabled = off)`;
+}
+
+/** Copies what lies in the temporary table into that one, as a piece. */
+export function copyStage(plan: TablePlan, table: string, piece: number): string {
+  return `insert into ${table} select ${piece}, s.* from ${stageName(plan)} s`;
+}
+
+/**
+ * Adds the pieces to what lies in the temporary table. Of a key that several have, the last one is right, and what lies
+ * there is newer than all of them. Rows without a key are all different ones.
+ */
+export function addStaged(plan: TablePlan, table: string): string {
+  const columns = ['n', 'present', ...plan.columns.map((_, i) => `c${i + 1}`)].join(', ');
+  const into = `insert into ${stageName(plan)} (${columns})`;
+  if (plan.mode === 'row') return `${into} select ${columns} from ${table}`;
+  const keys = keyOf(plan).map((column, i) => {
+    const [before, after] = column.match?.staged ?? ['', ''];
+    return `${before}s.c${i + 1}${after}`;
+  });
+  return `
+    ${into} select ${columns}
+      from (select distinct on (${keys.join(', ')}) s.*
+              from (select * from ${table} union all select null, t.* from ${stageName(plan)} t) s
+             order by ${keys.join(', ')}, s.piece desc nulls first) newest
+     where piece is not null`;
+}
+
 export function loadStage(plan: TablePlan): string {
   return `copy ${stageName(plan)} from stdin (format binary)`;
 }

@@ -1,4 +1,6 @@
 /** The progress of copies, kept in the target: states of `ibex.target_table`, rows of `ibex.part` and `ibex.chunk`. */
+
+import { forgetStage } from '../apply/stages.ts';
 import { lockCheckpoint, lockSyncTables, requireEpoch, type TableState } from '../apply/state.ts';
 import { firing } from '../apply/target-table.ts';
 import type { Carried } from '../core/carried.ts';
@@ -168,6 +170,8 @@ export async function requestParts(
     const [table] = await lockSyncTables(target, sync, [relid]);
     if (table === undefined || table.state === 'pending') return;
     if (table.state !== 'copying') {
+      // The parts will be newer than what was staged from the same lower bound.
+      await forgetStage(target, { sync, relid });
       await target.run('delete from ibex.chunk where sync = $1 and relid = $2', [sync, relid]);
       await target.run(
         `update ibex.target_table

@@ -35,6 +35,7 @@ export const backfill: CommandSpec = {
     'max_source_connections',
     'existing',
     'spool_dir',
+    'stage_above',
     'lock_timeout_ms',
     'json',
   ],

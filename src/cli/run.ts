@@ -22,6 +22,7 @@ export const run: CommandSpec = {
     'limit_mbps',
     'busy_sessions',
     'spool_dir',
+    'stage_above',
     'lock_timeout_ms',
   ],
   own: [new Option('--until-caught-up', 'exit 0 once everything committed before the call is on the target')],

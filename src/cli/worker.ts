@@ -18,6 +18,7 @@ export const worker: CommandSpec = {
     'busy_sessions',
     'existing',
     'spool_dir',
+    'stage_above',
     'lock_timeout_ms',
   ],
   stopCode: 0,

@@ -43,6 +43,8 @@ export interface Config {
   };
   /** How long one try to arm a table waits for its lock. */
   lockTimeoutMs: number;
+  /** A table with more unread changes than that is staged on the target piece by piece. */
+  stageAbove: number;
   /** How long `setup` keeps trying to arm. */
   armTimeoutMs: number;
   /** How long `wait` waits. */
@@ -91,6 +93,7 @@ export function loadConfig({ flags, env, cwd, oneSided = false }: ConfigInput): 
       existing: options.existing,
     },
     lockTimeoutMs: options.lock_timeout_ms,
+    stageAbove: options.stage_above,
     armTimeoutMs: options.arm_timeout,
     timeoutMs: options.timeout,
     warnings: warningsAbout(flags),

@@ -282,6 +282,15 @@ export const optionSchema = z.object({
     argument: 'DIR',
     env: 'IBEX_SPOOL_DIR',
   }),
+  stage_above: count(1_000, 1_000_000_000)
+    .prefault(1_000_000)
+    .register(optionInfo, {
+      description:
+        'With more unread changes than this a table is first staged on the target, in pieces of about half as many, ' +
+        'each committed by itself: what was staged is not sent again after a crash.',
+      argument: 'N',
+      env: 'IBEX_STAGE_ABOVE',
+    }),
   lock_timeout_ms: milliseconds.prefault(100).register(optionInfo, {
     description:
       'How many milliseconds one try to arm a table may wait for its lock. The application waits behind it; ' +

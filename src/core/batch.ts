@@ -2,6 +2,7 @@
  * A batch: every key changed between two positions, with its row as of the second, or the fact that it is
  * gone. The header says what it is; its rows follow as parts, raw COPY bytes in the order of `tables`.
  */
+import type { Piece, StagedPart } from './backlog.ts';
 import type { TablePlan } from './plan.ts';
 import type { Snapshot, SourceIdentity } from './position.ts';
 
@@ -16,6 +17,8 @@ export interface BatchTable {
   readonly truncated: readonly TruncatedRelation[];
   /** How many deltas the batch takes in for this table, truncates included. */
   readonly captured: number;
+  /** Part of it was staged before, in pieces: the batch brings what is newer. */
+  readonly staged?: StagedPart;
 }
 
 export interface TruncatedRelation {
@@ -40,6 +43,8 @@ export interface BatchHeader {
   readonly tables: readonly BatchTable[];
   /** When the oldest change of the batch was captured, in milliseconds of the source's clock since 1970. */
   readonly oldestAt: number | null;
+  /** No batch to apply, but a piece of its only table, to be staged for the batch from the same position. */
+  readonly piece?: Piece;
 }
 
 /**

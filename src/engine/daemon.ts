@@ -58,6 +58,7 @@ export class Daemon {
           copying: config.copying,
           spoolDirectory: config.spoolDir,
           lockTimeoutMs: config.lockTimeoutMs,
+          stageAbove: config.stageAbove,
           rateLimit,
           busySessions,
           pauses,

@@ -4,12 +4,14 @@
  * checkpoint.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { DeltaReader, ReadTable } from '../capture/trigger/reader.ts';
+import type { ReadTable } from '../capture/trigger/cut.ts';
+import type { DeltaReader } from '../capture/trigger/reader.ts';
 import { IbexError } from '../core/errors.ts';
-import { tableLabel } from '../core/plan.ts';
+import { type TablePlan, tableLabel } from '../core/plan.ts';
 import type { BatchOutcome } from '../core/ports.ts';
 import type { Snapshot } from '../core/position.ts';
 import type { RosterTable } from './roster.ts';
+import type { Staging, StagingProgress } from './staging.ts';
 
 /** Batches read and not yet applied. Two overlap reading with applying; more would only age in the queue. */
 const AHEAD = 2;
@@ -30,7 +32,11 @@ export interface LaneOptions {
   readonly isDue: (table: RosterTable) => boolean;
   /** Nothing is read meanwhile. */
   readonly isPaused: () => boolean;
+  /** Large backlogs, as far as they are staged. */
+  readonly staging: Staging;
   readonly onApplied: (position: Snapshot) => void;
+  /** How far the staging of a table is; null once a batch has it. */
+  readonly onStaged: (plan: TablePlan, progress: StagingProgress | null) => void;
 }
 
 export class Lane {
@@ -86,13 +92,18 @@ export class Lane {
     // With nothing new on either side there is nothing to go through: most looks of an idle daemon end here.
     if (!late && roster === this.#quietRoster && (await reader.peek()) === this.#seen) return false;
     const tables = this.#tablesToRead(roster);
+    const unfinished = this.#options.staging.unfinished(tables);
+    if (unfinished !== undefined) return this.#stage(unfinished, failed);
     const joins = tables.some((table) => table.floor !== null);
     this.#quietRoster = joins ? null : roster;
     const evenIfEmpty = joins || late;
     if (!evenIfEmpty && (await reader.peek()) === this.#seen) return false;
-    while (this.#pending.length >= AHEAD) await this.#pending[0];
-    const id = `${epoch}-${++this.#batches}`;
+    const id = await this.#nextId();
     const result = await reader.read({ sync, epoch, id, from: this.#position, tables, evenIfEmpty });
+    for (const plan of result.spoiled) this.#options.staging.spoil(plan);
+    for (const part of result.large) this.#options.staging.begin(part, this.#lowerOf(part.plan.relid));
+    // Nothing is read of it yet: that is for the next steps.
+    if (result.spoiled.length > 0 || result.large.length > 0) return true;
     this.#seen = result.to;
     if (result.published === null) return false;
     this.#flush = false;
@@ -100,7 +111,39 @@ export class Lane {
     this.#position = result.to;
     for (const { plan } of tables) this.#markTaken(plan.relid);
     this.#await(result.published.applied, failed);
+    const staged = result.published.header.tables.filter((table) => table.staged !== undefined);
+    for (const { plan } of staged) this.#options.onStaged(plan, null);
+    this.#options.staging.taken(result.published.header.tables.map(({ plan }) => plan));
     return result.published.header.tables.length > 0;
+  }
+
+  /** Reads one piece of a large backlog; the batch that takes it in follows the last one through the queue. */
+  async #stage({ plan, floor }: ReadTable, failed: (error: unknown) => void): Promise<boolean> {
+    const { reader, sync, epoch, staging, onStaged } = this.#options;
+    const piece = await staging.next(plan, () => reader.deltaFiles(plan.relid));
+    if (piece !== undefined) {
+      const id = await this.#nextId();
+      const table = { plan, floor };
+      const { applied, bytes } = await reader.readPiece({
+        sync,
+        epoch,
+        id,
+        from: this.#position,
+        table,
+        piece,
+      });
+      this.#await(applied, failed);
+      staging.took(plan, piece, bytes);
+    }
+    const progress = staging.progressOf(plan);
+    if (progress !== null) onStaged(plan, progress);
+    return true;
+  }
+
+  /** The id of the next batch, once there is room for it. */
+  async #nextId(): Promise<string> {
+    while (this.#pending.length >= AHEAD) await this.#pending[0];
+    return `${this.#options.epoch}-${++this.#batches}`;
   }
 
   #await(applied: Promise<BatchOutcome>, failed: (error: unknown) => void): void {
@@ -126,7 +169,9 @@ export class Lane {
       if (entry === undefined) continue;
       requireFit(table);
       if (table.plan === null) continue;
-      tables.push({ plan: table.plan, floor: entry.taken ? null : entry.floor });
+      const staging = this.#options.staging.describe(table.plan, this.#lowerOf(table.relid));
+      const floor = entry.taken ? null : entry.floor;
+      tables.push({ plan: table.plan, floor, ...(staging === undefined ? {} : { staging }) });
     }
     return tables;
   }
@@ -144,6 +189,12 @@ export class Lane {
     const entry = { floor: table.state === 'streaming' ? null : table.floor, taken: false };
     this.#tables.set(table.relid, entry);
     return entry;
+  }
+
+  /** The position from which a table is read. */
+  #lowerOf(relid: number): Snapshot {
+    const entry = this.#tables.get(relid);
+    return entry === undefined || entry.taken ? this.#position : (entry.floor ?? this.#position);
   }
 
   #markTaken(relid: number): void {

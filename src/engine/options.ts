@@ -54,6 +54,8 @@ export interface SyncEngineOptions {
   readonly copying: CopyingOptions;
   readonly spoolDirectory: string;
   readonly lockTimeoutMs: number;
+  /** A table with more unread deltas than that is staged on the target piece by piece. */
+  readonly stageAbove: number;
   /** Shared by everything that copies in this process; null: no limit. */
   readonly rateLimit: RateLimit | null;
   /** So many sessions of others may be active on the source before copying holds back; 0: it never does. */

@@ -4,6 +4,7 @@
  */
 import { type AppliedBatch, Applier } from '../apply/applier.ts';
 import { becomeReplica } from '../apply/parking.ts';
+import { keepValidStages } from '../apply/stages.ts';
 import { readRecord, requestCopy, startLane } from '../apply/state.ts';
 import { DeltaReader } from '../capture/trigger/reader.ts';
 import { readSnapshot } from '../capture/trigger/registry.ts';
@@ -31,6 +32,8 @@ import { Lease } from './lease.ts';
 import type { IncarnationOptions } from './options.ts';
 import type { Roster } from './roster.ts';
 import type { Sessions } from './sessions.ts';
+import { Staging } from './staging.ts';
+import { StagingLog } from './staging-log.ts';
 import { TargetWatch } from './target-watch.ts';
 
 export interface Rooms {
@@ -83,10 +86,12 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
   await roster.refresh(source, target);
   await requireDeltas(context, source, target, start);
   await fitTables({ source, target, sync: sync.name, roster, watch, rules: sync.carry, start, log });
+  const stages = await keepValidStages(target, sync.name);
   const applier = new Applier({
     session: apply,
     origin: sync.source.name,
     replica,
+    large: stages.map(({ relid }) => relid),
     onApplied: context.onApplied,
   });
   await brake.lookAtRecord(target);
@@ -106,6 +111,7 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
   });
   const { spoolDirectory } = options;
   const reader = new DeltaReader({ reading, control: flush, identity, queue, spoolDirectory });
+  const stagingLog = new StagingLog(sync.name, log, options.metrics);
   const lane = new Lane({
     sync: sync.name,
     epoch: lease.epoch,
@@ -114,7 +120,9 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
     roster: () => roster.tables,
     isDue: options.isDue,
     isPaused: () => brake.paused !== null,
+    staging: new Staging(options.stageAbove, stages),
     onApplied: context.onPosition,
+    onStaged: (plan, progress) => stagingLog.note(plan, progress),
   });
   log.info({ epoch: lease.epoch, queue: queue.kind, replica }, `sync ${sync.name} runs`);
   return { lease, lane, applier, queue, chunks, pairs, source, target, watch, brake, replica, goal };

@@ -89,12 +89,36 @@ export class Metrics {
     labelNames: ['sync'] as const,
     registers: [this.registry],
   });
+  readonly backlog = new Gauge({
+    name: 'ibex_backlog_deltas',
+    help: 'Deltas of a large backlog: staged on the target, and left to stage. None: nothing is being staged.',
+    labelNames: ['sync', 'table', 'kind'] as const,
+    registers: [this.registry],
+  });
+  readonly backlogSeconds = new Gauge({
+    name: 'ibex_backlog_seconds_left',
+    help: 'About how long staging a large backlog will take; merging it comes after that. None: not known.',
+    labelNames: ['sync', 'table'] as const,
+    registers: [this.registry],
+  });
   readonly restarts = new Counter({
     name: 'ibex_lane_restarts_total',
     help: 'Times a lane started again at its checkpoint, by the kind of error.',
     labelNames: ['sync', 'kind'] as const,
     registers: [this.registry],
   });
+
+  /** Notes how far a large backlog of a table is staged; null: it is not. */
+  showBacklog(
+    sync: string,
+    table: string,
+    progress: { readonly staged: number; readonly left: number; readonly secondsLeft: number | null } | null,
+  ): void {
+    const labels = { sync, table };
+    setOrRemove(this.backlog, { ...labels, kind: 'staged' }, progress?.staged ?? null);
+    setOrRemove(this.backlog, { ...labels, kind: 'left' }, progress?.left ?? null);
+    setOrRemove(this.backlogSeconds, labels, progress?.secondsLeft ?? null);
+  }
 
   /** Notes how far the copy of a sync is. */
   showCopy(sync: string, { copied, expected, bytes, jobs }: CopyProgress): void {
@@ -106,9 +130,9 @@ export class Metrics {
   }
 }
 
-function setOrRemove(
-  gauge: Gauge<'sync' | 'kind'>,
-  labels: { sync: string; kind: string },
+function setOrRemove<Label extends string>(
+  gauge: Gauge<Label>,
+  labels: Record<Label, string>,
   value: number | null,
 ) {
   if (value === null) gauge.remove(labels);

@@ -1,7 +1,7 @@
 /** `SyncStatus` as a person reads it on a terminal. */
 import type { CopyProgress } from './progress.ts';
-import type { SyncStatus } from './status.ts';
-import { bytesText, countText, shareText } from './units.ts';
+import type { BacklogStatus, SyncStatus } from './status.ts';
+import { bytesText, countText, shareText, timeText } from './units.ts';
 
 export function statusText(status: SyncStatus): string {
   const { lag, daemon } = status;
@@ -12,6 +12,7 @@ export function statusText(status: SyncStatus): string {
     `  daemon    ${daemon === null ? 'none' : `${daemon.host}, process ${daemon.pid}`}`,
     `  lag       ${lag.seconds.toFixed(1)} s, ${lag.keys} changes, ${bytesText(lag.bytes)} of deltas`,
     ...copyLine(status.copy),
+    ...status.backlogs.map(backlogLine),
     ...(status.slowed === null ? [] : [`  slowed    the source is busy: ${status.slowed.why}`]),
     ...surplusText(status.tables),
     ...status.parked.map(
@@ -37,6 +38,12 @@ export function surplusText(tables: SyncStatus['tables']): string[] {
     .map(
       ({ table, surplus }) => `  surplus   ${table}: ${surplus} rows of the target were not met by the copy`,
     );
+}
+
+function backlogLine({ table, staged, left, perSecond, secondsLeft }: BacklogStatus): string {
+  const speed = perSecond === null ? '' : `, ${countText(perSecond)}/s`;
+  const time = secondsLeft === null ? '' : `, about ${timeText(secondsLeft)} left, then it is merged`;
+  return `  backlog   ${table}: ${countText(staged)} of ${countText(staged + left)} changes staged${speed}${time}`;
 }
 
 /** Nothing once all is copied. */

@@ -4,6 +4,7 @@
  */
 import { readParked } from '../apply/parking.ts';
 import { pausedSince, type Restraint, readRestraint } from '../apply/restraint.ts';
+import { readStagedAmounts } from '../apply/stages.ts';
 import { readSyncTables, requireRecord, SILENT_MS, type SyncTable } from '../apply/state.ts';
 import { readTrouble } from '../apply/trouble.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
@@ -55,11 +56,23 @@ export interface SyncStatus {
   readonly epoch: number;
   readonly position: Snapshot | null;
   readonly lag: { readonly seconds: number; readonly bytes: number; readonly keys: number };
+  /** Large backlogs that are being staged on the target, before they are merged. */
+  readonly backlogs: readonly BacklogStatus[];
   /** Foreign keys, triggers, rules and indexes of the target that are set aside, in the order in which they come back. */
   readonly parked: readonly ParkedStatus[];
   /** The copy of existing rows, of all tables together. */
   readonly copy: CopyProgress;
   readonly tables: readonly TableStatus[];
+}
+
+export interface BacklogStatus {
+  readonly table: string;
+  /** Deltas staged, and those that are not yet, including what came since. */
+  readonly staged: number;
+  readonly left: number;
+  /** Deltas a second of late, and how long the rest will take at that; null while nobody can tell. */
+  readonly perSecond: number | null;
+  readonly secondsLeft: number | null;
 }
 
 export interface ParkedStatus {
@@ -114,6 +127,13 @@ export async function readStatus(
     reason: object.reason,
   }));
   const trouble = await readTrouble(target, sync);
+  const backlogs = (await readStagedAmounts(target, sync)).flatMap(({ relid, deltas, perSecond }) => {
+    const table = states.find((state) => state.relid === relid);
+    if (table === undefined) return [];
+    const left = Math.max(0, (pending.get(relid)?.deltas ?? 0) - deltas);
+    const secondsLeft = perSecond === null ? null : left / perSecond;
+    return [{ table: tableLabel(table), staged: deltas, left, perSecond, secondsLeft }];
+  });
   const why = reasons({ tables, lagSeconds: lag.seconds, daemon, paused, trouble, parked });
   return {
     sync,
@@ -132,6 +152,7 @@ export async function readStatus(
     epoch: record.epoch,
     position: record.started,
     lag,
+    backlogs,
     parked,
     copy: sumOf(tables, await countJobs(target, sync)),
     tables,

@@ -8,55 +8,51 @@
  * for a lock while it holds one: of two that wait for each other the server may choose the application to fail.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { BatchHeader, BatchTable, TruncatedRelation } from '../../core/batch.ts';
+import type { DeltaFile } from '../../core/backlog.ts';
+import type { BatchHeader } from '../../core/batch.ts';
 import { concerningTable, IbexError, isKind } from '../../core/errors.ts';
-import { type TablePlan, tableLabel } from '../../core/plan.ts';
+import { tableLabel } from '../../core/plan.ts';
 import type { BatchOutcome, BatchQueue, BatchWriter } from '../../core/ports.ts';
 import type { Snapshot, SourceIdentity } from '../../core/position.ts';
 import { serverError } from '../../postgres/errors.ts';
 import type { Session } from '../../postgres/session.ts';
 import { Spool } from '../../queue/spool.ts';
+import {
+  type Cut,
+  cutBatch,
+  cutPiece,
+  type PieceRequest,
+  type ReadRequest,
+  type ReadTable,
+  unknownKeys,
+} from './cut.ts';
 import { noteSeenPartition, readSnapshot } from './registry.ts';
 import {
   ALTERED_TABLES,
-  BEGIN_BATCH,
-  type Generations,
+  DELTA_FILES,
   LOCKED_RELATIONS,
   lockForReading,
   MOVED_RELATIONS,
   NEVER_WAIT,
-  readStatement,
-  summaryStatement,
-  truncatedStatement,
   UNKNOWN_PARTITIONS,
 } from './statements.ts';
 
-/** A table that a batch looks at, with its own lower bound while it is not in step with the lane. */
-export interface ReadTable {
-  readonly plan: TablePlan;
-  readonly floor: Snapshot | null;
-}
-
-/** The lane's side of a batch that is to be read. */
-export interface ReadRequest {
-  readonly sync: string;
-  readonly epoch: number;
-  readonly id: string;
-  readonly from: Snapshot;
-  readonly tables: readonly ReadTable[];
-  /** Publish the batch even when nothing changed, to move the checkpoint or to let a table join. */
-  readonly evenIfEmpty: boolean;
-}
-
-export interface ReadResult {
-  readonly to: Snapshot;
+export interface ReadResult extends Pick<Cut, 'to' | 'large' | 'spoiled'> {
   /** Null when there was nothing to carry and nothing was published. */
-  readonly published: { readonly header: BatchHeader; readonly applied: Promise<BatchOutcome> } | null;
+  readonly published: Published | null;
 }
 
-interface Tables {
-  readonly requested: readonly ReadTable[];
-  readonly generations: ReadonlyMap<number, Generations>;
+export interface Published {
+  readonly header: BatchHeader;
+  readonly applied: Promise<BatchOutcome>;
+  /** Bytes that were sent. */
+  readonly bytes: number;
+}
+
+/** What is asked for, with the tables that are looked at for it. */
+interface Asked {
+  readonly id: string;
+  readonly tables: readonly Pick<ReadTable, 'plan'>[];
 }
 
 /** How often a batch is begun anew because of others' locks, and the pause before it, in milliseconds. */
@@ -99,6 +95,27 @@ export class DeltaReader {
    * truncates all the time cannot hold it up for ever.
    */
   async read(request: ReadRequest): Promise<ReadResult> {
+    const { cut, published } = await this.#persistently(request, (id) =>
+      cutBatch(this.#reading, this.#identity, { ...request, id }),
+    );
+    return { to: cut.to, large: cut.large, spoiled: cut.spoiled, published };
+  }
+
+  /** Reads a piece of a large backlog and publishes it, in a short transaction of its own, as `read` does a batch. */
+  async readPiece(request: PieceRequest): Promise<Published> {
+    const asked = { id: request.id, tables: [request.table] };
+    const { published } = await this.#persistently(asked, (id) =>
+      cutPiece(this.#reading, this.#identity, { ...request, id }),
+    );
+    return published as Published;
+  }
+
+  /** The delta tables of a table: what any snapshot from before sees lies in these blocks. */
+  deltaFiles(relid: number): Promise<DeltaFile[]> {
+    return this.#control.rows<DeltaFile>(DELTA_FILES, [relid]);
+  }
+
+  async #persistently(asked: Asked, cut: (id: string) => Promise<Cut>) {
     // The one works while the other has locks in hand: what they wait for, nobody's search for deadlocks would see.
     if (!this.#neverWaits)
       await Promise.all([this.#reading, this.#control].map((one) => one.run(NEVER_WAIT)));
@@ -107,9 +124,9 @@ export class DeltaReader {
     for (let n = 1; ; n++) {
       this.#inTheWay = [];
       try {
-        return await this.#readOnce(n === 1 ? request : { ...request, id: `${request.id}-${n}` }, locked);
+        return await this.#readOnce(() => cut(n === 1 ? asked.id : `${asked.id}-${n}`), locked);
       } catch (error) {
-        if (isKind(error, 'lock')) await this.#findLocked(request, error, n);
+        if (isKind(error, 'lock')) await this.#findLocked(asked, error, n);
         else if (!isKind(error, 'source_moved') || n === TRIES) throw error;
         // Its columns changed: another plan is needed, not another try.
         else if (this.#inTheWay.length === 0) throw error;
@@ -121,7 +138,7 @@ export class DeltaReader {
   }
 
   /** Who is in the way of reading: a table can be waited for; an index, or who has gone, is looked at again. */
-  async #findLocked({ tables }: ReadRequest, error: IbexError, n: number): Promise<void> {
+  async #findLocked({ tables }: Asked, error: IbexError, n: number): Promise<void> {
     const relids = tables.map(({ plan }) => plan.relid);
     const found = await this.#control.rows<{ relation: string }>(LOCKED_RELATIONS, [relids]);
     this.#inTheWay = found.map(({ relation }) => relation);
@@ -133,30 +150,28 @@ export class DeltaReader {
     if (found.length === 0) await sleep(PAUSE_MS);
   }
 
-  async #readOnce(request: ReadRequest, locked: readonly string[]): Promise<ReadResult> {
+  async #readOnce(cutNow: () => Promise<Cut>, locked: readonly string[]) {
     const spool = new Spool({ spoolDir: this.#spoolDirectory });
     let writer: BatchWriter | undefined;
     let pumping: Promise<void> | undefined;
+    let bytes = 0;
     try {
-      const { header, lsn, to } = await this.#reading.transaction(
-        'isolation level repeatable read read only',
-        async () => {
-          if (locked.length > 0) await this.#reading.run(lockForReading(locked));
-          const cut = await this.#cut(request);
-          if (cut.header === null) return cut;
-          writer = await this.#queue.open(cut.header);
-          pumping = pump(spool, writer);
-          // What stops the pump must stop the reading too, at its next push.
-          pumping.catch((error) => spool.fail(error));
-          await this.#readTables(request, cut, cut.header, spool);
-          return cut;
-        },
-      );
-      if (header === null || writer === undefined) return { to, published: null };
+      const cut = await this.#reading.transaction('isolation level repeatable read read only', async () => {
+        if (locked.length > 0) await this.#reading.run(lockForReading(locked));
+        const { header, statements, ...rest } = await cutNow();
+        if (header === null) return { header, statements, ...rest };
+        writer = await this.#queue.open(header);
+        pumping = pump(spool, writer);
+        // What stops the pump must stop the reading too, at its next push.
+        pumping.catch((error) => spool.fail(error));
+        bytes = await this.#readTables(header, statements, spool);
+        return { header, statements, ...rest };
+      });
+      if (cut.header === null || writer === undefined) return { cut, published: null };
       spool.end();
-      await Promise.all([pumping, this.#waitForFlush(lsn)]);
+      await Promise.all([pumping, this.#waitForFlush(cut.lsn)]);
       await writer.end();
-      return { to, published: { header, applied: writer.applied } };
+      return { cut, published: { header: cut.header, applied: writer.applied, bytes } };
     } catch (error) {
       spool.fail(error as Error);
       await pumping?.catch(() => undefined);
@@ -167,86 +182,31 @@ export class DeltaReader {
     }
   }
 
-  /** Takes the snapshot that ends the batch and finds out which tables have something in it. */
-  async #cut(request: ReadRequest) {
-    const { snapshot, lsn, generations } = await this.#reading.row<{
-      snapshot: Snapshot;
-      lsn: string;
-      generations: [number, number][];
-    }>(BEGIN_BATCH, [request.tables.map((table) => table.plan.relid)]);
-    const byTable = new Map<number, number[]>();
-    for (const [relid, n] of generations) byTable.set(relid, [...(byTable.get(relid) ?? []), n]);
-    const tables: Tables = { requested: request.tables, generations: byTable };
-    const { batchTables, oldestAt } = await this.#summarise(request.from, tables);
-    const needed = batchTables.length > 0 || request.evenIfEmpty;
-    const header: BatchHeader | null = needed
-      ? {
-          sync: request.sync,
-          id: request.id,
-          epoch: request.epoch,
-          from: request.from,
-          to: snapshot,
-          source: this.#identity,
-          tables: batchTables,
-          oldestAt,
-        }
-      : null;
-    return { header, lsn, to: snapshot, tables };
-  }
-
-  /** Joining tables belong to the batch even without deltas: it is what takes them into step. */
-  async #summarise(from: Snapshot, tables: Tables) {
-    const noted = tables.requested.filter((table) => tables.generations.has(table.plan.relid));
-    const statement = noted
-      .map(({ plan, floor }) =>
-        summaryStatement(plan, tables.generations.get(plan.relid) ?? [], floor ?? from),
-      )
-      .join(' union all ');
-    const rows =
-      noted.length === 0
-        ? []
-        : await this.#reading.rows<{
-            relid: string;
-            captured: string;
-            truncates: string;
-            unknown: string;
-            oldest: number | null;
-          }>(statement);
-    const summary = new Map(rows.map((row) => [Number(row.relid), row]));
-    const batchTables: BatchTable[] = [];
-    for (const { plan, floor } of tables.requested) {
-      const captured = Number(summary.get(plan.relid)?.captured ?? 0);
-      if (captured === 0 && floor === null) continue;
-      if (Number(summary.get(plan.relid)?.unknown ?? 0) > 0) throw unknownKeys(plan);
-      const truncates = Number(summary.get(plan.relid)?.truncates ?? 0);
-      const truncated = truncates > 0 ? await this.#truncated(plan, tables, floor ?? from) : [];
-      batchTables.push({ plan, truncated, captured, ...(floor === null ? {} : { floor }) });
-    }
-    const times = rows.map((row) => row.oldest).filter((time) => time !== null);
-    return { batchTables, oldestAt: times.length === 0 ? null : Math.min(...times) };
-  }
-
-  #truncated(plan: TablePlan, tables: Tables, from: Snapshot): Promise<TruncatedRelation[]> {
-    const generations = tables.generations.get(plan.relid) ?? [];
-    return this.#reading.rows<TruncatedRelation>(truncatedStatement(plan, generations, from));
-  }
-
+  /** Resolves to the bytes that were read. */
   async #readTables(
-    request: ReadRequest,
-    cut: { tables: Tables },
     header: BatchHeader,
+    statements: readonly (string | null)[],
     spool: Spool,
-  ): Promise<void> {
-    for (const [index, { plan, floor, truncated, captured }] of header.tables.entries()) {
-      if (captured === 0) continue;
-      const generations = cut.tables.generations.get(plan.relid) ?? [];
-      const statement = readStatement(plan, generations, floor ?? request.from, truncated.length > 0);
+  ): Promise<number> {
+    let read = 0;
+    for (const [index, { plan }] of header.tables.entries()) {
+      const statement = statements[index];
+      if (typeof statement !== 'string') continue;
       try {
-        for await (const bytes of this.#reading.copyOut(statement)) await spool.push({ table: index, bytes });
+        for await (const bytes of this.#reading.copyOut(statement)) {
+          read += bytes.length;
+          await spool.push({ table: index, bytes });
+        }
       } catch (error) {
         throw isNoValue(error) ? unknownKeys(plan, error) : concerningTable(error, tableLabel(plan));
       }
     }
+    await this.#requireUnmoved(header);
+    return read;
+  }
+
+  /** Throws unless the tables are still what the snapshot saw and the plans were made from. */
+  async #requireUnmoved(header: BatchHeader): Promise<void> {
     const relids = header.tables.map((table) => table.plan.relid);
     if (relids.length === 0) return;
     await this.#noteUnknownPartitions(header);
@@ -295,14 +255,6 @@ export class DeltaReader {
 function isNoValue(error: unknown): boolean {
   const state = serverError(error)?.state ?? '';
   return state.startsWith('22') || state === '23514';
-}
-
-function unknownKeys(plan: TablePlan, cause?: unknown): IbexError {
-  const label = tableLabel(plan);
-  return new IbexError('recopy', `${label} was written while its key was being altered`, {
-    table: label,
-    cause,
-  });
 }
 
 async function pump(spool: Spool, writer: BatchWriter): Promise<void> {

@@ -1,6 +1,7 @@
 /**
  * The SQL that reads deltas and rows on the source; everything that depends on a table's plan is built here.
  */
+import type { Piece } from '../../core/backlog.ts';
 import { type ColumnPlan, keyOf, type TableName, type TablePlan, type Wrap } from '../../core/plan.ts';
 import { parseSnapshot, type Snapshot } from '../../core/position.ts';
 import { ident, literal, tableIdent } from '../../postgres/quote.ts';
@@ -29,20 +30,34 @@ function unread(
 }
 
 /**
+ * The deltas of a piece: in its blocks, visible at the end of its window and not at its beginning. From PostgreSQL 14 on
+ * these blocks alone are read.
+ */
+function inPiece(plan: TablePlan, piece: Piece, columns: string): string {
+  const { generation, first, end, after, upto } = piece;
+  return `${unread(plan, [generation], after, columns)}
+    and txid_visible_in_snapshot(xid, ${literal(upto)}) and ctid >= '(${first},0)' and ctid < '(${end},0)'`;
+}
+
+/**
  * One row: how many unread deltas, how many of them truncates, how many that cannot tell their keys (see
- * `ibex.noted_rows`), when the oldest was captured (ms).
+ * `ibex.noted_rows`), when the oldest was captured (ms). `fresh` and `freshTruncates` leave out what `staged` sees.
  */
 export function summaryStatement(
   plan: Pick<TablePlan, 'relid'>,
   generations: Generations,
   from: Snapshot,
+  staged?: Snapshot,
 ): string {
+  const fresh = staged === undefined ? 'true' : `not txid_visible_in_snapshot(xid, ${literal(staged)})`;
   return `
     select ${plan.relid}::int8::text as relid, count(*)::text as captured,
            count(*) filter (where op = 'T')::text as truncates,
            count(*) filter (where op = '?')::text as unknown,
+           count(*) filter (where ${fresh})::text as fresh,
+           count(*) filter (where op = 'T' and ${fresh})::text as "freshTruncates",
            extract(epoch from min(at))::float8 * 1000 as oldest
-      from (${unread(plan, generations, from, 'op, at')}) d`;
+      from (${unread(plan, generations, from, 'op, at, xid')}) d`;
 }
 
 /**
@@ -84,16 +99,27 @@ export function readStatement(
   from: Snapshot,
   truncated: boolean,
 ): string {
+  const deltas = (columns: string) => unread(plan, generations, from, columns);
   const query =
-    plan.mode === 'key' ? readKeys(plan, generations, from) : readRows(plan, generations, from, truncated);
+    plan.mode === 'key' ? readKeys(plan, deltas) : truncated ? readAll(plan) : readRows(plan, deltas);
   return `copy (${query}) to stdout (format binary)`;
 }
+
+/** The same of a piece, as of the reading transaction's snapshot. */
+export function readPieceStatement(plan: TablePlan, piece: Piece): string {
+  const deltas = (columns: string) => inPiece(plan, piece, columns);
+  const query = plan.mode === 'key' ? readKeys(plan, deltas) : readRows(plan, deltas);
+  return `copy (${query}) to stdout (format binary)`;
+}
+
+/** SQL that gives these columns of some deltas. */
+type Deltas = (columns: string) => string;
 
 /**
  * Keys in their order: neighbouring rows are looked up one after the other, here and again on the target. Keys that
  * are equal to each other are one key, however they were noted.
  */
-function readKeys(plan: TablePlan, generations: Generations, from: Snapshot): string {
+function readKeys(plan: TablePlan, deltas: Deltas): string {
   const key = keyOf(plan);
   const names = key.map((_, i) => `k${i + 1}`).join(', ');
   const compared = key.map((column, i) => `${wrapped(`k${i + 1}`, column.match?.noted)} as k${i + 1}`);
@@ -107,25 +133,24 @@ function readKeys(plan: TablePlan, generations: Generations, from: Snapshot): st
   return `
     select k.n, t.tableoid is not null, ${values.join(', ')}
       from (select ${compared.join(', ')}, count(*) as n
-              from (${unread(plan, generations, from, `${names}, op`)}) d
+              from (${deltas(`${names}, op`)}) d
              where op <> 'T' group by ${places} order by ${places}) k
       left join ${rowSource(plan, plan, plan.only)} on ${join}`;
 }
 
-/**
- * Rows of a table without a key are carried as they were noted: present means added, otherwise removed. Once
- * the table was truncated what it holds now is exactly what was added since.
- */
-function readRows(plan: TablePlan, generations: Generations, from: Snapshot, truncated: boolean): string {
-  if (truncated) {
-    const values = plan.columns.map((column) => sent(column)).join(', ');
-    return `select 1::int8, true, ${values} from ${rowSource(plan, plan, plan.only)}`;
-  }
+/** Once a table without a key was truncated what it holds now is exactly what was added since. */
+function readAll(plan: TablePlan): string {
+  const values = plan.columns.map((column) => sent(column)).join(', ');
+  return `select 1::int8, true, ${values} from ${rowSource(plan, plan, plan.only)}`;
+}
+
+/** Rows of a table without a key are carried as they were noted: present means added, otherwise removed. */
+function readRows(plan: TablePlan, deltas: Deltas): string {
   const names = plan.columns.map((column) => `k${column.noted}`).join(', ');
   const values = plan.columns.map((column) => noted(column, `k${column.noted}`)).join(', ');
   return `
     select 1::int8, op = 'I', ${values}
-      from (${unread(plan, generations, from, `${names}, op`)}) d where op <> 'T'`;
+      from (${deltas(`${names}, op`)}) d where op <> 'T'`;
 }
 
 /**
@@ -241,6 +266,12 @@ export const UNKNOWN_PARTITIONS = `
 export const ALTERED_TABLES = `
   select r.relid::regclass::text as relation
     from unnest($1::oid[], $2::text[]) r(relid, outline) where ibex.outline(r.relid) is distinct from r.outline`;
+
+/** The delta tables of a table, with their sizes now. What a snapshot sees lies in the blocks that are there after it. */
+export const DELTA_FILES = `
+  select g.n as generation, (coalesce(pg_relation_size(to_regclass(format('ibex.delta_%s_%s', g.relid, g.n))), 0)
+                              / current_setting('block_size')::int8)::float8 as blocks
+    from ibex.generation g where g.relid = $1 order by g.n`;
 
 /** One row: whether a delta is seen by `goal` that `position` does not see. */
 export function existsStatement(
