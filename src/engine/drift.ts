@@ -64,7 +64,7 @@ async function answer(context: DriftContext, drift: Drift) {
   }
   if (drift.shape) await noteAhead(target, sync, drift.relid, drift.missing);
   await tellOthers(source, sync, drift.relid, 'plan');
-  const accepted = await briefly(source, drift.relid, lockTimeoutMs, () =>
+  const accepted = await briefly(source, drift.relid, lockTimeoutMs, 'access share', () =>
     acceptSignature(source, drift.relid, drift.seen),
   );
   if ('waiting' in accepted) return postponed('its catalogs changed', [accepted.waiting]);

@@ -42,7 +42,9 @@ export async function answerPartitions(
   if (refusal !== null) return release(source, target, sync, table, lockTimeoutMs, refusal);
   const waiting = await tryArmPartitions(source, relid, lockTimeoutMs);
   if (waiting.length > 0) return postponed('its partitions changed', waiting);
-  const read = await briefly(source, relid, lockTimeoutMs, () => readPartitionChanges(source, relid));
+  const read = await briefly(source, relid, lockTimeoutMs, 'access share', () =>
+    readPartitionChanges(source, relid),
+  );
   if ('waiting' in read) return postponed('its partitions changed', [read.waiting]);
   const changes = read.result;
   // One that came in between lacks its triggers still.

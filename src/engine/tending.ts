@@ -136,7 +136,7 @@ export class Tending {
 
   /** Tables that others had locked are tried again; which, and by whom, is what `status` shows as their reason. */
   async #armWaiting(): Promise<void> {
-    const { sync, lockTimeoutMs } = this.#options;
+    const { sync, lockTimeoutMs, log } = this.#options;
     const { source, target } = this.#rooms;
     const unarmed = this.#roster.tables.filter(
       (table) => table.named !== null && !table.armed && (table.plan !== null || table.stale),
@@ -144,9 +144,11 @@ export class Tending {
     if (unarmed.length === 0) return;
     const relids = unarmed.map((table) => table.relid);
     const waiting = await armAll(source, sync.name, relids, lockTimeoutMs);
-    for (const { relid, plan } of unarmed) {
+    for (const { relid, plan, reason: before } of unarmed) {
+      const reason = waitingReason(waiting.get(relid) ?? []);
+      if (reason !== null && !before?.startsWith(WAITS_FOR_LOCK)) log.warn(reason);
       // What keeps it from having a plan is the more important reason.
-      if (plan !== null) await setReason(target, sync.name, relid, waitingReason(waiting.get(relid) ?? []));
+      if (plan !== null) await setReason(target, sync.name, relid, reason);
     }
     await this.#roster.refresh(source, target);
   }

@@ -1,9 +1,11 @@
 /**
  * That neither reading a batch nor looking at the catalogs ever stands in the way of an application so that one of both
- * has to fail. The application looks for deadlocks before anybody else does, and so would be the one.
+ * has to fail: the application looks for deadlocks before anybody else does, and so would be the one. And that whoever
+ * keeps a table from being armed or disarmed is named, while the application writes on and all other tables go on.
  */
-import type pg from 'pg';
-import { expect, test } from 'vitest';
+import pg from 'pg';
+import { afterEach, expect, test } from 'vitest';
+import { type IbexResult, ibex } from '../support/ibex.ts';
 import { usePair } from '../support/pair.ts';
 import { useServers, waitFor } from '../support/servers.ts';
 import { onBoth } from '../support/sync.ts';
@@ -31,7 +33,7 @@ async function waitingFor(table: string, part: string): Promise<void> {
       );
       return rows.length > 0;
     },
-    { what: `${part} to wait for ${table}` },
+    { what: `${part} to wait for ${table}`, timeout: 90_000 },
   );
 }
 
@@ -115,5 +117,195 @@ test('a copy that reads all partitions at once never makes the application the v
   pair.start();
   await waitingFor('p2', 'copy');
   await application.query('lock table p1 in access exclusive mode; commit');
+  await pair.equal();
+});
+
+/** Sessions of the application that a test began. */
+const sessions: pg.Client[] = [];
+
+afterEach(async () => {
+  for (const session of sessions.splice(0)) await session.end();
+});
+
+async function session(name: string): Promise<pg.Client> {
+  const client = new pg.Client({ connectionString: pair.databases.sourceUrl, application_name: name });
+  // Ended with its database when a test fails.
+  client.on('error', () => undefined);
+  await client.connect();
+  sessions.push(client);
+  return client;
+}
+
+/** An application that writes one statement after the other, each waiting for its locks as long as it takes. */
+class Writer {
+  done = 0;
+  #stopped = false;
+  #running: Promise<void> = Promise.resolve();
+
+  async start(table: string): Promise<void> {
+    const client = await session('writer');
+    this.#running = (async () => {
+      while (!this.#stopped) {
+        await client.query(`update ${table} set v = coalesce(v, 0) + 1 where id = 1`);
+        this.done += 1;
+      }
+    })();
+    this.#running.catch(() => undefined);
+  }
+
+  /** Whatever waits for the table, the application gets on. */
+  async getsOn(): Promise<void> {
+    const before = this.done;
+    await waitFor(() => this.done >= before + 20, { what: 'the application to get on', timeout: 60_000 });
+  }
+
+  /** Rejects if one of its statements failed. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await this.#running;
+  }
+}
+
+/** Waits of ours that are long enough to be seen, and still far below the server's deadlock_timeout. */
+const LONG_WAITS = '400';
+
+/** Begins in the middle of a wait of ours for the table. */
+async function getsOnWhileWaiting(writer: Writer, table: string, part: string): Promise<void> {
+  await waitingFor(table, part);
+  await writer.getsOn();
+}
+
+const pidOf = async (client: pg.Client): Promise<number> =>
+  (await client.query('select pg_backend_pid() as pid')).rows[0].pid;
+
+/** How a blocker is named. */
+const named = (pid: number, application: string, state: string) =>
+  new RegExp(
+    `pid ${pid} \\(app_\\w+, ${state} for \\d+ s, application ${application}, query since \\d{4}-\\d\\d-\\d\\d [\\d:]+ UTC\\)`,
+  );
+
+function cli(...args: string[]): Promise<IbexResult> {
+  return ibex(args, {
+    env: { IBEX_SOURCE_URL: pair.databases.sourceUrl, IBEX_TARGET_URL: pair.databases.targetUrl },
+    timeout: 100_000,
+  });
+}
+
+const FOUR = ['a_free', 'a_read', 'an_idle', 'a_vacuumed'];
+const FOUR_TABLES = FOUR.map((name) => `create table ${name} (id int primary key, v int)`).join('; ');
+const FOUR_ROWS = FOUR.map((name) => `insert into ${name} select i, i from generate_series(1, 10) i`).join(
+  '; ',
+);
+
+/** A long report, a writer that forgot to commit, and what a vacuum against wraparound holds and does not give up. */
+async function standInTheWay() {
+  const [reader, idle, vacuum] = [
+    await session('report'),
+    await session('forgetful'),
+    await session('vacuum'),
+  ];
+  await reader.query('begin isolation level repeatable read; select count(*) from a_read');
+  await idle.query('begin; update an_idle set v = 0 where id = 2');
+  await vacuum.query('begin; lock table a_vacuumed in share update exclusive mode');
+  return { reader, idle, vacuum };
+}
+
+async function armedTables(): Promise<string[]> {
+  const { rows } = await pair.source.query(
+    `select distinct tgrelid::regclass::text as name from pg_trigger where tgname ~ '^ibex_' order by 1`,
+  );
+  return rows.map(({ name }) => name);
+}
+
+test('arming beside a long reader, an idle writer and a vacuum: the application writes on, the blockers are named, the rest goes on', async () => {
+  await onBoth(pair.databases, FOUR_TABLES);
+  await pair.source.query(FOUR_ROWS);
+  const { idle, vacuum } = await standInTheWay();
+  const [besideIdle, besideVacuum] = [new Writer(), new Writer()];
+  await besideIdle.start('an_idle');
+  await besideVacuum.start('a_vacuumed');
+  const idleName = named(await pidOf(idle), 'forgetful', 'idle in transaction');
+  const vacuumName = named(await pidOf(vacuum), 'vacuum', 'idle in transaction');
+  const { code, stdout } = await cli('setup', '--arm-timeout', '1s');
+  expect(code).toBe(1);
+  expect(stdout).toMatch(/public\.a_free: armed/);
+  expect(stdout).toMatch(/public\.a_read: armed/);
+  expect(stdout.split('\n').find((line) => line.startsWith('public.an_idle'))).toMatch(idleName);
+  expect(stdout.split('\n').find((line) => line.startsWith('public.a_vacuumed'))).toMatch(vacuumName);
+  const lines: string[] = [];
+  pair.start({ logTo: (line) => lines.push(line), flags: { lockTimeoutMs: LONG_WAITS } });
+  await getsOnWhileWaiting(besideIdle, 'an_idle', 'control');
+  await getsOnWhileWaiting(besideVacuum, 'a_vacuumed', 'control');
+  await waitFor(async () => (await pair.target.query('select from a_free')).rowCount === 10, {
+    what: 'the free table',
+    timeout: 60_000,
+  });
+  await waitFor(
+    async () => {
+      const { tables } = await pair.sync.status();
+      const reasonOf = (name: string) => tables.find(({ table }) => table === `public.${name}`)?.reason ?? '';
+      return idleName.test(reasonOf('an_idle')) && vacuumName.test(reasonOf('a_vacuumed'));
+    },
+    { what: 'the status to name both', timeout: 60_000 },
+  );
+  expect(lines.some((line) => idleName.test(line))).toBe(true);
+  await idle.query('commit');
+  await vacuum.query('commit');
+  await besideIdle.stop();
+  await besideVacuum.stop();
+  await pair.becomesEqual();
+  await pair.equal();
+});
+
+test('disarming beside them while it streams, and for good: the application writes on, and what is left is told', async () => {
+  await pair.inStep(FOUR_TABLES, FOUR_ROWS);
+  const { reader, idle, vacuum } = await standInTheWay();
+  const writer = new Writer();
+  await writer.start('a_read');
+  const refused = await cli('tables', 'remove', 'public.a_read', '--arm-timeout', '1s');
+  expect(refused.code).toBe(1);
+  expect(refused.stdout).toMatch(named(await pidOf(reader), 'report', 'idle in transaction'));
+  const limits = ['--arm-timeout', '10min', '--lock-timeout-ms', LONG_WAITS];
+  const removal = cli('tables', 'remove', 'public.a_read', ...limits);
+  await getsOnWhileWaiting(writer, 'a_read', 'tables');
+  await reader.query('commit');
+  expect((await removal).code).toBe(0);
+  await pair.source.query('update a_free set v = 100');
+  await waitFor(async () => (await pair.target.query('select from a_free where v = 100')).rowCount === 10, {
+    what: 'the other tables to stream on',
+    timeout: 60_000,
+  });
+  await pair.sync.stop();
+  await reader.query('begin; select from a_free');
+  const torn = await cli('teardown', '--yes', '--arm-timeout', '1s');
+  expect(torn.code).toBe(1);
+  for (const [client, name] of [
+    [reader, 'report'],
+    [idle, 'forgetful'],
+    [vacuum, 'vacuum'],
+  ] as const) {
+    expect(torn.stdout).toMatch(named(await pidOf(client), name, 'idle in transaction'));
+  }
+  expect(await armedTables()).toEqual(['a_free', 'a_vacuumed', 'an_idle']);
+  for (const client of [reader, idle, vacuum]) await client.query('commit');
+  await writer.stop();
+  expect((await cli('teardown', '--yes')).code).toBe(0);
+  expect(await armedTables()).toEqual([]);
+});
+
+test('arming a partitioned table anew while it streams never makes the application the victim of a deadlock', async () => {
+  const { sourceAdmin } = pair.databases;
+  const { rows } = await sourceAdmin.query('select current_database() as name');
+  // Far shorter than the time that we are told to wait, so that the application would be the one to find it.
+  await sourceAdmin.query(`alter database ${rows[0].name} set deadlock_timeout = '8s'`);
+  await pair.inStep(PARTITIONED, PARTITIONED_ROWS, { flags: { lockTimeoutMs: '60000' } });
+  const application = await session('application');
+  await application.query("begin; update p2 set v = 'b' where id = 100");
+  const root = (await pair.source.query("select 't'::regclass::oid as oid")).rows[0].oid;
+  await pair.source.query(`alter table only t disable trigger "~ibex_move_${root}"`);
+  await waitingFor('p2', 'control');
+  // Ours, with the table and its first partition in hand, waits for the second one.
+  await application.query("update p1 set v = 'b' where id = 10; commit");
+  await pair.becomesEqual();
   await pair.equal();
 });

@@ -9,9 +9,12 @@ import type { Session } from '../../postgres/session.ts';
 /** A relation that could not be locked in time, and who stands in the way. */
 export interface Waiting {
   readonly relation: string;
-  /** Such as `pid 4711 (app, idle in transaction for 63 s)`. */
+  /** Such as `pid 4711 (app, idle in transaction for 63 s, application web, query since 2026-01-31 12:00:00 UTC)`. */
   readonly blockers: readonly string[];
 }
+
+/** The lock that a step waits for, and so who stands in its way. */
+type LockMode = 'share row exclusive' | 'access exclusive' | 'access share';
 
 /** How the reason of a table begins that others have locked: that passes by itself. */
 export const WAITS_FOR_LOCK = 'waiting to arm';
@@ -39,7 +42,7 @@ export async function tryArm(session: Session, relid: number, lockTimeoutMs: num
   if (waiting.length > 0) return waiting;
   const finish = () =>
     session.row<{ finished: boolean }>('select ibex.finish_arming($1) as finished', [relid]);
-  const tried = await briefly(session, relid, lockTimeoutMs, finish);
+  const tried = await briefly(session, relid, lockTimeoutMs, 'access share', finish);
   if ('waiting' in tried) return [tried.waiting];
   // A partition that came in between is there on the second look.
   return tried.result.finished ? [] : tryArm(session, relid, lockTimeoutMs);
@@ -112,7 +115,8 @@ async function onEach(
   ]);
   const waiting: Waiting[] = [];
   for (const { oid } of relations) {
-    const tried = await briefly(session, Number(oid), lockTimeoutMs, () =>
+    const mode = work === 'ibex.disarm' ? 'access exclusive' : 'share row exclusive';
+    const tried = await briefly(session, Number(oid), lockTimeoutMs, mode, () =>
       session.run(`select ${work}($1::oid::regclass, $2)`, [oid, relid]),
     );
     if ('waiting' in tried) waiting.push(tried.waiting);
@@ -122,17 +126,19 @@ async function onEach(
 
 /**
  * Does something with a relation that needs locks of the application's tables, in a transaction of its own that does
- * not wait longer for one than `lockTimeoutMs`.
+ * not wait longer for one than `lockTimeoutMs`, nor than half the server's `deadlock_timeout`: who waits as long as that
+ * looks for a deadlock, and fails if there is one, and that must not be the application. `mode` is the strongest lock.
  */
 export async function briefly<T>(
   session: Session,
   relation: number,
   lockTimeoutMs: number,
+  mode: LockMode,
   work: () => Promise<T>,
 ): Promise<{ readonly result: T } | { readonly waiting: Waiting }> {
   try {
     const result = await session.transaction('', async () => {
-      await session.run(`set local lock_timeout = ${Math.max(1, Math.floor(lockTimeoutMs))}`);
+      await session.run(LIMIT_WAITING, [Math.max(1, Math.floor(lockTimeoutMs))]);
       return work();
     });
     return { result };
@@ -142,7 +148,7 @@ export async function briefly<T>(
       relation,
     ]);
     if (!passes) throw needsOwner(error, name);
-    return { waiting: { relation: name, blockers: await blockersOf(session, relation) } };
+    return { waiting: { relation: name, blockers: await blockersOf(session, relation, mode) } };
   }
 }
 
@@ -163,16 +169,49 @@ function needsOwner(error: unknown, table: string): unknown {
   );
 }
 
-async function blockersOf(session: Session, relation: number): Promise<string[]> {
-  const rows = await session.rows<{ blocker: string }>(
-    `select format('pid %s (%s, %s for %s s)', a.pid, coalesce(a.usename, '?'), coalesce(a.state, 'working'),
-                   coalesce(round(extract(epoch from clock_timestamp() - coalesce(a.xact_start, a.query_start)))::text, '?')) as blocker
-       from pg_locks l join pg_stat_activity a on a.pid = l.pid
-      where l.locktype = 'relation' and l.relation = $1::oid and l.granted and l.pid <> pg_backend_pid()
-        and l.database = (select d.oid from pg_database d where d.datname = current_database())
-        and l.mode not in ('AccessShareLock', 'RowShareLock')
-      order by a.xact_start limit 5`,
-    [relation],
-  );
+const LIMIT_WAITING = `
+  select set_config('lock_timeout', greatest(1, least($1, s.setting::int8 / 2))::text, true)
+    from pg_settings s where s.name = 'deadlock_timeout'`;
+
+/** The modes that each of ours waits for. */
+const CONFLICTS: Readonly<Record<LockMode, readonly string[]>> = {
+  'access share': ['AccessExclusiveLock'],
+  'share row exclusive': [
+    'RowExclusiveLock',
+    'ShareUpdateExclusiveLock',
+    'ShareLock',
+    'ShareRowExclusiveLock',
+    'ExclusiveLock',
+    'AccessExclusiveLock',
+  ],
+  'access exclusive': [
+    'AccessShareLock',
+    'RowShareLock',
+    'RowExclusiveLock',
+    'ShareUpdateExclusiveLock',
+    'ShareLock',
+    'ShareRowExclusiveLock',
+    'ExclusiveLock',
+    'AccessExclusiveLock',
+  ],
+};
+
+/** Who stands in the way, the oldest first. Of the sessions of other roles a role without pg_monitor sees pid and name. */
+async function blockersOf(session: Session, relation: number, mode: LockMode): Promise<string[]> {
+  const rows = await session.rows<{ blocker: string }>(BLOCKERS, [relation, CONFLICTS[mode]]);
   return rows.map((row) => row.blocker);
 }
+
+/** On the relation itself; of a partitioned table also on its partitions, which its row triggers reach. */
+const BLOCKERS = `
+  select format('pid %s (%s, %s for %s s%s%s)', b.pid, b.who, b.state, coalesce(round(b.seconds)::text, '?'),
+                ', application ' || nullif(b.application, ''),
+                ', query since ' || to_char(b.query_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"')) as blocker
+    from (select distinct on (a.pid) a.pid, coalesce(a.usename, a.backend_type, '?') as who,
+                 coalesce(a.state, 'working') as state, a.application_name as application, a.query_start,
+                 extract(epoch from clock_timestamp() - coalesce(a.xact_start, a.query_start)) as seconds
+            from pg_locks l join pg_stat_activity a on a.pid = l.pid
+           where l.locktype = 'relation' and l.granted and l.pid <> pg_backend_pid() and l.mode = any ($2)
+             and l.relation in (select $1::oid union select ibex.members($1::oid))
+             and l.database = (select d.oid from pg_database d where d.datname = current_database())) b
+   order by b.seconds desc nulls last, b.pid limit 5`;

@@ -3,7 +3,7 @@
 --           Repeatable: what is there and enabled stays untouched.
 -- Locks:    SHARE ROW EXCLUSIVE on the relation, waited for at most `lock_timeout`, which the caller sets well
 --           below `deadlock_timeout`: a longer wait makes the application the victim of a deadlock, and
---           everybody else queue behind us.
+--           everybody else queue behind us. For the row trigger of a partitioned table also on every partition.
 -- Why:      ENABLE ALWAYS, so that session_replication_role = replica does not hide writes. Names carry the
 --           root's oid, so that ATTACH PARTITION meets no trigger of the same name. UPDATE declares both
 --           transition tables always: with only one, PostgreSQL 12 crashes when a row changes its partition.
@@ -31,6 +31,7 @@ begin
 
   if relation = root and ibex.wants_move(root)
      and not ibex.sees_moves(root) then
+    perform ibex.lock_members(root, 'share row exclusive');
     select format('row(%s)::record operator(pg_catalog.*<>) row(%s)::record',
                   string_agg(format('old.%I', k), ', '), string_agg(format('new.%I', k), ', ')) into moves
       from ibex.partition_columns(root) k;
@@ -38,6 +39,24 @@ begin
                    '~ibex_move_' || root, relation, moves, 'move_' || root);
     execute format('alter table %s enable always trigger %I', relation, '~ibex_move_' || root);
   end if;
+end
+$$;
+
+-- Function: ibex.lock_members(root oid, mode text) returns void
+-- Purpose:  locks a partitioned table with all its partitions, as a trigger that is cloned to them does.
+-- Locks:    these, waited for at most `lock_timeout` all together, the locks before included: whoever waits for the
+--           first of them waits as long as we do for all.
+create or replace function ibex.lock_members(root oid, mode text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  patience int8 := (select s.setting::int8 from pg_settings s where s.name = 'lock_timeout');
+  member regclass;
+begin
+  for member in select root union all select m from ibex.members(root) m where m <> root loop
+    perform set_config('lock_timeout', greatest(1,
+      patience - (extract(epoch from clock_timestamp() - statement_timestamp()) * 1000)::int8)::text, true);
+    execute format('lock table only %s in %s mode', member, mode);
+  end loop;
 end
 $$;
 

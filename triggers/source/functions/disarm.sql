@@ -18,13 +18,17 @@ $$;
 
 -- Function: ibex.disarm(relation regclass, root oid) returns void
 -- Purpose:  second half: drops the triggers from one relation.
--- Locks:    ACCESS EXCLUSIVE on the relation, at most `lock_timeout`.
+-- Locks:    ACCESS EXCLUSIVE on the relation, at most `lock_timeout`; for the row trigger of a partitioned table also on
+--           every partition, within the same time.
 -- Why:      the row trigger of a partitioned root is dropped with its clones, from the root only.
 create or replace function ibex.disarm(relation regclass, root oid) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   ours name;
 begin
+  if exists (select from pg_trigger t where t.tgrelid = relation and relation = root and t.tgname = '~ibex_move_' || root) then
+    perform ibex.lock_members(root, 'access exclusive');
+  end if;
   for ours in
     select t.tgname from pg_trigger t
      where t.tgrelid = relation
