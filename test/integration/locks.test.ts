@@ -187,7 +187,7 @@ const named = (pid: number, application: string, state: string) =>
 function cli(...args: string[]): Promise<IbexResult> {
   return ibex(args, {
     env: { IBEX_SOURCE_URL: pair.databases.sourceUrl, IBEX_TARGET_URL: pair.databases.targetUrl },
-    timeout: 100_000,
+    timeout: 240_000,
   });
 }
 
@@ -265,7 +265,7 @@ test('disarming beside them while it streams, and for good: the application writ
   const refused = await cli('tables', 'remove', 'public.a_read', '--arm-timeout', '1s');
   expect(refused.code).toBe(1);
   expect(refused.stdout).toMatch(named(await pidOf(reader), 'report', 'idle in transaction'));
-  const limits = ['--arm-timeout', '10min', '--lock-timeout-ms', LONG_WAITS];
+  const limits = ['--arm-timeout', '10m', '--lock-timeout-ms', LONG_WAITS];
   const removal = cli('tables', 'remove', 'public.a_read', ...limits);
   await getsOnWhileWaiting(writer, 'a_read', 'tables');
   await reader.query('commit');
