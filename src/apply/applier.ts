@@ -7,6 +7,7 @@ import type { Piece } from '../core/backlog.ts';
 import type { BatchHeader, BatchTable } from '../core/batch.ts';
 import { judge } from '../core/checkpoint.ts';
 import { concerningTable, IbexError } from '../core/errors.ts';
+import { failpoint } from '../core/failpoints.ts';
 import { type TablePlan, tableLabel } from '../core/plan.ts';
 import type { BatchOutcome, IncomingBatch } from '../core/ports.ts';
 import { identityDifference, type Snapshot } from '../core/position.ts';
@@ -91,6 +92,7 @@ export class Applier {
       const position = await this.#applyInTransaction(batch, (booked) => {
         accounts = booked;
       });
+      failpoint('after-commit');
       if (position === header.to) {
         for (const { plan } of header.tables) this.#large.delete(plan.relid);
         this.#onApplied({ header, accounts });
@@ -120,6 +122,7 @@ export class Applier {
         return header.from;
       }
       const staged = await this.#stage(batch);
+      failpoint('staging-loaded');
       const current = await this.#inStep(header, staged);
       const foreignKeys = await this.#settleForeignKeys(
         header.sync,
@@ -138,6 +141,7 @@ export class Applier {
       const large = header.tables.map(({ plan }) => plan.relid).filter((relid) => this.#large.has(relid));
       if (large.length > 0) await dropStages(this.#session, header.sync, large);
       for (const { plan, present, gone } of staged) await this.#clear(plan, present + gone);
+      failpoint('before-commit');
       return header.to;
     });
   }

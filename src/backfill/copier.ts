@@ -10,6 +10,7 @@ import { createHash } from 'node:crypto';
 import * as merge from '../apply/statements.ts';
 import { disturbed, readFacts } from '../apply/target-table.ts';
 import { concerning, IbexError, isKind } from '../core/errors.ts';
+import { failpoint } from '../core/failpoints.ts';
 import { type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
 import type { ChunkJob, ChunkOutcome, ChunkResult } from '../core/ports.ts';
 import type { Snapshot } from '../core/position.ts';
@@ -132,6 +133,7 @@ async function readAndWrite(
   const floor = plan.mode === 'row' ? read.snapshot : null;
   const fired = await bookChunk(target, job, job.n, tableIdent(plan), { ...read, met }, floor);
   if (fired !== null) throw disturbed(plan, fired);
+  failpoint('chunk-written');
   return came('copied', read);
 }
 

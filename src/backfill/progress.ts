@@ -5,6 +5,7 @@ import { lockCheckpoint, lockSyncTables, requireEpoch, type TableState } from '.
 import { firing } from '../apply/target-table.ts';
 import type { Carried } from '../core/carried.ts';
 import { IbexError } from '../core/errors.ts';
+import { failpoint } from '../core/failpoints.ts';
 import type { Snapshot } from '../core/position.ts';
 import { literal } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
@@ -361,6 +362,7 @@ export async function finishCopies(
        returning t.relid::float8 as relid`,
       [sync, relids],
     );
+    failpoint('during-hand-over');
     return new Set(rows.map(({ relid }) => relid));
   });
 }

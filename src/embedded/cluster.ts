@@ -39,8 +39,8 @@ export interface Cluster {
    * postmaster is gone, also if somebody else killed it.
    */
   stop(mode?: 'fast' | 'immediate'): Promise<void>;
-  /** Starts it again after `stop`, on the same port. */
-  start(): Promise<void>;
+  /** Starts it again after `stop`, on the same port; with more variables in its environment, until it is stopped. */
+  start(environment?: Record<string, string>): Promise<void>;
   /** Stops it and deletes its directory. */
   remove(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
@@ -108,10 +108,10 @@ class PrivateCluster implements Cluster {
     return `postgres://${encodeURIComponent(user)}${secret}@127.0.0.1:${this.port}/${encodeURIComponent(database)}`;
   }
 
-  async start(): Promise<void> {
+  async start(environment: Record<string, string> = {}): Promise<void> {
     const deadline = Date.now() + 30_000;
     while (!this.#server?.running) {
-      await this.#launch().catch(async (error: Error) => {
+      await this.#launch(environment).catch(async (error: Error) => {
         // Sessions that were busy when their postmaster was killed hold its shared memory a while longer.
         if (!error.message.includes('pre-existing shared memory') || Date.now() > deadline) throw error;
         await sleep(100);
@@ -119,9 +119,9 @@ class PrivateCluster implements Cluster {
     }
   }
 
-  async #launch(): Promise<void> {
+  async #launch(environment: Record<string, string>): Promise<void> {
     const args = ['-D', join(this.directory, 'data')];
-    const server = await this.#home.launch(join(this.#binaries, 'bin', 'postgres'), args);
+    const server = await this.#home.launch(join(this.#binaries, 'bin', 'postgres'), args, environment);
     this.#server = server;
     // What `pg_ctl -w` waits for. We do without pg_ctl because only a parent knows for sure that its child,
     // and not a later process of the same number, has died; a left-over pid file says nothing.

@@ -162,11 +162,22 @@ export class ServerHome {
   }
 
   /** Starts a server, in a session of its own so that Ctrl-C reaches only us; its output is `server.log`. */
-  async launch(file: string, args: string[]): Promise<ServerProcess> {
+  async launch(
+    file: string,
+    args: string[],
+    environment: Record<string, string> = {},
+  ): Promise<ServerProcess> {
     const log = join(this.directory, 'server.log');
     const output = openSync(log, 'a');
     const stdio: StdioOptions = ['ignore', output, output];
-    const child = spawn(file, args, { cwd: this.directory, env, detached: true, stdio, ...account });
+    const options = {
+      cwd: this.directory,
+      env: { ...env, ...environment },
+      detached: true,
+      stdio,
+      ...account,
+    };
+    const child = spawn(file, args, options);
     closeSync(output);
     await once(child, 'spawn').catch((cause) => {
       throw new IbexError('tool', `cannot start ${file}: ${cause.message}`, { cause });

@@ -20,6 +20,7 @@ import {
   takeUp,
 } from '../backfill/starting.ts';
 import { concerning, IbexError, isOfOneTable } from '../core/errors.ts';
+import { failpoint } from '../core/failpoints.ts';
 import { type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
 import type { ChunkJob, ChunkOutcome } from '../core/ports.ts';
 import { tableIdent } from '../postgres/quote.ts';
@@ -304,6 +305,7 @@ export class Copying {
     this.#rooms.applier.forgetCatalog();
     const relids = copies.map(({ plan }) => plan.relid);
     const joined = await finishCopies(target, { sync, epoch }, relids);
+    failpoint('after-hand-over');
     for (const relid of joined) this.#roster.settle(relid);
     await this.#roster.readStates(target);
     return joined;

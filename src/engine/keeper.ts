@@ -11,6 +11,7 @@ import {
   readGenerations,
   rotate,
 } from '../capture/trigger/registry.ts';
+import { failpoint } from '../core/failpoints.ts';
 import type { Session } from '../postgres/session.ts';
 
 /**
@@ -28,11 +29,14 @@ export async function keepSmall(source: Session, target: Session, sync: string):
   if (old.length > 0) await tellSource(source, target, sync);
   for (const generation of old) {
     if (!(await forget(source, generation.relid, generation.n))) left.push(generation);
+    failpoint('during-forgetting');
   }
   for (const current of generations.filter((generation) => generation.current)) {
     const others = left.filter(({ relid }) => relid === current.relid);
     const retained = others.reduce((sum, { bytes }) => sum + bytes, 0);
-    if (current.bytes >= Math.max(ROTATE_BYTES, retained)) await rotate(source, current.relid);
+    if (current.bytes < Math.max(ROTATE_BYTES, retained)) continue;
+    await rotate(source, current.relid);
+    failpoint('during-rotation');
   }
 }
 
@@ -41,6 +45,7 @@ async function tellSource(source: Session, target: Session, sync: string): Promi
   const floors = await readFloors(source, sync);
   const { record, tables } = await readApplied(target, sync);
   if (record?.started == null) return;
+  failpoint('before-acknowledge');
   await acknowledge(source, sync, floors, {
     position: record.started,
     tables: tables.map(({ relid, state, floor }) => ({ relid, inStep: state === 'streaming', floor })),

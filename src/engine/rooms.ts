@@ -9,6 +9,7 @@ import { readRecord, requestCopy, startLane } from '../apply/state.ts';
 import { DeltaReader } from '../capture/trigger/reader.ts';
 import { readSnapshot } from '../capture/trigger/registry.ts';
 import { IbexError } from '../core/errors.ts';
+import { failpoint } from '../core/failpoints.ts';
 import { tableLabel } from '../core/plan.ts';
 import type { BatchQueue, ChunkQueue } from '../core/ports.ts';
 import {
@@ -94,6 +95,7 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
     large: stages.map(({ relid }) => relid),
     onApplied: context.onApplied,
   });
+  failpoint('lane-taken');
   await brake.lookAtRecord(target);
   const { queue, chunks } = await openQueues(options);
   const first = { source: copySource, target: copyTarget };

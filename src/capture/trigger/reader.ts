@@ -11,6 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { DeltaFile } from '../../core/backlog.ts';
 import type { BatchHeader } from '../../core/batch.ts';
 import { concerningTable, IbexError, isKind } from '../../core/errors.ts';
+import { failpoint } from '../../core/failpoints.ts';
 import { tableLabel } from '../../core/plan.ts';
 import type { BatchOutcome, BatchQueue, BatchWriter } from '../../core/ports.ts';
 import type { Snapshot, SourceIdentity } from '../../core/position.ts';
@@ -165,12 +166,15 @@ export class DeltaReader {
         // What stops the pump must stop the reading too, at its next push.
         pumping.catch((error) => spool.fail(error));
         bytes = await this.#readTables(header, statements, spool);
+        failpoint('after-read');
         return { header, statements, ...rest };
       });
       if (cut.header === null || writer === undefined) return { cut, published: null };
       spool.end();
       await Promise.all([pumping, this.#waitForFlush(cut.lsn)]);
+      failpoint('before-publish');
       await writer.end();
+      failpoint('after-publish');
       return { cut, published: { header: cut.header, applied: writer.applied, bytes } };
     } catch (error) {
       spool.fail(error as Error);
