@@ -1,41 +1,100 @@
-/** A stretch of network between a daemon and a server that can be cut, and mended. */
+/** A stretch of network between a daemon and a server that can break in every way in which networks do, and be mended. */
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
+import { Transform } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+/** The end of a connection that is nearer to the daemon, or that at the server. */
+export type End = 'near' | 'far';
 
 export interface Network {
   /** The same URL, by way of this network. */
   through(url: string): string;
   /** Ends all connections in the middle of whatever they carry, and takes no more. */
   cut(): void;
+  /** Nothing gets through, and nobody is told. */
+  stall(): void;
+  /** So many bytes a second and connection get through. */
+  throttle(bytesPerSecond: number): void;
+  /**
+   * Tells one end of the connections that the other has no more to say, as long as these last; never tells either end
+   * that the other is gone. Only of connections that carried `text` in the client's first words, where it is given.
+   * Resolves to their number.
+   */
+  halfClose(end: End, text?: string): number;
+  /** Takes connections and lets everything through, at full speed. What was ended stays so. */
   mend(): void;
   close(): Promise<void>;
 }
 
+interface Link {
+  readonly near: Socket;
+  readonly far: Socket;
+  /** What the client said first, with the name of its session. */
+  greeting: string;
+  halfClosed: boolean;
+}
+
+const GREETING = 1_000;
+
 export async function startNetwork(to: { readonly port: number }): Promise<Network> {
-  const open = new Set<Socket>();
+  const links = new Set<Link>();
   let isCut = false;
-  const server = createServer((near) => {
-    const far = connect(to.port, '127.0.0.1');
-    for (const [socket, other] of [
-      [near, far],
-      [far, near],
+  let bytesPerSecond = Number.POSITIVE_INFINITY;
+  let mended: (() => void) | undefined;
+  let stalled = Promise.resolve();
+
+  const passing = (note: (bytes: Buffer) => void) =>
+    new Transform({
+      async transform(bytes: Buffer, _encoding, done) {
+        note(bytes);
+        await stalled;
+        if (Number.isFinite(bytesPerSecond)) await sleep((bytes.length / bytesPerSecond) * 1000);
+        done(null, bytes);
+      },
+    });
+
+  const server = createServer({ allowHalfOpen: true }, (near) => {
+    const far = connect({ port: to.port, host: '127.0.0.1', allowHalfOpen: true });
+    const link: Link = { near, far, greeting: '', halfClosed: false };
+    links.add(link);
+    const greet = (bytes: Buffer) => {
+      if (link.greeting.length < GREETING) link.greeting += bytes.toString('latin1');
+    };
+    for (const [socket, other, note] of [
+      [near, far, greet],
+      [far, near, () => undefined],
     ] as const) {
-      open.add(socket);
+      socket
+        .pipe(passing(note))
+        .on('end', () => {
+          if (!link.halfClosed) other.end();
+        })
+        .pipe(other, { end: false });
       socket.on('error', () => undefined);
       socket.on('close', () => {
-        open.delete(socket);
-        other.destroy();
+        if (other.destroyed) links.delete(link);
+        else if (!link.halfClosed) other.destroy();
       });
-      socket.pipe(other);
     }
     if (isCut) near.destroy();
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;
+
   const cut = () => {
     isCut = true;
-    for (const socket of open) socket.destroy();
+    for (const { near, far } of links) {
+      near.destroy();
+      far.destroy();
+    }
+  };
+  const mend = () => {
+    isCut = false;
+    bytesPerSecond = Number.POSITIVE_INFINITY;
+    mended?.();
+    mended = undefined;
   };
   return {
     through: (url) => {
@@ -44,10 +103,25 @@ export async function startNetwork(to: { readonly port: number }): Promise<Netwo
       return via.href;
     },
     cut,
-    mend: () => {
-      isCut = false;
+    stall: () => {
+      stalled = new Promise((resolve) => {
+        mended = resolve;
+      });
     },
+    throttle: (rate) => {
+      bytesPerSecond = rate;
+    },
+    halfClose: (end, text = '') => {
+      const chosen = [...links].filter(({ greeting }) => greeting.includes(text));
+      for (const link of chosen) {
+        link.halfClosed = true;
+        link[end].end();
+      }
+      return chosen.length;
+    },
+    mend,
     close: async () => {
+      mend();
       cut();
       server.close();
       await once(server, 'close');
