@@ -151,6 +151,49 @@ describe('one batch, delivered as queues deliver', () => {
     expect(await historyRows()).toBe(0);
   });
 
+  /** What was recorded of one table, as a piece of a large backlog. */
+  const pieceOf = (name: string, overrides: Partial<BatchHeader> = {}): IncomingBatch => {
+    const index = header.tables.findIndex(({ plan }) => plan.name === name);
+    const range = { after: header.from, upto: header.to, generation: 1, first: 0, end: 1 };
+    const piece = { n: 1, lower: header.from, plan: 'a plan', ...range };
+    return {
+      header: { ...header, tables: header.tables.slice(index, index + 1), piece, ...overrides },
+      async *parts() {
+        for (const part of parts) if (part.table === index) yield { ...part, table: 0 };
+      },
+    };
+  };
+  const staged = async () =>
+    (await databases.target.query('select n, deltas::int from ibex.piece order by n')).rows;
+
+  test('a piece of a large backlog, twice: staged once, and nothing else written', async () => {
+    await applier.apply(pieceOf('history'));
+    await applier.apply(pieceOf('history'));
+    expect(await staged()).toEqual([{ n: 1, deltas: 50 }]);
+    const { rows } = await databases.target.query('select id from ibex.stage');
+    const kept = await databases.target.query(`select count(*)::int as n from ibex.stage_${rows[0].id}`);
+    expect(kept.rows).toEqual([{ n: 50 }]);
+    expect(await historyRows()).toBe(0);
+  });
+
+  test('a piece by a worker whose lane was taken over, or for another position: refused, nothing staged', async () => {
+    await expect(applier.apply(pieceOf('history', { from: '3:3:' }))).rejects.toMatchObject({ kind: 'gap' });
+    await databases.targetAdmin.query('update ibex.checkpoint set epoch = epoch + 1');
+    await expect(applier.apply(pieceOf('history'))).rejects.toMatchObject({ kind: 'taken' });
+    expect(await staged()).toEqual([]);
+  });
+
+  test('a batch that relies on pieces which are not there: a gap, nothing written', async () => {
+    await applier.apply(pieceOf('history'));
+    const part = { upto: header.to, pieces: 2, lower: header.from, plan: 'a plan' };
+    const tables = header.tables.map((table) =>
+      table.plan.name === 'history' ? { ...table, staged: part } : table,
+    );
+    await expect(applier.apply(deliver({ tables }))).rejects.toMatchObject({ kind: 'gap' });
+    expect(await historyRows()).toBe(0);
+    expect(await staged()).toHaveLength(1);
+  });
+
   test('broken off half-way: nothing written', async () => {
     const broken: IncomingBatch = {
       header,
