@@ -8,6 +8,7 @@ import pg from 'pg';
 import { IbexError } from '../core/errors.ts';
 import { toIbexError } from './errors.ts';
 import { isPooled, requireOwnBackend } from './pooler.ts';
+import { createSocket } from './socket.ts';
 import { parseStartupOptions, type StartupSetting } from './startup-options.ts';
 import { firstWay, otherWay, type Peer, peerOf, tellingError } from './tls.ts';
 import { describeServer, parseUrl, type ServerConfig } from './url.ts';
@@ -91,6 +92,7 @@ async function start(config: pg.ClientConfig, name: string): Promise<pg.Client> 
     connectionTimeoutMillis: CONNECT_TIMEOUT,
     ...config,
     application_name: name,
+    stream: createSocket,
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
   });

@@ -4,6 +4,7 @@
  */
 import type { Socket } from 'node:net';
 import type pg from 'pg';
+import { takeOver } from './socket.ts';
 
 /** One end of a pipe. */
 export interface PipeEnd {
@@ -34,8 +35,8 @@ export async function pipeCopy(from: PipeEnd, into: PipeEnd, throttle: Throttle 
   const receiver = new Receiver(into.statement);
   into.client.query(receiver as unknown as pg.Submittable);
   const socket = await receiver.ready.catch((error) => Promise.reject(into.explain(error)));
-  const sender = new Sender(from.statement, (frames) => {
-    if (!socket.destroyed) socket.write(frames);
+  const sender = new Sender(from.statement, (frames, written) => {
+    if (!socket.destroyed) socket.write(frames, written);
     if (receiver.failed || socket.destroyed) return;
     const wait = throttle?.(frames.length) ?? 0;
     if (wait > 0) setTimeout(sender.hold(), wait).unref();
@@ -132,19 +133,21 @@ class Receiver {
 const DATA = 0x64;
 const BETWEEN = [0x48, 0x4e, 0x53, 0x41];
 const DONE = 0x63;
+const NOTHING = Buffer.alloc(0);
 /** The type of a message, and its length without it. */
 const HEADER = 5;
 
-type Listener = (bytes: Buffer) => void;
+/** Takes whole or broken-off frames, which are its own until they are `written`. */
+type OnFrames = (frames: Buffer, written: () => void) => void;
 
 class Sender {
   readonly done: Promise<void>;
   /** Of the rows, without what frames them. */
   bytes = 0;
   readonly #text: string;
-  readonly #onFrames: (frames: Buffer) => void;
+  readonly #onFrames: OnFrames;
   #stream: Socket | undefined;
-  #driver!: Listener;
+  #giveBackTo!: (rest: Buffer) => void;
   /** Of a header that has not come whole. */
   #pending: Buffer | null = null;
   /** How much of the present message is still to come, and whether it is data. */
@@ -155,7 +158,7 @@ class Sender {
   #finish!: () => void;
   #fail!: (error: unknown) => void;
 
-  constructor(text: string, onFrames: (frames: Buffer) => void) {
+  constructor(text: string, onFrames: OnFrames) {
     this.#text = text;
     this.#onFrames = onFrames;
     this.done = new Promise((resolve, reject) => {
@@ -186,9 +189,7 @@ class Sender {
   /** Takes what comes from the driver, which would take it apart, until the rows are through. */
   submit(connection: Connection): void {
     const { stream } = connection;
-    this.#driver = stream.listeners('data')[0] as Listener;
-    stream.removeListener('data', this.#driver);
-    stream.on('data', this.#take);
+    this.#giveBackTo = takeOver(stream, this.#take);
     this.#stream = stream;
     connection.query(this.#text);
   }
@@ -200,20 +201,28 @@ class Sender {
   }
 
   handleError(error: unknown): void {
-    this.#giveBack();
+    this.#giveBack(NOTHING);
     this.#fail(error);
   }
 
-  #giveBack(): void {
-    this.#stream?.removeListener('data', this.#take);
-    this.#stream?.on('data', this.#driver);
-    this.#stream?.resume();
+  /** What comes next is the driver's, and what has come of it. */
+  #giveBack(rest: Buffer): void {
+    const stream = this.#stream;
     this.#stream = undefined;
+    if (stream === undefined) return;
+    stream.resume();
+    this.#giveBackTo(rest);
   }
 
-  readonly #take = (chunk: Buffer): void => {
+  readonly #take = (chunk: Buffer, release: () => void): void => {
+    const loan = new Loan(release);
     const bytes = this.#pending === null ? chunk : Buffer.concat([this.#pending, chunk]);
     this.#pending = null;
+    this.#walk(bytes, loan);
+    loan.end();
+  };
+
+  #walk(bytes: Buffer, loan: Loan): void {
     let at = 0;
     let start = 0;
     while (at < bytes.length) {
@@ -224,16 +233,16 @@ class Sender {
         if (!this.#isData) start = at;
         else {
           this.bytes += step;
-          if (this.#stopped && this.#left === 0) start = this.#forward(bytes, start, at);
+          if (this.#stopped && this.#left === 0) start = this.#forward(bytes, start, at, loan);
         }
       } else if (bytes.length - at < HEADER) {
-        this.#pending = bytes.subarray(at);
+        this.#pending = Buffer.from(bytes.subarray(at));
         break;
       } else {
         const type = bytes[at] as number;
-        if (type !== DATA || this.#stopped) start = this.#forward(bytes, start, at);
+        if (type !== DATA || this.#stopped) start = this.#forward(bytes, start, at, loan);
         if (type !== DATA && !BETWEEN.includes(type)) {
-          this.#end(bytes.subarray(type === DONE ? at + HEADER : at));
+          this.#giveBack(bytes.subarray(type === DONE ? at + HEADER : at));
           return;
         }
         this.#isData = type === DATA && !this.#stopped;
@@ -242,18 +251,31 @@ class Sender {
         if (!this.#isData) start = at;
       }
     }
-    this.#forward(bytes, start, at);
-  };
+    this.#forward(bytes, start, at, loan);
+  }
 
   /** Hands on the frames that stand between two places; resolves to where the next ones can start. */
-  #forward(bytes: Buffer, start: number, end: number): number {
-    if (end > start) this.#onFrames(bytes.subarray(start, end));
+  #forward(bytes: Buffer, start: number, end: number, loan: Loan): number {
+    if (end > start) this.#onFrames(bytes.subarray(start, end), loan.part());
     return end;
   }
+}
 
-  /** What follows is the driver's. */
-  #end(rest: Buffer): void {
-    this.#giveBack();
-    if (rest.length > 0) this.#driver(rest);
+/** Bytes that are lent, in parts: they are given back once all parts are. */
+class Loan {
+  readonly #release: () => void;
+  #parts = 1;
+
+  constructor(release: () => void) {
+    this.#release = release;
   }
+
+  part(): () => void {
+    this.#parts++;
+    return this.end;
+  }
+
+  readonly end = (): void => {
+    if (--this.#parts === 0) this.#release();
+  };
 }

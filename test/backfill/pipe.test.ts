@@ -51,6 +51,20 @@ test('rows of no bytes, of one and of megabytes go through whole, and are counte
   await expectAtRest();
 });
 
+test('rows that wait for a slow receiver arrive as they were sent', async () => {
+  await onBoth(databases, 'create table t (id int, v text)');
+  await databases.target.query(`create function slow() returns trigger language plpgsql as $$
+    begin perform pg_sleep(0.005); return new; end $$;
+    create trigger slow before insert on t for each row execute function slow()`);
+  await databases.source.query(`insert into t
+    select i, string_agg(md5(i || ' ' || j), '') from generate_series(1, 100) i, generate_series(1, 4000) j group by i`);
+  expect((await pipe('select * from public.t', 'public.t')).rows).toBe(100);
+  const text = `select count(*)::int as count, md5(string_agg(v, '' order by id)) as sum from t`;
+  const [there, here] = await Promise.all([databases.source.query(text), databases.target.query(text)]);
+  expect(here.rows).toEqual(there.rows);
+  await expectAtRest();
+});
+
 test('notices in between are no rows', async () => {
   await onBoth(databases, 'create table t (id int)');
   await databases.source.query(`create function loud(i int) returns int language plpgsql as $$
