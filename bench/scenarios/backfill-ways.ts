@@ -49,8 +49,8 @@ export function ibexWay({ who, jobs, workers = 0, redisUrl }: IbexSetting): Way 
       const helpers = await startWorkers(ibex, databases, workers, room);
       const startedAt = performance.now();
       try {
-        if (name === 'clone') await ibex.run('schema', 'copy');
-        const process = await ibex.start('backfill', '--jobs', String(jobs), ...room);
+        const schema = name === 'clone' ? ['--schema'] : [];
+        const process = await ibex.start('backfill', ...schema, '--jobs', String(jobs), ...room);
         const peak = hasProc ? readUntilEnd(process, peakMemoryMib) : null;
         const ended = requireSuccess('ibex backfill', await process.ended);
         return { seconds: (ended.at - startedAt) / 1000, peakMib: await peak };

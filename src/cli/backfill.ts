@@ -18,6 +18,7 @@ import {
   withBothSides,
 } from './command.ts';
 import { showProgress } from './progress.ts';
+import { copySchema, type SchemaReport } from './schema.ts';
 
 export const backfill: CommandSpec = {
   name: 'backfill',
@@ -39,9 +40,16 @@ export const backfill: CommandSpec = {
     'lock_timeout_ms',
     'json',
   ],
-  own: [new Option('--restart', 'copy the tables from the start, replacing what the target has of them')],
+  own: [
+    new Option(
+      '--schema',
+      'first create on the target what it lacks of the source, as `ibex schema copy` does',
+    ),
+    new Option('--restart', 'copy the tables from the start, replacing what the target has of them'),
+  ],
   run: async (context) => {
     const sync = onlySync(context.config);
+    const schema = context.flags.schema ? await createSchema(context) : null;
     if (context.flags.restart) await restart(context);
     const done = new AbortController();
     const shown = showProgress(context, done.signal);
@@ -62,10 +70,18 @@ export const backfill: CommandSpec = {
           )
         : [...left.map(describe), ...pausedText(status)].join('\n');
     const { paused, copy, tables } = status;
-    print(context.config.json, { sync: sync.name, paused, copy, tables }, text);
-    return (left.length === 0 ? 0 : 1) as ExitCode;
+    const made = schema === null ? {} : { schema: schema.document };
+    const lines = schema === null ? text : `${schema.text}\n${text}`;
+    print(context.config.json, { sync: sync.name, ...made, paused, copy, tables }, lines);
+    return (left.length === 0 && schema?.complete !== false ? 0 : 1) as ExitCode;
   },
 };
+
+/** What does not take part in that is loaded meanwhile: most of the time is that of pg_dump. */
+async function createSchema(context: Context): Promise<SchemaReport> {
+  const [schema] = await Promise.all([copySchema(context), import('../engine/daemon.ts')]);
+  return schema;
+}
 
 function pausedText({ sync, paused }: SyncStatus): string[] {
   return paused === null ? [] : [`${sync} is ${pausedSince(paused)}; \`ibex resume\` lets it go on`];

@@ -20,7 +20,11 @@ const copy: CommandSpec = {
     'Creates types, tables, sequences, functions, views, indexes, constraints, triggers and all else that the target lacks. What is there stays as it is, whatever it looks like. Owners and privileges are left to the target. What cannot be created is listed with its statement and the error, and the rest goes on. Exit 0 when all of it is there, 1 when something could not be created. With --tables only those tables and what they need.',
   options: ['tables', 'exclude', 'json'],
   own: [SECTION],
-  run: (context) => inBoth(context, copySchema),
+  run: async (context) => {
+    const report = await copySchema(context, context.flags.section as Section | undefined);
+    print(context.config.json, { sync: onlySync(context.config).name, ...report.document }, report.text);
+    return report.complete ? 0 : 1;
+  },
 };
 
 const diff: CommandSpec = {
@@ -30,7 +34,7 @@ const diff: CommandSpec = {
     'Lists what the target lacks, what it has otherwise, with both statements, and what it has beyond the source. What a sync has set aside on the target counts as there. Exit 0 when they are equal, 1 when they differ.',
   options: ['tables', 'exclude', 'json'],
   own: [SECTION],
-  run: (context) => inBoth(context, compareSchemas),
+  run: (context) => inBoth(context, context.flags.section as Section | undefined, compareSchemas),
 };
 
 interface Read {
@@ -42,13 +46,13 @@ interface Read {
 
 type Sessions = readonly [source: Session, target: Session];
 
-function inBoth(
+function inBoth<T>(
   context: Context,
-  work: (context: Context, read: Read, ...sessions: Sessions) => Promise<ExitCode>,
-): Promise<ExitCode> {
+  section: Section | undefined,
+  work: (context: Context, read: Read, ...sessions: Sessions) => Promise<T>,
+): Promise<T> {
   const sync = onlySync(context.config);
   return withBothSides(sync, 'schema', async (source, target) => {
-    const section = context.flags.section as Section | undefined;
     const wanted = (object: SchemaObject) => section === undefined || object.section === section;
     const extensions = await compareExtensions(source, target);
     const sides = await readSides({ sync, source, target });
@@ -56,17 +60,30 @@ function inBoth(
   });
 }
 
-async function copySchema(
-  { config, flags, signal }: Context,
+export interface SchemaReport {
+  /** Nothing of it is missing any more. */
+  readonly complete: boolean;
+  readonly text: string;
+  readonly document: object;
+}
+
+/** Creates what the target lacks, of one section or of both. */
+export function copySchema(context: Context, section?: Section): Promise<SchemaReport> {
+  return inBoth(context, section, (_, read, ...sessions) => createMissing(context, section, read, sessions));
+}
+
+async function createMissing(
+  { config, signal }: Context,
+  section: Section | undefined,
   { sides, extensions, wanted }: Read,
-  ...[source, target]: Sessions
-): Promise<ExitCode> {
+  [source, target]: Sessions,
+): Promise<SchemaReport> {
   const objects = sides.source.filter(wanted);
   const { missing } = compareObjects(objects, sides.target);
   const present = objects.length - missing.length;
   const made = await createInOrder(target, missing, signal);
   const filled =
-    flags.section === 'post-data'
+    section === 'post-data'
       ? await fillMaterializedViews(source, target, signal)
       : { created: [], failed: [] };
   const created = [...made.created, ...filled.created];
@@ -92,8 +109,7 @@ async function copySchema(
       hint: error.hint,
     })),
   };
-  print(config.json, { sync: onlySync(config).name, ...document }, lines.join('\n'));
-  return failed.length === 0 ? 0 : 1;
+  return { complete: failed.length === 0, text: lines.join('\n'), document };
 }
 
 /** A partition that is attached gets the indexes of its table, which need not be made then. */

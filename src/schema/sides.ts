@@ -39,8 +39,7 @@ export async function readSides(both: BothSessions): Promise<Sides> {
   const dump = await dumpVersion(both);
   if (dump.because === null) {
     try {
-      const source = await dumped(both, 'source');
-      const objects = await dumped(both, 'target');
+      const { source, objects } = await dumpBoth(both);
       return { way: `pg_dump ${dump.version}`, because: null, source, target: { objects, ...state } };
     } catch (error) {
       if (!(error instanceof IbexError) || error.kind !== 'tool') throw error;
@@ -65,6 +64,14 @@ async function dumpVersion({ sync, source, target }: BothSessions) {
   const newest = Math.floor(Math.max(source.version, target.version) / 10_000);
   const tooOld = Number.parseInt(version, 10) < newest;
   return { version, because: tooOld ? `pg_dump ${version} is too old for PostgreSQL ${newest}` : null };
+}
+
+/** Both at once, and to the end of both: neither is left behind when the other fails. */
+async function dumpBoth(both: BothSessions) {
+  const [here, there] = await Promise.allSettled([dumped(both, 'source'), dumped(both, 'target')]);
+  if (here.status === 'rejected') throw here.reason;
+  if (there.status === 'rejected') throw there.reason;
+  return { source: here.value, objects: there.value };
 }
 
 async function dumped({ sync, ...sessions }: BothSessions, side: 'source' | 'target') {

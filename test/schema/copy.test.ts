@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { ibex } from '../support/ibex.ts';
 import { usePair } from '../support/pair.ts';
 import { useServers } from '../support/servers.ts';
 import { onBoth } from '../support/sync.ts';
@@ -57,11 +58,42 @@ test('what cannot be created is listed with its statement, and the rest goes on'
   await databases.sourceAdmin.query('drop policy p on app.t; drop role only_here');
 });
 
+test('in one call with the rows, and what cannot be created keeps no row from coming', async () => {
+  const { source, target, databases } = pair;
+  await source.query(`create table parent (id int primary key);
+    create table child (id int generated always as identity primary key, parent int references parent);
+    insert into parent values (1), (2); insert into child (parent) select 1 + i % 2 from generate_series(1, 10) i`);
+  const backfill = async () => {
+    const env = {
+      IBEX_SOURCE_URL: databases.sourceUrl,
+      IBEX_TARGET_URL: databases.targetUrl,
+      PATH: '/nowhere',
+    };
+    const { code, stdout, stderr } = await ibex(['backfill', '--schema', '--json'], {
+      env,
+      timeout: 180_000,
+    });
+    if (stdout === '') throw new Error(stderr);
+    return { ...JSON.parse(stdout), code };
+  };
+  const first = await backfill();
+  expect(first).toMatchObject({ code: 0, schema: { way: 'catalogs', failed: [] }, copy: { copied: 12 } });
+  expect(await fingerprint(target)).toEqual(await fingerprint(source));
+  const rows = 'select c.id, p.id as parent from child c join parent p on p.id = c.parent order by c.id';
+  expect((await target.query(rows)).rows).toEqual((await source.query(rows)).rows);
+  await source.query(`create table late (id int primary key); insert into late values (1);
+    create text search dictionary numbers (template = simple)`);
+  const second = await backfill();
+  expect(second.code).toBe(1);
+  expect(names(second.schema.failed)).toEqual(['text search dictionary public.numbers']);
+  expect((await target.query('select from late')).rowCount).toBe(1);
+});
+
 test('a pg_dump that fails is no obstacle, and is told no password where others can read it', async () => {
   const directory = mkdtempSync(join(tmpdir(), 'ibex-pg-dump-'));
   const script = `#!/bin/sh
     test "$1" = --version && echo 'pg_dump (PostgreSQL) 99.1' && exit
-    echo "$@" > '${directory}/arguments'; echo "$PGPASSWORD" > '${directory}/password'
+    echo "$@" > '${directory}/arguments.'$PGPORT; echo "$PGPASSWORD" > '${directory}/password.'$PGPORT
     echo 'pg_dump: error: permission denied for table secret' >&2; exit 1`;
   writeFileSync(join(directory, 'pg_dump'), script, { mode: 0o755 });
   await pair.source.query('create table t (id int primary key)');
@@ -69,9 +101,10 @@ test('a pg_dump that fails is no obstacle, and is told no password where others 
   expect(copied).toMatchObject({ code: 0, failed: [], way: 'catalogs' });
   expect(copied.because).toBe('pg_dump failed: pg_dump: error: permission denied for table secret');
   expect((await pair.target.query('select from t')).rowCount).toBe(0);
-  const password = decodeURIComponent(new URL(pair.databases.sourceUrl).password);
-  expect(readFileSync(join(directory, 'password'), 'utf8').trim()).toBe(password);
-  expect(readFileSync(join(directory, 'arguments'), 'utf8')).not.toContain(password.slice(0, 12));
+  const { port, password: written } = new URL(pair.databases.sourceUrl);
+  const password = decodeURIComponent(written);
+  expect(readFileSync(join(directory, `password.${port}`), 'utf8').trim()).toBe(password);
+  expect(readFileSync(join(directory, `arguments.${port}`), 'utf8')).not.toContain(password.slice(0, 12));
   rmSync(directory, { recursive: true });
 });
 
