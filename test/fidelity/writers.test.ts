@@ -2,7 +2,7 @@
 import pg from 'pg';
 import { describe, expect, test } from 'vitest';
 import { usePair } from '../support/pair.ts';
-import { useServers } from '../support/servers.ts';
+import { useServers, waitFor } from '../support/servers.ts';
 import { onBoth } from '../support/sync.ts';
 
 const servers = await useServers();
@@ -174,6 +174,147 @@ describe('whoever writes', () => {
     await client.query('commit');
     await client.end();
     await drop(reader);
+  });
+
+  test('a role of the application can neither change nor make up deltas, not even one that may dump all', async () => {
+    await pair.inStep(SCHEMA, ROWS);
+    const { sourceAdmin } = pair.databases;
+    const [reader, outsider] = [named('reader'), named('outsider')];
+    const clients = [await connectAs(outsider), await connectAs(reader)];
+    await pair.source.query(`grant select on t, parts to ${reader}; grant insert on t to ${outsider}`);
+    // Sharing is looked at anew when a table changes its shape.
+    await pair.source.query('alter table t add column more int; alter table parts add column more int');
+    await pair.target.query('alter table t add column more int; alter table parts add column more int');
+    const shared = async () =>
+      (
+        await sourceAdmin.query(
+          `select bool_and(has_table_privilege($1, c.oid, 'select')) as all from pg_class c
+            where c.relnamespace = 'ibex'::regnamespace and c.relname like any (array['delta_' || 't'::regclass::oid || '_%', 'captured'])`,
+          [reader],
+        )
+      ).rows[0].all;
+    await waitFor(shared, { what: 'the deltas to be shared with the reader', timeout: 60_000 });
+    const { rows: tables } = await sourceAdmin.query<{ name: string }>(
+      `select c.oid::regclass::text as name from pg_class c where c.relnamespace = 'ibex'::regnamespace and c.relkind = 'r'`,
+    );
+    const { rows: functions } = await sourceAdmin.query<{ name: string }>(
+      `select p.oid::regprocedure::text as name from pg_proc p
+        where p.pronamespace = 'ibex'::regnamespace and p.prosecdef`,
+    );
+    expect(functions.length).toBeGreaterThan(12);
+    for (const client of clients) {
+      await client.query('create temporary table mine (id int, k text)');
+      for (const { name } of tables)
+        for (const statement of [
+          `insert into ${name} select * from ${name}`,
+          `update ${name} set ctid = ctid`,
+          `delete from ${name}`,
+          `truncate ${name}`,
+          `lock table ${name} in row exclusive mode`,
+          `drop table ${name}`,
+          `create trigger x after insert on ${name} for each row execute function suppress_redundant_updates_trigger()`,
+        ])
+          await expect(client.query(statement), statement).rejects.toThrow(
+            /permission denied|must be owner|cannot assign|LOCK TABLE can only/,
+          );
+      for (const { name } of functions) {
+        const table = `create trigger x after insert on mine referencing new table as n for each statement execute function ${name}`;
+        await expect(client.query(table), table).rejects.toMatchObject({ code: '42501' });
+        await expect(client.query(`select ${name}`), name).rejects.toThrow(
+          /permission denied|called as trigger/,
+        );
+      }
+    }
+    // Who may not read the table sees none of its keys.
+    for (const { name } of tables)
+      await expect(clients[0]?.query(`select from ${name}`), name).rejects.toMatchObject({ code: '42501' });
+    // Whoever claims to be of a node is captured like anybody else.
+    for (const [n, origin] of ['source', 'target', 'main', 'x'].entries())
+      await clients[0]?.query(
+        `set ibex.origin = '${origin}'; insert into t values (${3000 + n}, '${origin}', 1)`,
+      );
+    await pair.equal();
+    for (const client of clients) await client.end();
+    await drop(reader, outsider);
+  });
+
+  test('rows that a policy hides from a reader are not shown by their deltas either', async () => {
+    const [reader, former] = [named('reader'), named('former')];
+    await onBoth(pair.databases, SCHEMA);
+    const clients = [await connectAs(reader), await connectAs(former)];
+    await pair.source.query(`grant select on t, keyed to ${reader}, ${former};
+      alter table t enable row level security; create policy mine on t for all to public using (id % 2 = 0)`);
+    pair.start();
+    await pair.equal();
+    const deltas = async (table: string) => {
+      const { rows } = await pair.source.query<{ name: string }>(
+        `select c.oid::regclass::text as name from pg_class c
+          where c.relnamespace = 'ibex'::regnamespace and c.relname like 'delta_' || $1::regclass::oid || '_%'`,
+        [table],
+      );
+      return rows.map(({ name }) => name);
+    };
+    await pair.source.query('insert into t values (1), (2), (3)');
+    for (const name of await deltas('t')) {
+      expect((await clients[0]?.query(`select from ${name}`))?.rowCount).toBe(0);
+      // As pg_dump --enable-row-security does.
+      await clients[0]?.query(`begin; lock table ${name} in access share mode; commit`);
+    }
+    // A policy that comes later, and a right that is taken away.
+    await pair.source.query(`revoke select on t, keyed from ${former};
+      alter table keyed enable row level security; create policy none on keyed for all to public using (false)`);
+    for (const [client, table] of [
+      [clients[1], 't'],
+      [clients[1], 'keyed'],
+      [clients[0], 'keyed'],
+    ] as const) {
+      if (table === 't') await pair.source.query('alter table t add column more int');
+      await waitFor(
+        async () => {
+          const names = await deltas(table);
+          const answers = await Promise.allSettled(names.map((name) => client?.query(`select from ${name}`)));
+          return names.length > 0 && answers.every(({ status }) => status === 'rejected');
+        },
+        { what: `${table} to be hidden`, timeout: 60_000 },
+      );
+    }
+    await pair.target.query('alter table t add column more int');
+    await pair.becomesEqual();
+    for (const client of clients) await client.end();
+    await drop(reader, former);
+  });
+
+  test('the owner of a partitioned table, who is another one by now, makes partitions as before', async () => {
+    const [team, heir] = [named('team'), named('heir')];
+    const { sourceAdmin } = pair.databases;
+    const me = new URL(pair.databases.sourceUrl).username;
+    const client = await connectAs(heir);
+    await sourceAdmin.query(
+      `create role ${team}; grant ${team} to ${heir}, ${me}; grant all on schema public to ${team}, ${heir}`,
+    );
+    await pair.inStep(SCHEMA, ROWS);
+    await sourceAdmin.query(
+      `alter table parts owner to ${team}; alter table parts_x owner to ${team}; alter table parts_y owner to ${team}`,
+    );
+    await waitFor(
+      async () =>
+        (
+          await sourceAdmin.query(
+            `select has_function_privilege($1, p.oid, 'execute') as may from pg_proc p
+            where p.proname = 'move_' || 'parts'::regclass::oid`,
+            [team],
+          )
+        ).rows[0]?.may,
+      { what: 'the new owner to be admitted', timeout: 60_000 },
+    );
+    await client.query(`set role ${team}; create table parts_q partition of parts for values in ('q');
+      insert into parts values (7000, 'q')`);
+    await pair.target.query(`create table parts_q partition of parts for values in ('q')`);
+    await pair.becomesEqual();
+    await client.end();
+    await pair.sync.stop();
+    await sourceAdmin.query(`reassign owned by ${team} to ${me}`);
+    await drop(heir, team);
   });
 
   test('a low temp_file_limit refuses a statement over very many rows, and nothing of it is lost or half', async () => {

@@ -24,6 +24,10 @@ begin
     'origin text default nullif(current_setting(''ibex.origin'', true), '''')) '
     'with (autovacuum_enabled = off, toast.autovacuum_enabled = off)',
     format('delta_%s_%s', root, n), noted);
+  -- See ibex.share.
+  if (select c.relrowsecurity from pg_class c where c.oid = root) then
+    execute format('alter table ibex.%I enable row level security', format('delta_%s_%s', root, n));
+  end if;
   insert into ibex.generation values (root, n);
   perform ibex.share(root);
   return n;

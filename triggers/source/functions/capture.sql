@@ -103,7 +103,7 @@ $$;
 --           what they have to see. Renamed columns are followed at once, by new trigger functions: until then they
 --           note that something changed, and not what. A name that has gone over to another column is not followed:
 --           it may have been noted for the key.
--- Writes:   ibex.captured, the trigger functions. Locks: none on the application's table.
+-- Writes:   ibex.captured, the trigger functions, who may read the deltas. Locks: none on the application's table.
 create or replace function ibex.follow_shape(root oid) returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -125,6 +125,8 @@ begin
   update ibex.captured c set schema_name = n.nspname, table_name = t.relname
     from pg_class t join pg_namespace n on n.oid = t.relnamespace
    where c.relid = root and t.oid = root;
+  perform ibex.share(root);
+  perform ibex.admit_owners(root);
   return true;
 end
 $$;

@@ -1,7 +1,7 @@
 -- Function: ibex.signatures(roots oid[]) returns table (relid oid, shape text, storage text, armour text, tree text)
 -- Purpose:  what the catalogs say about captured tables; compared with what they said when they were armed.
 -- Returns:  one row a table that still exists:
---           shape    - name, columns with their types and the version of their catalog rows, unique indexes, and
+--           shape    - name, owner, row level security, columns with their types and the version of their catalog rows, unique indexes, and
 --                      what decides by what kind of trigger it is noted (inheritance, subscriptions, late triggers);
 --           storage  - the relations and their files: changes with TRUNCATE, rewrites, new and gone partitions;
 --           armour   - our triggers on every relation, whether enabled, and the version of their catalog rows;
@@ -15,7 +15,8 @@ create function ibex.signatures(roots oid[])
 returns table (relid oid, shape text, storage text, armour text, tree text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   with recursive root as (
-    select c.oid, c.relname, c.relnamespace, c.relkind from pg_class c where c.oid = any (roots)
+    select c.oid, c.relname, c.relnamespace, c.relkind, c.relowner, c.relrowsecurity
+      from pg_class c where c.oid = any (roots)
   ), member as (
     select r.oid as root, r.oid, null::text as link from root r
     union all
@@ -53,7 +54,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       from member m join pg_trigger t on t.tgrelid = m.oid
      where t.tgname ~ ('^~?ibex_[a-z]+_' || m.root || '$') group by 1
   )
-  select r.oid, md5(concat_ws(' ', r.relnamespace, r.relname, c.text, k.text, i.text, s.text, l.text)), f.text,
+  select r.oid, md5(concat_ws(' ', r.relnamespace, r.relname, r.relowner, r.relrowsecurity, c.text, k.text, i.text, s.text, l.text)), f.text,
          concat_ws(' ', t.text, (select string_agg('lost ' || d, ' ') from ibex.lost_deltas(r.oid) d)), f.tree
     from root r left join columns c on c.root = r.oid left join keys k on k.root = r.oid
     left join kin i on i.root = r.oid left join fed s on s.root = r.oid left join late l on l.root = r.oid

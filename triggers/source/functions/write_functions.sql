@@ -45,6 +45,7 @@ begin
     perform ibex.write_function(format('move_%s', root), into_delta
       || ibex.noted_rows(captured, '(select old.*) o', 'U') || ' union all '
       || ibex.noted_rows(captured, '(select new.*) n', 'U'), 'new', pinned);
+    perform ibex.admit_owners(root);
   end if;
 end
 $$;
@@ -52,11 +53,35 @@ $$;
 -- Function: ibex.write_function(name text, statement text, result text, pinned text) returns void
 -- Purpose:  creates or replaces one trigger function of one statement, with its SET clauses. A column may have the name of a variable
 --           that every trigger function has, such as tg_op.
+-- Why:      Triggers fire for whoever writes; only who makes a trigger needs the right to execute its function. Nobody
+--           else has it, lest a role that can see the schema hang one on a table of its own and make up deltas.
 create or replace function ibex.write_function(name text, statement text, result text, pinned text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   execute format('create or replace function ibex.%I() returns trigger language plpgsql security definer %s as %L',
                  name, pinned, format(E'#variable_conflict use_column\nbegin %s; return %s; end', statement, result));
+  execute format('revoke execute on function ibex.%I() from public', name);
+end
+$$;
+
+-- Function: ibex.admit_owners(root oid) returns void
+-- Purpose:  lets the owners of a partitioned table make partitions: each gets a copy of the row trigger move_, for which
+--           they need the right to execute its function.
+create or replace function ibex.admit_owners(root oid) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  owner name;
+begin
+  if to_regprocedure(format('ibex.move_%s()', root)) is null then
+    return;
+  end if;
+  for owner in
+    select distinct r.rolname
+      from ibex.members(root) m join pg_class c on c.oid = m join pg_roles r on r.oid = c.relowner
+     where c.relkind = 'p'
+  loop
+    execute format('grant execute on function ibex.%I() to %I', 'move_' || root, owner);
+  end loop;
 end
 $$;
 
