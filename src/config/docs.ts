@@ -115,7 +115,7 @@ ${parameters.join('\n')}
 
 \`sslmode\` is one of ${SSL_MODES.map((mode) => `\`${mode}\``).join(', ')}; the default is \`prefer\`.
 
-- \`prefer\`, and \`allow\` as well: TLS, and a plain connection if the server speaks no TLS.
+- \`prefer\`: TLS, and a plain connection if the server speaks no TLS, or admits none. \`allow\`: the other way round.
 - \`require\`: TLS without verification, unless \`sslrootcert\` is given; then as \`verify-ca\`.
 - \`verify-ca\`: the certificate must come from a CA in \`sslrootcert\`.
 - \`verify-full\`: it must name the host, too. \`sslrootcert=system\` (the CAs that Node trusts) implies this mode.
