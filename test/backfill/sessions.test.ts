@@ -15,6 +15,8 @@ async function prepare(): Promise<() => Promise<unknown>> {
   await pair.source.query(`insert into t select i, repeat('x', 200) from generate_series(1, 5000) i`);
   await setUp(pair);
   await planChunks(pair, 64 * 1024);
+  // The server ends a session a moment after its client, and counts it until then.
+  await waitFor(async () => (await onSource()) === 0, { what: 'the sessions so far to be gone' });
   await pair.target.query('begin; lock table t in share mode');
   return () => pair.target.query('rollback');
 }

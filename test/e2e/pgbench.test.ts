@@ -81,7 +81,7 @@ test.for(['in-process', 'redis'])(
       IBEX_TARGET_URL: databases.targetUrl,
       ...(redis === undefined ? {} : { IBEX_REDIS_URL: redis.url }),
     };
-    const load = pgbench('-n', '-c', '8', '-j', '2', '-T', '15');
+    const load = pgbench('-n', '-c', '8', '-j', '2', '-T', '8');
     expect((await ibex(['setup'], { env })).code).toBe(0);
     const late = new pg.Client({ connectionString: databases.sourceUrl });
     await late.connect();

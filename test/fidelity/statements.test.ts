@@ -12,7 +12,7 @@ const servers = await useServers({ max_prepared_transactions: '20' });
 
 /** Of the test that touches very many: TEST_MANY_ROWS gives another number, such as 10000000. */
 const MANY_ROWS = Number(process.env.TEST_MANY_ROWS ?? 300_000);
-const MANY_ROWS_MS = Math.max(120_000, MANY_ROWS / 4);
+const MANY_ROWS_MS = Math.max(300_000, MANY_ROWS / 4);
 
 const SCHEMA = `
   create table t (id int primary key, v int, note text);

@@ -47,10 +47,14 @@ export class Pair {
   }
 
   async close(): Promise<void> {
-    await this.#sync?.stop();
-    await this.#databases?.dropAll();
+    const [sync, databases] = [this.#sync, this.#databases];
     this.#sync = undefined;
     this.#databases = undefined;
+    try {
+      await sync?.stop();
+    } finally {
+      await databases?.dropAll();
+    }
   }
 
   /** Starts the daemon on what both sides hold by now. */
