@@ -1,5 +1,5 @@
 /** Tables that are taken into a sync, out of it, and copied again by the command, while its daemon runs. */
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { ibex, type RunningIbex, startIbex } from '../support/ibex.ts';
 import { compareTables, type Databases, freshDatabases, useServers, waitFor } from '../support/servers.ts';
 import { onBoth } from '../support/sync.ts';
@@ -7,6 +7,24 @@ import { onBoth } from '../support/sync.ts';
 const servers = await useServers();
 let databases: Databases;
 let daemon: RunningIbex | undefined;
+
+/** A daemon, and another one for the same sync with one table more. It waits for half a minute, during the other tests. */
+let refused: {
+  readonly databases: Databases;
+  readonly holder: RunningIbex;
+  readonly code: Promise<number | null>;
+};
+
+beforeAll(async () => {
+  const databases = await freshDatabases(servers);
+  await onBoth(databases, 'create table t (id int primary key); create table other (id int primary key)');
+  const env = { IBEX_SOURCE_URL: databases.sourceUrl, IBEX_TARGET_URL: databases.targetUrl };
+  const holder = startIbex(['run', '--tables', 'public.t'], { env });
+  await holder.waitForLog(/sync main runs/);
+  const second = startIbex(['run', '--tables', 'public.t,public.other'], { env });
+  await second.waitForLog(/waiting for .* to let go/);
+  refused = { databases, holder, code: second.exited };
+});
 
 beforeEach(async () => {
   databases = await freshDatabases(servers);
@@ -43,8 +61,8 @@ const equal = (...tables: string[]) =>
 /** How often the daemon's lane has begun. */
 const lives = () => (daemon as RunningIbex).logs.filter(({ msg }) => /sync main runs/.test(msg)).length;
 
-async function armedTables(): Promise<string[]> {
-  const { rows } = await databases.source.query(
+async function armedTables({ source } = databases): Promise<string[]> {
+  const { rows } = await source.query(
     `select distinct tgrelid::regclass::text as t from pg_trigger where tgname ~ '^ibex_' order by 1`,
   );
   return rows.map(({ t }) => t);
@@ -163,14 +181,12 @@ test('what cannot be done is said, and nothing changes', async () => {
 });
 
 test('a daemon that is refused has registered nothing', async () => {
-  await onBoth(databases, 'create table t (id int primary key); create table other (id int primary key)');
-  await start('--tables', 'public.t');
-  await call(0, 'wait');
-  const second = startIbex(['run', '--tables', 'public.t,public.other'], { env: env() });
-  await second.waitForLog(/waiting for .* to let go/);
-  expect(await second.exited).toBe(3);
-  expect(await armedTables()).toEqual(['t']);
+  const { databases, holder, code } = refused;
+  expect(await code).toBe(3);
+  expect(await armedTables(databases)).toEqual(['t']);
   const { rows } = await databases.target.query('select table_name from ibex.target_table');
   expect(rows).toEqual([{ table_name: 't' }]);
-  expect(daemon?.running).toBe(true);
+  expect(holder.running).toBe(true);
+  await holder.kill9();
+  await databases.dropAll();
 });
