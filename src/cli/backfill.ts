@@ -7,6 +7,7 @@ import { readDaemon, readStatus, type SyncStatus, type TableStatus } from '../ob
 import { surplusText } from '../observe/status-text.ts';
 import { isInstalled, migrate } from '../postgres/migrate.ts';
 import { restartCopies } from '../setup/membership.ts';
+import { wantAgain } from '../setup/relief.ts';
 import {
   type CommandSpec,
   type Context,
@@ -24,7 +25,7 @@ export const backfill: CommandSpec = {
   name: 'backfill',
   summary: 'copy existing rows, resuming where an earlier copy stopped',
   description:
-    'Sets up what is not set up, copies the rows of every table that is not copied yet, and applies what changed meanwhile. With a running daemon it shows the progress of the copy that the daemon makes. Rows that are already on the target are merged by key; those that the source lacks stay, and are counted.',
+    'Sets up what is not set up, copies the rows of every table that is not copied yet, or whose changes were given up when they took too much of the disk of the source, and applies what changed meanwhile. With a running daemon it shows the progress of the copy that the daemon makes. Rows that are already on the target are merged by key; those that the source lacks stay, and are counted.',
   options: [
     ...REDIS_OPTIONS,
     'tables',
@@ -35,6 +36,8 @@ export const backfill: CommandSpec = {
     'jobs',
     'max_source_connections',
     'existing',
+    'max_delta_bytes',
+    'max_delta_age',
     'spool_dir',
     'stage_above',
     'lock_timeout_ms',
@@ -50,6 +53,7 @@ export const backfill: CommandSpec = {
   run: async (context) => {
     const sync = onlySync(context.config);
     const schema = context.flags.schema ? await createSchema(context) : null;
+    await askAgain(context);
     if (context.flags.restart) await restart(context);
     const done = new AbortController();
     const shown = showProgress(context, done.signal);
@@ -96,6 +100,14 @@ function isRunning({ config }: Context): Promise<boolean> {
   return withBothSides(sync, 'backfill', async (_source, target) =>
     (await isInstalled(target)) ? (await readDaemon(target, sync.name)) !== null : false,
   );
+}
+
+/** Tables whose deltas were given up wait for just this. */
+function askAgain({ config }: Context): Promise<void> {
+  const sync = onlySync(config);
+  return withBothSides(sync, 'backfill', async (source, target) => {
+    await wantAgain(source, target, sync.name, tableFilter(sync));
+  });
 }
 
 /** Through the target's record, where a running daemon sees it as well as the one that is about to be started. */

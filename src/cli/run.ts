@@ -21,6 +21,8 @@ export const run: CommandSpec = {
     'http_token',
     'limit_mbps',
     'busy_sessions',
+    'max_delta_bytes',
+    'max_delta_age',
     'spool_dir',
     'stage_above',
     'lock_timeout_ms',

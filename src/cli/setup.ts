@@ -15,7 +15,16 @@ export const setup: CommandSpec = {
   summary: 'arm capture and create the ibex schemas; safe to repeat',
   description:
     'Looks at both sides first and changes nothing when something stands in the way. Then creates the schema ibex on both sides and puts capture triggers on the tables of the source, one short lock at a time. Exit 1 when a table is still locked by others after --arm-timeout; run it again, or let `ibex run` go on with it.',
-  options: ['tables', 'exclude', 'keyless', 'lock_timeout_ms', 'arm_timeout', 'json'],
+  options: [
+    'tables',
+    'exclude',
+    'keyless',
+    'max_delta_bytes',
+    'max_delta_age',
+    'lock_timeout_ms',
+    'arm_timeout',
+    'json',
+  ],
   run: (context) => {
     const sync = onlySync(context.config);
     return withBothSides(sync, 'setup', (source, target) => setUp(context, source, target));
@@ -35,6 +44,7 @@ async function setUp({ config, signal }: Context, source: Session, target: Sessi
     exclude: sync.exclude,
     carry: sync.carry,
     asked: sync.asked,
+    budget: sync.budget,
   };
   const inspection = await inspect(options);
   const [obstacle, ...more] = inspection.obstacles;
@@ -56,7 +66,7 @@ async function setUp({ config, signal }: Context, source: Session, target: Sessi
           ? keyOf(table.plan.columns, table.plan.keyLength)
           : 'whole rows (no key)',
     waitingFor: waiting.get(table.relid)?.flatMap((one) => one.blockers) ?? [],
-    refused: table.plan === null ? (table.obstacle?.message ?? null) : null,
+    refused: table.givenUp ?? (table.plan === null ? (table.obstacle?.message ?? null) : null),
   }));
   const lines = tables.map(
     (table) =>
@@ -88,7 +98,9 @@ async function armPatiently(
   const deadline = Date.now() + patienceMs;
   for (let attempt = 1; ; attempt++) {
     const roster = await readRoster(source, target, sync);
-    const unarmed = roster.filter((table) => table.plan !== null && !table.armed).map((table) => table.relid);
+    const unarmed = roster
+      .filter(({ plan, armed, givenUp }) => plan !== null && !armed && givenUp === null)
+      .map(({ relid }) => relid);
     const waiting = await armAll(source, sync.name, unarmed, lockTimeoutMs);
     if (waiting.size === 0 || Date.now() > deadline || signal.aborted) return waiting;
     await sleep(pauseBeforeTry(attempt), undefined, { signal }).catch(() => undefined);

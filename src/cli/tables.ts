@@ -80,14 +80,14 @@ const recopy: CommandSpec = {
   name: 'recopy',
   summary: 'copy tables again',
   description:
-    'Empties the tables on the target and copies them again, through the running daemon or the next `ibex run`. The others stream on.',
+    'Empties the tables on the target and copies them again, also those whose changes were given up, through the running daemon or the next `ibex run`. The others stream on.',
   argument: PATTERNS,
   options: ['json'],
   run: (context) => {
     const { config } = context;
     const sync = onlySync(config);
-    return withBothSides(sync, 'tables', async (_source, target): Promise<ExitCode> => {
-      const chosen = await recopyTables({ sync: sync.name, target, patterns: patternsOf(context) });
+    return withBothSides(sync, 'tables', async (source, target): Promise<ExitCode> => {
+      const chosen = await recopyTables({ sync: sync.name, source, target, patterns: patternsOf(context) });
       const tables = chosen.map(tableLabel);
       print(
         config.json,

@@ -11,7 +11,7 @@ import * as z from 'zod';
 import { IbexError } from '../core/errors.ts';
 import { isExact, parsePatterns } from '../core/patterns.ts';
 import type { TableName } from '../core/plan.ts';
-import { fileOptionSchema, type NodeSource, nodeSource, patterns } from './options.ts';
+import { ageBudget, byteBudget, fileOptionSchema, type NodeSource, nodeSource, patterns } from './options.ts';
 
 const NAME = /^[a-z][a-z0-9_]{0,30}$/;
 const NAME_RULE = 'must begin with a-z, followed by at most 30 of a-z, 0-9 and _';
@@ -49,6 +49,8 @@ const syncSchema = mapping({
   to: name,
   tables: patterns.optional(),
   exclude: patterns.optional(),
+  max_delta_bytes: byteBudget.optional(),
+  max_delta_age: ageBudget.optional(),
   carry: z
     .record(tableName, carrySchema, {
       error: (issue) =>

@@ -101,6 +101,34 @@ const megabytes = z.union([z.number(), z.string()], { error: RATE }).transform((
   return z.NEVER;
 });
 
+const BYTES = { kb: 2 ** 10, mb: 2 ** 20, gb: 2 ** 30, tb: 2 ** 40 } as const;
+const BUDGET = 'must be a size such as 500MB or 20GB, of 1MB at least, or auto, or none';
+
+/** `auto`, or a number of bytes, or null for none. */
+export const byteBudget = z.union([z.number(), z.string()], { error: BUDGET }).transform((given, context) => {
+  const text = String(given).toLowerCase();
+  if (text === 'auto') return text;
+  if (text === 'none') return null;
+  const match = /^(\d+(?:\.\d+)?) ?(kb|mb|gb|tb)$/.exec(text);
+  const bytes = Math.round(Number(match?.[1]) * BYTES[(match?.[2] ?? 'kb') as keyof typeof BYTES]);
+  if (match && bytes >= BYTES.mb && bytes <= 1024 * BYTES.tb) return bytes;
+  context.addIssue(BUDGET);
+  return z.NEVER;
+});
+
+const AGES = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
+const AGE = 'must be an age such as 90m, 12h or 7d, of 1 s at least and ten years at most, or none';
+
+/** Milliseconds, or null for none. */
+export const ageBudget = z.string({ error: AGE }).transform((given, context) => {
+  if (given.toLowerCase() === 'none') return null;
+  const match = /^(\d+(?:\.\d+)?)(s|m|h|d)$/.exec(given);
+  const ms = Math.round(Number(match?.[1]) * AGES[(match?.[2] ?? 's') as keyof typeof AGES]);
+  if (match && ms >= 1000 && ms <= 3650 * AGES.d) return ms;
+  context.addIssue(AGE);
+  return z.NEVER;
+});
+
 function count(least: number, most: number) {
   const error = `must be a whole number from ${least} to ${most}`;
   return z.union([z.number(), z.string()], { error }).transform((given, context) => {
@@ -276,6 +304,21 @@ export const optionSchema = z.object({
       argument: 'N',
       env: 'IBEX_BUSY_SESSIONS',
     }),
+  max_delta_bytes: byteBudget.prefault('auto').register(optionInfo, {
+    description:
+      "What the noted changes of a sync may take of the source's disk while the target does not take them, such as 20GB. " +
+      'Past that the capture of the largest tables ends, so that the application lives, and they need a new ' +
+      'backfill. auto: a quarter of the size of the database, and 256 MB at least, as of the start; none: no limit.',
+    argument: 'SIZE',
+    env: 'IBEX_MAX_DELTA_BYTES',
+  }),
+  max_delta_age: ageBudget.prefault('none').register(optionInfo, {
+    description:
+      'How long a noted change may wait for the target, such as 7d. Past that the capture of its table ends, as with ' +
+      '`max_delta_bytes`. none: no limit.',
+    argument: 'AGE',
+    env: 'IBEX_MAX_DELTA_AGE',
+  }),
   spool_dir: text.optional().register(optionInfo, {
     description:
       'The directory for rows that wait for the queue. Without it: the temporary directory of the system.',

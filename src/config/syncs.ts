@@ -27,6 +27,8 @@ export interface SyncConfig {
   keyless: Options['keyless'];
   /** What this one call named, by flag or environment: it picks from the set that was set up. */
   asked: { tables: TablePattern[]; exclude: TablePattern[] };
+  /** What its deltas may take of the source's disk, and how old they may get (ms); null: no limit. */
+  budget: { bytes: Options['max_delta_bytes']; ageMs: Options['max_delta_age'] };
 }
 
 function askedFor(settings: Settings, options: Options): SyncConfig['asked'] {
@@ -67,6 +69,7 @@ export function mainSync(
     carry: [],
     keyless: options.keyless,
     asked: askedFor(settings, options),
+    budget: { bytes: options.max_delta_bytes, ageMs: options.max_delta_age },
   };
 }
 
@@ -123,7 +126,18 @@ export function syncsOfFile(
     carry: carryRules(file, sync),
     keyless: options.keyless,
     asked: askedFor(settings, options),
+    budget: budgetOf(sync, settings, options),
   }));
+}
+
+/** What a sync says for itself goes before what the file says for all, and after what this one call says. */
+function budgetOf(sync: FileSync, settings: Settings, options: Options): SyncConfig['budget'] {
+  const own = (name: 'max_delta_bytes' | 'max_delta_age') =>
+    sync[name] !== undefined && (settings[name] === undefined || settings[name].inFile === true);
+  return {
+    bytes: own('max_delta_bytes') ? (sync.max_delta_bytes ?? null) : options.max_delta_bytes,
+    ageMs: own('max_delta_age') ? (sync.max_delta_age ?? null) : options.max_delta_age,
+  };
 }
 
 function carryRules(file: ConfigFile, sync: FileSync): CarryRule[] {

@@ -111,8 +111,8 @@ export class Copying {
     const { until } = this.#options;
     return this.#roster.tables
       .flatMap((table): Due[] => {
-        const { relid, state, armed, plan, carries: carried } = table;
-        const waits = state === 'pending' || state === 'copying';
+        const { relid, state, armed, plan, givenUp, carries: carried } = table;
+        const waits = (state === 'pending' || state === 'copying') && givenUp === null;
         const due = waits && !this.#active.has(relid) && (this.#retryAt.get(relid) ?? 0) <= Date.now();
         const asked = until.kind !== 'copied' || until.covers(table);
         return due && asked && armed && plan !== null && carried !== null ? [{ table, plan, carried }] : [];

@@ -21,8 +21,20 @@ import type { Session } from '../postgres/session.ts';
  */
 const ROTATE_BYTES = 4 * 1024 * 1024;
 
-/** One round. Does nothing on the source unless there is something to forget or to move on from. */
-export async function keepSmall(source: Session, target: Session, sync: string): Promise<void> {
+/** And at this size, when the deltas come near to the end of their budget. */
+const TIGHT_BYTES = 64 * 1024;
+
+/**
+ * One round. Does nothing on the source unless there is something to forget or to move on from.
+ * @param tight move on early, so that everything can be forgotten that was applied
+ */
+export async function keepSmall(
+  source: Session,
+  target: Session,
+  sync: string,
+  tight: boolean,
+): Promise<void> {
+  const enough = tight ? TIGHT_BYTES : ROTATE_BYTES;
   const generations = await readGenerations(source, sync);
   const old = generations.filter((generation) => !generation.current);
   const left: GenerationInfo[] = [];
@@ -34,14 +46,14 @@ export async function keepSmall(source: Session, target: Session, sync: string):
   for (const current of generations.filter((generation) => generation.current)) {
     const others = left.filter(({ relid }) => relid === current.relid);
     const retained = others.reduce((sum, { bytes }) => sum + bytes, 0);
-    if (current.bytes < Math.max(ROTATE_BYTES, retained)) continue;
+    if (current.bytes < Math.max(enough, retained)) continue;
     await rotate(source, current.relid);
     failpoint('during-rotation');
   }
 }
 
-/** The order of the two readings matters, see `acknowledge`. */
-async function tellSource(source: Session, target: Session, sync: string): Promise<void> {
+/** Acknowledges what the target has. The order of the two readings matters, see `acknowledge`. */
+export async function tellSource(source: Session, target: Session, sync: string): Promise<void> {
   const floors = await readFloors(source, sync);
   const { record, tables } = await readApplied(target, sync);
   if (record?.started == null) return;

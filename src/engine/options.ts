@@ -6,6 +6,7 @@ import type { SyncConfig } from '../config/syncs.ts';
 import type { TableName } from '../core/plan.ts';
 import type { BatchQueue, ChunkQueue } from '../core/ports.ts';
 import type { Metrics } from '../observe/metrics.ts';
+import type { DiskWatch } from './disk-watch.ts';
 
 /**
  * When a run ends by itself:
@@ -74,6 +75,7 @@ export interface SyncEngineOptions {
 }
 
 export interface IncarnationOptions extends SyncEngineOptions {
+  readonly disk: DiskWatch;
   /** Whether a held table is to be tried again. */
   readonly isDue: (table: TableName) => boolean;
   /** Something about a table changed, by its label: if it is held, it is tried again at once. */

@@ -85,6 +85,7 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
   await answerDriftNow(context, source, target);
   await watch.note(target);
   await roster.refresh(source, target);
+  await noteGivenUp(context, source, target);
   await requireDeltas(context, source, target, start);
   await fitTables({ source, target, sync: sync.name, roster, watch, rules: sync.carry, start, log });
   const stages = await keepValidStages(target, sync.name);
@@ -175,6 +176,7 @@ async function setUp(
     exclude: sync.exclude,
     carry: sync.carry,
     asked: sync.asked,
+    budget: sync.budget,
   };
   let inspection: SetupResult | undefined = await inspect(setup);
   await migrate(target, 'target');
@@ -232,6 +234,21 @@ async function startPosition(
   const position = record?.started ?? now;
   onPosition(position);
   return position;
+}
+
+/** A table whose deltas were given up waits until somebody asks for a new copy: by itself it would fill the disk again. */
+async function noteGivenUp(
+  { options, roster }: RoomsContext,
+  source: Session,
+  target: Session,
+): Promise<void> {
+  const unknown = roster.tables.filter(
+    ({ givenUp, state, reason }) => givenUp !== null && (state !== 'pending' || reason !== givenUp),
+  );
+  for (const table of unknown) {
+    await requestCopy(target, options.sync.name, table.relid, true, table.givenUp);
+  }
+  if (unknown.length > 0) await roster.refresh(source, target);
 }
 
 /** Deltas that were forgotten cannot be read again: a checkpoint from before them needs a new copy. */

@@ -32,6 +32,8 @@ export interface RosterTable extends SyncTable {
   readonly armed: boolean;
   /** The triggers name columns that are no more: they are to be replaced even though there is no plan. */
   readonly stale: boolean;
+  /** Why it waits for a person to ask for a new copy, if its deltas were given up; else null. */
+  readonly givenUp: string | null;
   /** Deltas visible in it are gone; null when none were forgotten yet. */
   readonly forgotten: Snapshot | null;
 }
@@ -83,6 +85,7 @@ export async function readRoster(
       named: record === undefined ? null : { schema: record.schema, name: record.name },
       armed: record?.armed ?? false,
       stale: record?.noted.some((name) => record.columns.every((column) => column.name !== name)) ?? false,
+      givenUp: record?.givenUp ?? null,
       forgotten: record?.forgotten ?? null,
     });
   }
@@ -224,6 +227,6 @@ export class Roster {
  * its lock to be armed is not: that passes by itself.
  */
 export function isHeld(table: RosterTable): boolean {
-  const waitsForLock = table.plan !== null && !table.armed;
+  const waitsForLock = table.plan !== null && !table.armed && table.givenUp === null;
   return table.state === 'held' || (table.reason !== null && !waitsForLock && table.state !== 'dropped');
 }

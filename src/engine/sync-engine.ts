@@ -10,6 +10,7 @@ import { IbexError } from '../core/errors.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
 import type { Session } from '../postgres/session.ts';
 import { reasonToHold } from '../setup/remedies.ts';
+import { DiskWatch } from './disk-watch.ts';
 import { Incarnation } from './incarnation.ts';
 import { NOTHING_LEFT, type RunOutcome, type SyncEngineOptions } from './options.ts';
 import { readRoster } from './roster.ts';
@@ -30,11 +31,13 @@ export class SyncEngine {
   readonly #suspects = new Set<string>();
   /** An incarnation has run and taken in all tables that were there. */
   #adopted = false;
+  readonly #disk: DiskWatch;
   /** When a held table is tried again, and how long it waits after that. */
   readonly #retries = new Map<string, { at: number; pauseMs: number }>();
 
   constructor(options: SyncEngineOptions) {
     this.#options = options;
+    this.#disk = new DiskWatch(options);
   }
 
   get name(): string {
@@ -48,6 +51,16 @@ export class SyncEngine {
 
   /** Runs until `until` holds or the signal comes. */
   async run(signal: AbortSignal): Promise<RunOutcome> {
+    const ended = new AbortController();
+    void this.#disk.run(AbortSignal.any([signal, ended.signal]));
+    try {
+      return await this.#keepRunning(signal);
+    } finally {
+      ended.abort();
+    }
+  }
+
+  async #keepRunning(signal: AbortSignal): Promise<RunOutcome> {
     const { log, adopt } = this.#options;
     let attempt = 0;
     const stopped = longAfter(signal);
@@ -56,6 +69,7 @@ export class SyncEngine {
       const tryAgain = (table: string) => void this.#retries.delete(table);
       const incarnation = new Incarnation({
         ...this.#options,
+        disk: this.#disk,
         adopt: adopt && !this.#adopted,
         isDue,
         tryAgain,

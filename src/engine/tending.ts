@@ -18,7 +18,7 @@ import { isRefusal } from '../setup/refusal.ts';
 import { reasonToHold } from '../setup/remedies.ts';
 import { armAll } from '../setup/setup.ts';
 import { answerDrift } from './drift.ts';
-import { keepSmall } from './keeper.ts';
+import { keepSmall, tellSource } from './keeper.ts';
 import { type IncarnationOptions, NOTHING_LEFT, type RunOutcome } from './options.ts';
 import { readAdmissible } from './partitions.ts';
 import type { Rooms } from './rooms.ts';
@@ -84,6 +84,7 @@ export class Tending {
       await this.#armWaiting();
       await this.#restoreParked();
       if (Date.now() - this.#watchedAt >= WATCH_MS) await this.#watchSource();
+      await this.#watchDisk();
       await this.#watchTarget();
       const outcome = this.#outcome();
       if (outcome !== null || Date.now() - this.#sequencesAt >= SEQUENCES_MS) {
@@ -139,7 +140,8 @@ export class Tending {
     const { sync, lockTimeoutMs, log } = this.#options;
     const { source, target } = this.#rooms;
     const unarmed = this.#roster.tables.filter(
-      (table) => table.named !== null && !table.armed && (table.plan !== null || table.stale),
+      ({ named, armed, givenUp, plan, stale }) =>
+        named !== null && !armed && givenUp === null && (plan !== null || stale),
     );
     if (unarmed.length === 0) return;
     const relids = unarmed.map((table) => table.relid);
@@ -310,7 +312,21 @@ export class Tending {
     if (dropped.length > 0 && (await readTables(source, dropped)).some(isTable)) {
       throw new IbexError('source_moved', 'a table that was dropped was created again: the lane starts anew');
     }
-    await keepSmall(source, target, sync.name);
+    await keepSmall(source, target, sync.name, this.#options.disk.near);
+  }
+
+  /** What the deltas take of the source's disk. What was given up, or is wanted again, the lane has to know. */
+  async #watchDisk(): Promise<void> {
+    const { sync, disk } = this.#options;
+    const { source, target } = this.#rooms;
+    if (!disk.isDue) return;
+    // What was applied must not count as waiting.
+    if (disk.near || disk.isAgeDue) await tellSource(source, target, sync.name);
+    await disk.lookFor(source);
+    const lost = new Set(disk.givenUp.map(({ relid }) => relid));
+    const captured = this.#roster.tables.filter(({ named }) => named !== null);
+    if (captured.every(({ relid, givenUp }) => lost.has(relid) === (givenUp !== null))) return;
+    throw new IbexError('source_moved', 'deltas were given up, or are wanted again: the lane starts anew');
   }
 }
 

@@ -1,5 +1,6 @@
 /** Every metric, with its name, unit and labels, in one place. Values of rows never appear in a label. */
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+import type { DeltaUsage } from '../capture/trigger/budget.ts';
 import type { CopyProgress } from './progress.ts';
 
 export class Metrics {
@@ -71,6 +72,36 @@ export class Metrics {
     labelNames: ['sync'] as const,
     registers: [this.registry],
   });
+  readonly deltaBytes = new Gauge({
+    name: 'ibex_delta_bytes',
+    help: "Bytes of the source's disk that the delta tables of the sync take.",
+    labelNames: ['sync'] as const,
+    registers: [this.registry],
+  });
+  readonly deltaBudget = new Gauge({
+    name: 'ibex_delta_budget_bytes',
+    help: 'Bytes of deltas past which the capture of the largest tables ends. None: no limit.',
+    labelNames: ['sync'] as const,
+    registers: [this.registry],
+  });
+  readonly deltaAge = new Gauge({
+    name: 'ibex_delta_oldest_seconds',
+    help: 'Age of the oldest delta that is not acknowledged, up to a minute old itself; 0: there is none.',
+    labelNames: ['sync'] as const,
+    registers: [this.registry],
+  });
+  readonly deltaAgeLimit = new Gauge({
+    name: 'ibex_delta_age_limit_seconds',
+    help: 'Age of a delta past which the capture of its table ends. None: no limit.',
+    labelNames: ['sync'] as const,
+    registers: [this.registry],
+  });
+  readonly givenUp = new Gauge({
+    name: 'ibex_tables_given_up',
+    help: 'Tables whose deltas were given up for the sake of the disk: each needs a new backfill.',
+    labelNames: ['sync'] as const,
+    registers: [this.registry],
+  });
   readonly tables = new Gauge({
     name: 'ibex_tables',
     help: 'Tables by state.',
@@ -127,6 +158,14 @@ export class Metrics {
     this.copyBytes.set({ sync, kind: 'copied' }, bytes.copied);
     setOrRemove(this.copyBytes, { sync, kind: 'planned' }, bytes.planned);
     this.copyJobs.set({ sync }, jobs);
+  }
+
+  /** Notes what the deltas of a sync take of the source's disk. */
+  showDisk(sync: string, { bytes, maxBytes, maxSeconds }: DeltaUsage, givenUp: number): void {
+    this.deltaBytes.set({ sync }, bytes);
+    setOrRemove(this.deltaBudget, { sync }, maxBytes);
+    setOrRemove(this.deltaAgeLimit, { sync }, maxSeconds);
+    this.givenUp.set({ sync }, givenUp);
   }
 }
 

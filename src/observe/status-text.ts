@@ -11,6 +11,7 @@ export function statusText(status: SyncStatus): string {
     ...status.remarks.map((remark) => `  remark    ${remark}`),
     `  daemon    ${daemon === null ? 'none' : `${daemon.host}, process ${daemon.pid}`}`,
     `  lag       ${lag.seconds.toFixed(1)} s, ${lag.keys} changes, ${bytesText(lag.bytes)} of deltas`,
+    ...diskLine(status.disk),
     ...copyLine(status.copy),
     ...status.backlogs.map(backlogLine),
     ...(status.slowed === null ? [] : [`  slowed    the source is busy: ${status.slowed.why}`]),
@@ -29,6 +30,16 @@ export function statusText(status: SyncStatus): string {
       ]),
     ]),
   ].join('\n');
+}
+
+function diskLine(disk: SyncStatus['disk']): string[] {
+  if (disk === null) return [];
+  const { bytes, maxBytes, oldestSeconds, maxSeconds, near } = disk;
+  const age =
+    oldestSeconds === null ? 'all acknowledged' : `the oldest change is ${timeText(oldestSeconds)} old`;
+  const limit = maxSeconds === null ? '' : ` of ${timeText(maxSeconds)}`;
+  const warning = near ? ': past that their capture ends' : '';
+  return [`  disk      ${shareText(bytes, maxBytes)} of the source, ${age}${limit}${warning}`];
 }
 
 /** Rows that are on the target only, as far as the copy can tell. */

@@ -7,6 +7,7 @@ import { pausedSince, type Restraint, readRestraint } from '../apply/restraint.t
 import { readStagedAmounts } from '../apply/stages.ts';
 import { readSyncTables, requireRecord, SILENT_MS, type SyncTable } from '../apply/state.ts';
 import { readTrouble } from '../apply/trouble.ts';
+import { type DeltaUsage, isNear, needsBackfill, readGivenUp, readUsage } from '../capture/trigger/budget.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
 import type { Snapshot } from '../core/position.ts';
 import { isInstalled } from '../postgres/migrate.ts';
@@ -58,6 +59,8 @@ export interface SyncStatus {
   readonly lag: { readonly seconds: number; readonly bytes: number; readonly keys: number };
   /** Large backlogs that are being staged on the target, before they are merged. */
   readonly backlogs: readonly BacklogStatus[];
+  /** What the deltas take of the source's disk; past the limits the capture of the largest or oldest ends. */
+  readonly disk: DiskStatus | null;
   /** Foreign keys, triggers, rules and indexes of the target that are set aside, in the order in which they come back. */
   readonly parked: readonly ParkedStatus[];
   /** The copy of existing rows, of all tables together. */
@@ -73,6 +76,11 @@ export interface BacklogStatus {
   /** Deltas a second of late, and how long the rest will take at that; null while nobody can tell. */
   readonly perSecond: number | null;
   readonly secondsLeft: number | null;
+}
+
+export interface DiskStatus extends DeltaUsage {
+  /** It comes near to one of its limits. */
+  readonly near: boolean;
 }
 
 export interface ParkedStatus {
@@ -100,15 +108,21 @@ export async function readStatus(
 ): Promise<SyncStatus> {
   const record = await requireRecord(target, sync);
   const { paused, slowed } = await readRestraint(target, sync);
-  const states = (await readSyncTables(target, sync)).filter(filter);
-  const pending = (await isInstalled(source))
+  const installed = await isInstalled(source);
+  const lost = installed ? await readReasons(source, sync) : new Map<number, string>();
+  const states = (await readSyncTables(target, sync))
+    .filter(filter)
+    .map((state) => ({ ...state, reason: lost.get(state.relid) ?? state.reason }));
+  const pending = installed
     ? await readPending(source, sync, record.position, record.started === null ? [] : states)
     : new Map();
   const progress = await readTableProgress(target, sync, (relids) => readEstimates(source, relids));
   const progressOf = new Map(progress.map((one) => [one.relid, one]));
   const tables = states.flatMap((state) => {
     const own = progressOf.get(state.relid);
-    return own === undefined ? [] : [tableStatus(state, pending.get(state.relid)?.deltas ?? 0, own)];
+    if (own === undefined) return [];
+    const known = { ...own, reason: state.reason };
+    return [tableStatus(state, pending.get(state.relid)?.deltas ?? 0, known)];
   });
   const inStep = states
     .filter((state) => state.state === 'streaming')
@@ -153,6 +167,7 @@ export async function readStatus(
     position: record.started,
     lag,
     backlogs,
+    disk: installed ? await readDisk(source, sync) : null,
     parked,
     copy: sumOf(tables, await countJobs(target, sync)),
     tables,
@@ -162,6 +177,17 @@ export async function readStatus(
 function remarkOnSide(side: string, { peer }: Session): string | null {
   const remark = remarkOn(peer);
   return remark === null ? null : `${side}: ${remark}`;
+}
+
+async function readDisk(source: Session, sync: string): Promise<DiskStatus> {
+  const usage = await readUsage(source, sync, true);
+  return { ...usage, near: isNear(usage) };
+}
+
+/** Why tables wait whose deltas were given up, as the source has it noted: whether or not a daemon has seen it yet. */
+async function readReasons(source: Session, sync: string): Promise<Map<number, string>> {
+  const tables = await readGivenUp(source, sync);
+  return new Map(tables.map((table) => [table.relid, needsBackfill(table)]));
 }
 
 function tableStatus(

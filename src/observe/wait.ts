@@ -9,6 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { readRestraint } from '../apply/restraint.ts';
 import { notSetUp, readRecord, readSyncTables, type SyncTable } from '../apply/state.ts';
 import { WAITS_FOR_LOCK } from '../capture/trigger/arming.ts';
+import { needsBackfill, readGivenUp } from '../capture/trigger/budget.ts';
 import { readGenerations, readSnapshot } from '../capture/trigger/registry.ts';
 import { existsStatement } from '../capture/trigger/statements.ts';
 import { tableLabel } from '../core/plan.ts';
@@ -78,8 +79,13 @@ async function findMissing(
   const inStep = tables.filter((table) => table.state === 'streaming');
   if (record.started !== null && covers(record.started, goal)) return notInStep;
   const behind = await findBehind(source, sync, inStep, record.position, goal);
+  // After the deltas were looked for: where none were found, they may have been given up.
+  const lost = (await readGivenUp(source, sync)).filter(({ relid }) =>
+    inStep.some((one) => one.relid === relid),
+  );
   return [
     ...notInStep,
+    ...lost.map((table) => ({ table: tableLabel(table), reason: needsBackfill(table), held: true })),
     ...behind.map((table) => ({ table, reason: 'changes are not applied yet', held: false })),
   ];
 }

@@ -18,6 +18,7 @@ import type { TableInfo } from '../core/table.ts';
 import { migrate } from '../postgres/migrate.ts';
 import type { Session } from '../postgres/session.ts';
 import { refusedTable } from './refusal.ts';
+import { wantAgain } from './relief.ts';
 import { chooseTables, findObstacles, type Obstacle, requireMatches } from './tables.ts';
 import { type TeardownOptions, type TeardownResult, teardownSource, teardownTarget } from './teardown.ts';
 
@@ -128,16 +129,12 @@ export async function removeTables(
 }
 
 /** Has tables copied again, replacing what the target has of them. */
-export async function recopyTables({
-  sync,
-  target,
-  patterns,
-}: Omit<Membership, 'source'>): Promise<TableName[]> {
+export async function recopyTables({ sync, source, target, patterns }: Membership): Promise<TableName[]> {
   const known = (await requireSync(target, sync)).filter(({ state }) => state !== 'dropped');
   requireMatches({ tables: patterns, exclude: [] }, known, sync);
-  return restartCopies(target, sync, (table) =>
-    patterns.some((pattern) => matches(pattern, table.schema, table.name)),
-  );
+  const filter = (table: TableName) => patterns.some((pattern) => matches(pattern, table.schema, table.name));
+  await wantAgain(source, target, sync, filter);
+  return restartCopies(target, sync, filter);
 }
 
 /** As `recopyTables`, of the tables that pass the filter; of none when there is no such sync. */

@@ -13,6 +13,7 @@ import {
   setReason,
 } from '../apply/state.ts';
 import { prepareCapture, type Waiting } from '../capture/trigger/arming.ts';
+import { type DeltaBudget, setBudget } from '../capture/trigger/budget.ts';
 import { claimIdentity, readCaptured, registerSync, registerTable } from '../capture/trigger/registry.ts';
 import { encodingsAgree } from '../core/conversion.ts';
 import { IbexError } from '../core/errors.ts';
@@ -41,6 +42,8 @@ export interface SetupOptions extends TableChoice {
   readonly carry: readonly CarryRule[];
   /** The tables that this one call named: then rules of other tables are none of its business. */
   readonly asked: TableChoice;
+  /** What its deltas may take of the source's disk. */
+  readonly budget: DeltaBudget;
 }
 
 export interface SetupResult {
@@ -184,6 +187,7 @@ export async function install(
   const identity = await readIdentity(source);
   await claimIdentity(source, identity);
   await registerSync(source, sync);
+  await setBudget(source, sync, options.budget);
   const known = new Map((await readSyncTables(target, sync)).map((table) => [table.relid, table]));
   const former = await readDropped(source, [...known.values()]);
   // The sync with all its tables or not at all: half a list would look like a sync that has caught up.
@@ -197,10 +201,12 @@ export async function install(
       if (replaces !== undefined) await emptyBeforeCopy(target, sync, table.relid);
     }
   });
-  const captured = new Set((await readCaptured(source, sync)).map((table) => table.relid));
+  const captured = new Map((await readCaptured(source, sync)).map((table) => [table.relid, table]));
   const all = [...obstacles];
   for (const table of tables) {
     const record = known.get(table.relid);
+    // It waits for somebody to ask for a new copy, whatever else there is to say.
+    if (captured.get(table.relid)?.givenUp != null) continue;
     const seen = obstacles.find((obstacle) => obstacle.table === table);
     if (record?.reason === null && captured.has(table.relid) && seen === undefined) continue;
     // Its capture was taken off, by a teardown of the source alone: what changed since is in no delta.

@@ -230,6 +230,9 @@ describe('values', () => {
     [{ tables: 'orders' }, /^--tables: orders does not name a schema/],
     [{ exclude: 'postgres://u:secret@h/d' }, /^--exclude: a URL/],
     [{ tables: '' }, /^--tables: /],
+    [{ maxDeltaBytes: '500' }, /^--max-delta-bytes: must be a size such as 500MB/],
+    [{ maxDeltaBytes: '10kB' }, /^--max-delta-bytes: must be a size/],
+    [{ maxDeltaAge: '7' }, /^--max-delta-age: must be an age such as/],
     [{ sync: 'other' }, /^--sync: .*main/],
     [{ source: '' }, /^--source/],
   ])('%j is refused', (flags, message) => {
@@ -336,6 +339,23 @@ describe('ibex.yaml', () => {
     expect(texts(load({}, {}).syncs[0]?.exclude)).toEqual(['p.q']);
   });
 
+  it('has budgets for all syncs, and others for one', () => {
+    write(
+      `max_delta_bytes: 20GB\nnodes: {a: postgres://a, b: postgres://b, c: postgres://c}\nsyncs:\n` +
+        `  - {name: x, from: a, to: b}\n  - {name: y, from: a, to: c, max_delta_bytes: none, max_delta_age: 12h}\n`,
+    );
+    const budgets = (flags = {}) => load(flags, {}).syncs.map(({ budget }) => budget);
+    const twenty = 20 * 2 ** 30;
+    expect(budgets()).toEqual([
+      { bytes: twenty, ageMs: null },
+      { bytes: null, ageMs: 43_200_000 },
+    ]);
+    expect(budgets({ maxDeltaBytes: 'auto', maxDeltaAge: '1.5d' })).toEqual([
+      { bytes: 'auto', ageMs: 129_600_000 },
+      { bytes: 'auto', ageMs: 129_600_000 },
+    ]);
+  });
+
   it('says what is carried of single tables', () => {
     write(
       `nodes: {a: postgres://a, b: postgres://b}\nsyncs:\n  - name: x\n    from: a\n    to: b\n    carry:
@@ -405,7 +425,7 @@ describe('ibex.yaml', () => {
     ],
     [
       `${nodes}syncs:\n  - name: x\n    from: a\n    to: b\n    tabels: [a.b]\n`,
-      /line 9, syncs\[0\].tabels: not a known key; the keys here are name, from, to, tables, exclude, carry$/,
+      /line 9, syncs\[0\].tabels: not a known key; the keys here are name, from, to, tables, exclude, max_delta_bytes, max_delta_age, carry$/,
     ],
     [
       `${nodes}syncs:\n  - {name: x, from: a, to: b, tables: [secret://x.y]}\n`,

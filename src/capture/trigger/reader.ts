@@ -18,6 +18,7 @@ import type { Snapshot, SourceIdentity } from '../../core/position.ts';
 import { serverError } from '../../postgres/errors.ts';
 import type { Session } from '../../postgres/session.ts';
 import { Spool } from '../../queue/spool.ts';
+import { readGivenUp } from './budget.ts';
 import {
   type Cut,
   cutBatch,
@@ -125,7 +126,7 @@ export class DeltaReader {
     for (let n = 1; ; n++) {
       this.#inTheWay = [];
       try {
-        return await this.#readOnce(() => cut(n === 1 ? asked.id : `${asked.id}-${n}`), locked);
+        return await this.#readOnce(asked, () => cut(n === 1 ? asked.id : `${asked.id}-${n}`), locked);
       } catch (error) {
         if (isKind(error, 'lock')) await this.#findLocked(asked, error, n);
         else if (!isKind(error, 'source_moved') || n === TRIES) throw error;
@@ -151,7 +152,7 @@ export class DeltaReader {
     if (found.length === 0) await sleep(PAUSE_MS);
   }
 
-  async #readOnce(cutNow: () => Promise<Cut>, locked: readonly string[]) {
+  async #readOnce(asked: Asked, cutNow: () => Promise<Cut>, locked: readonly string[]) {
     const spool = new Spool({ spoolDir: this.#spoolDirectory });
     let writer: BatchWriter | undefined;
     let pumping: Promise<void> | undefined;
@@ -166,6 +167,7 @@ export class DeltaReader {
         // What stops the pump must stop the reading too, at its next push.
         pumping.catch((error) => spool.fail(error));
         bytes = await this.#readTables(header, statements, spool);
+        await this.#requireDeltas(header.sync, asked);
         failpoint('after-read');
         return { header, statements, ...rest };
       });
@@ -232,6 +234,18 @@ export class DeltaReader {
         `the file of ${names} changed while a batch was read; it is read again`,
       );
     }
+  }
+
+  /**
+   * Deltas that were given up are truncated, which is not MVCC-safe, and no more are noted: a batch must not end where some
+   * are missing. The mark was there before either; the other session sees it also if our snapshot is older.
+   */
+  async #requireDeltas(sync: string, { tables }: Asked): Promise<void> {
+    const lost = await readGivenUp(this.#control, sync);
+    const missed = lost.filter(({ relid }) => tables.some(({ plan }) => plan.relid === relid));
+    if (missed.length === 0) return;
+    const names = missed.map(tableLabel).join(', ');
+    throw new IbexError('source_moved', `the deltas of ${names} were given up while a batch was read`);
   }
 
   /** Before the batch can be applied it is durable that the table's partitions have to be looked at. */

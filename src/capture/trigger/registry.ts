@@ -8,6 +8,7 @@ import { identityDifference, type Snapshot, type SourceIdentity } from '../../co
 import type { CapturedTable } from '../../core/table.ts';
 import { readTables } from '../../postgres/catalog.ts';
 import type { Session } from '../../postgres/session.ts';
+import { needsBackfill } from './budget.ts';
 
 /** Records which database this is, or finds that the schema `ibex` was restored from another one. */
 export async function claimIdentity(session: Session, identity: SourceIdentity): Promise<void> {
@@ -146,12 +147,16 @@ interface CapturedRow {
   armed: boolean;
   forgotten: Snapshot | null;
   outline: string;
+  givenUpAt: Date | null;
+  givenUpWhy: string;
 }
 
 export interface CapturedRecord extends CapturedTable {
   readonly armed: boolean;
   /** Deltas visible in it are gone: a position below it cannot be read from. */
   readonly forgotten: Snapshot | null;
+  /** Why it waits, if its deltas were given up for this sync; else null. */
+  readonly givenUp: string | null;
 }
 
 /** The captured tables of a sync, with their columns as the catalogs have them now. Dropped tables are left out. */
@@ -159,7 +164,7 @@ export async function readCaptured(session: Session, sync: string): Promise<Capt
   const rows = await session.rows<CapturedRow>(
     `select c.relid::text, n.nspname as schema, t.relname as name, c.mode, c.columns as noted, c.types as "notedTypes",
             c.armed_at is not null as armed, c.forgotten::text,
-            ibex.outline(c.relid) as outline
+            ibex.outline(c.relid) as outline, s.given_up_at as "givenUpAt", s.given_up_why as "givenUpWhy"
        from ibex.source_table s join ibex.captured c on c.relid = s.relid
        join pg_class t on t.oid = c.relid join pg_namespace n on n.oid = t.relnamespace
       where s.sync = $1 order by 2, 3`,
@@ -170,8 +175,9 @@ export async function readCaptured(session: Session, sync: string): Promise<Capt
   return rows.flatMap((row) => {
     const table = byRelid.get(Number(row.relid));
     if (table === undefined) return [];
-    const { mode, noted, notedTypes, armed, forgotten, outline } = row;
-    return [{ ...table, mode, noted, notedTypes, armed, forgotten, outline }];
+    const { mode, noted, notedTypes, armed, forgotten, outline, givenUpAt, givenUpWhy } = row;
+    const givenUp = givenUpAt === null ? null : needsBackfill({ at: givenUpAt, why: givenUpWhy });
+    return [{ ...table, mode, noted, notedTypes, armed, forgotten, outline, givenUp }];
   });
 }
 
@@ -211,7 +217,7 @@ export async function readDrift(session: Session, sync: string): Promise<Drift[]
   return session.rows<Drift>(
     `with armed as (
        select c.*, t.missed from ibex.source_table t join ibex.captured c on c.relid = t.relid
-        where t.sync = $1 and c.armed_at is not null
+        where t.sync = $1 and c.armed_at is not null and t.given_up_at is null
      )
      select d.*, coalesce(ibex.missing_values(d.relid::int8::oid), '{}') as missing,
             ibex.outline(d.relid::int8::oid) as outline from (

@@ -2,7 +2,8 @@
 -- Purpose:  prepares the capture of a table: its row in ibex.captured, the first delta table, the trigger
 --           functions. The triggers themselves come with ibex.arm, one relation a transaction. Repeatable. A
 --           table whose key is another one now is prepared anew once it is disarmed; until then it stays as it
---           is, and the daemon's look at the catalogs disarms it and has it copied again.
+--           is, and the daemon's look at the catalogs disarms it and has it copied again. A muted one stays so
+--           until it is about to be armed: see ibex.mend.
 -- Returns:  null when it is prepared, otherwise why this table cannot be captured exactly.
 -- Writes:   ibex.captured, ibex.generation. Locks: none on the application's table.
 create or replace function ibex.capture(root regclass) returns text
@@ -13,6 +14,9 @@ declare
 begin
   if refusal is not null then
     return refusal;
+  end if;
+  if exists (select from ibex.captured c where c.relid = root and c.muted_at is not null) then
+    return null;
   end if;
   if exists (select from ibex.captured c where c.relid = root) then
     if ibex.follow_shape(root) or exists (select from ibex.armed_relations(root)) then
@@ -133,7 +137,8 @@ $$;
 
 -- Function: ibex.mend(root oid) returns boolean
 -- Purpose:  makes good for what somebody dropped of ours: delta tables, trigger functions. True when the table can be
---           armed then; false when its key is another one now: first it is to be disarmed and captured anew.
+--           armed then; false when its key is another one now, or it is muted: first it is to be disarmed and
+--           captured anew.
 -- Writes:   ibex.generation, ibex.captured, delta tables, the trigger functions. For a table that is copied anyway:
 --           the deltas that were dropped are lost.
 create or replace function ibex.mend(root oid) returns boolean
@@ -141,7 +146,8 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   fresh integer;
 begin
-  if not ibex.follow_shape(root) then
+  if exists (select from ibex.captured c where c.relid = root and c.muted_at is not null)
+     or not ibex.follow_shape(root) then
     return false;
   end if;
   if exists (select from ibex.lost_deltas(root)) then

@@ -47,21 +47,24 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- Function: ibex.recapture(root regclass, sync text) returns text
--- Purpose:  prepares the capture of a table anew, whose key is another one now, once no relation is armed for it.
+-- Purpose:  prepares the capture of a table anew, whose key is another one now or that was muted, once no relation is
+--           armed for it.
 -- Returns:  null, or why the table cannot be captured any more.
 -- Writes:   ibex.captured, ibex.generation; ibex.source_table: the other syncs that carry the table stay in it, and
---           find that they missed rows. `sync` is the one that calls, and knows.
+--           find that they missed rows. `sync` is the one that calls, and knows. What was given up stays so.
 create or replace function ibex.recapture(root regclass, sync text) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-  syncs text[] := array(select t.sync from ibex.source_table t where t.relid = root);
+  before ibex.source_table[] := array(select t from ibex.source_table t where t.relid = root);
   refusal text;
 begin
   perform ibex.uncapture(root);
   refusal := ibex.capture(root);
   if refusal is null then
-    insert into ibex.source_table (sync, relid, floor, missed)
-      select s, root, txid_current_snapshot(), case when s <> recapture.sync then 'rows' end from unnest(syncs) s;
+    insert into ibex.source_table (sync, relid, floor, missed, given_up_at, given_up_why)
+      select b.sync, root, txid_current_snapshot(), case when b.sync <> recapture.sync then 'rows' end,
+             b.given_up_at, b.given_up_why
+        from unnest(before) b;
   end if;
   return refusal;
 end

@@ -19,7 +19,8 @@ begin
     return false;
   end;
   select array_agg(distinct coalesce(st.floor, s.position)::text)::txid_snapshot[] into needed
-    from ibex.source_table st join ibex.source_sync s on s.name = st.sync where st.relid = root;
+    from ibex.source_table st join ibex.source_sync s on s.name = st.sync
+   where st.relid = root and st.given_up_at is null;
   execute format(
     'select exists (select from %s d, unnest($1) n(position) where not txid_visible_in_snapshot(d.xid, n.position))',
     delta) into wanted using needed;

@@ -11,6 +11,9 @@ declare
   candidate integer;
 begin
   select * into strict captured from ibex.captured c where c.relid = root for update;
+  if captured.muted_at is not null then
+    return captured.generation;
+  end if;
   select g.n into candidate from ibex.generation g
    where g.relid = root and g.n <> captured.generation
      and pg_relation_size(format('ibex.delta_%s_%s', root, g.n)::regclass) = 0

@@ -23,6 +23,10 @@ declare
   pinned text;
 begin
   select * into strict captured from ibex.captured c where c.relid = root;
+  if captured.muted_at is not null then
+    perform ibex.mute(root);
+    return;
+  end if;
   perform ibex.write_notes(captured.types);
   pinned := ibex.pinned_settings(captured);
   into_delta := format('insert into ibex.delta_%s_%s (%s, op) ', root, captured.generation, ibex.noted_names(captured, ''));
