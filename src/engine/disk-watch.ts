@@ -23,15 +23,16 @@ import { bytesText, shareText, timeText } from '../observe/units.ts';
 import type { Session } from '../postgres/session.ts';
 import { Sessions } from './sessions.ts';
 
-/** Pause between looks. */
+/** Pause between looks: while all is well, and near the end of the budget. */
 const LOOK_MS = 5_000;
+const NEAR_MS = 2_000;
 /**
  * While all is well the oldest delta is looked for no more often than this, since that reads deltas; and so often the
  * source is told that we live, and other syncs are looked at that nobody looks after.
  */
 const AGE_MS = 60_000;
 /** Not asked to look for so long, it looks by itself. */
-const ALONE_MS = 10_000;
+const ALONE_MS = 6_000;
 
 export interface DiskWatchOptions {
   readonly sync: SyncConfig;
@@ -64,7 +65,11 @@ export class DiskWatch {
 
   /** It is time to look again. */
   get isDue(): boolean {
-    return Date.now() - this.#lookedAt >= LOOK_MS;
+    return Date.now() - this.#lookedAt >= this.#pauseMs;
+  }
+
+  get #pauseMs(): number {
+    return this.#near ? NEAR_MS : LOOK_MS;
   }
 
   /** The next look will be for the oldest delta too. */
@@ -105,7 +110,7 @@ export class DiskWatch {
     const { sync, log } = this.#options;
     const since = Date.now();
     while (!signal.aborted) {
-      await sleep(LOOK_MS, undefined, { signal, ref: false }).catch(() => undefined);
+      await sleep(this.#pauseMs, undefined, { signal, ref: false }).catch(() => undefined);
       if (signal.aborted || Date.now() - Math.max(since, this.#askedAt) < ALONE_MS) continue;
       const sessions = new Sessions(sync);
       const abandon = () => sessions.abandon();

@@ -44,12 +44,12 @@ async function inStep(): Promise<RunningIbex> {
   await onBoth(databases, SCHEMA);
   await databases.source.query(ROWS);
   const running = await start();
-  await waitUntilCaughtUp(databases);
+  await waitUntilCaughtUp(databases, 120_000);
   return running;
 }
 
 async function expectEqual(): Promise<void> {
-  await waitUntilCaughtUp(databases);
+  await waitUntilCaughtUp(databases, 120_000);
   expect(await compareTables(databases.source, databases.target)).toEqual([]);
 }
 
@@ -101,10 +101,7 @@ test('while the target is away the daemon gives up what is over the budget, and 
     await application.query('begin; lock table big in row exclusive mode');
     await databases.source.query(MUCH);
     await databases.source.query('update small set v = v + 1');
-    await running.waitForLog(
-      /the deltas on the source take .* of 1\.0 MiB.*: past that their capture ends/,
-      60_000,
-    );
+    await running.waitForLog(/the deltas on the source take .* of 1\.0 MiB.*: past that their capture ends/);
     await running.waitForLog(/^public\.big needs a new backfill.*run `ibex backfill`/);
     await waitFor(async () => (await kept()).big?.bytes === 0, {
       what: 'the disk to be free',
@@ -150,7 +147,7 @@ test('what was applied is forgotten before anything is given up', async () => {
   await inStep();
   for (let i = 0; i < 5; i++) {
     await databases.source.query(MUCH);
-    await waitUntilCaughtUp(databases);
+    await waitUntilCaughtUp(databases, 120_000);
   }
   await waitFor(async () => ((await kept()).big?.bytes ?? 0) < 1_000_000, {
     what: 'deltas to be forgotten',
@@ -174,6 +171,11 @@ test('without a daemon ibex.relieve() does the same, and only when nobody has be
   await source.query(MUCH);
   await source.query('update small set v = v + 1');
   await source.query('call ibex.relieve()');
+  const waited = await ibex(['wait', '--timeout', '1s'], { env: env() });
+  expect([waited.code, waited.stdout]).toEqual([
+    1,
+    expect.stringContaining('public.big: needs a new backfill'),
+  ]);
   // The daemon that comes back knows, whatever the target says: it neither goes on nor copies by itself.
   await start();
   await waitFor(
@@ -241,7 +243,7 @@ test('a sync that nobody looks after is given up by the daemon of another one, w
      insert into ibex.source_table (sync, relid) select 'gone', 'big'::regclass`,
   );
   await source.query(MUCH);
-  await waitUntilCaughtUp(databases);
+  await waitUntilCaughtUp(databases, 120_000);
   await letGoStale('gone');
   await source.query('call ibex.relieve()');
   const { rows } = await source.query(
