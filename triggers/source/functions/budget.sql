@@ -22,26 +22,32 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
     from ibex.generation g where g.relid = root
 $$;
 
--- Function: ibex.oldest_delta(root oid, acknowledged txid_snapshot) returns timestamptz
--- Purpose:  when the oldest delta of a table that this position does not cover was noted; null when there is none.
+-- Function: ibex.waiting_deltas(root oid, acknowledged txid_snapshot) returns (bytes bigint, oldest timestamptz)
+-- Purpose:  what the deltas of a table that this position does not cover take of the disk, and when the oldest of them was
+--           noted; 0 and null when there is none.
 -- Why:      a delta table is only ever written at its end, so the first that is found is the oldest, but for those of
 --           transactions that ran side by side. What comes before it is read, what comes after it is not.
-create or replace function ibex.oldest_delta(root oid, acknowledged txid_snapshot) returns timestamptz
+create or replace function ibex.waiting_deltas(root oid, acknowledged txid_snapshot,
+                                               out bytes bigint, out oldest timestamptz)
 language plpgsql volatile set search_path = pg_catalog, pg_temp set synchronize_seqscans = off as $$
 declare
   delta text;
-  first timestamptz;
-  oldest timestamptz;
+  noted_at timestamptz;
+  page bigint;
 begin
+  bytes := 0;
   for delta in
     select format('ibex.delta_%s_%s', g.relid, g.n) from ibex.generation g
      where g.relid = root and pg_relation_size(to_regclass(format('ibex.delta_%s_%s', g.relid, g.n))) > 0
   loop
-    execute format('select d.at from %s d where d.xid >= %s and not txid_visible_in_snapshot(d.xid, $1) limit 1',
-                   delta, txid_snapshot_xmin(acknowledged)) into first using acknowledged;
-    oldest := least(oldest, first);
+    execute format('select d.at, (d.ctid::text::point)[0]::bigint from %s d '
+                   'where d.xid >= %s and not txid_visible_in_snapshot(d.xid, $1) limit 1',
+                   delta, txid_snapshot_xmin(acknowledged)) into noted_at, page using acknowledged;
+    if noted_at is not null then
+      oldest := least(oldest, noted_at);
+      bytes := bytes + pg_total_relation_size(delta::regclass) - page * current_setting('block_size')::bigint;
+    end if;
   end loop;
-  return oldest;
 end
 $$;
 
@@ -56,7 +62,7 @@ returns table (sync text, relid oid, table_name text, bytes bigint, oldest inter
 language sql volatile set search_path = pg_catalog, pg_temp as $$
   select s.name, t.relid, format('%I.%I', c.schema_name, c.table_name), ibex.delta_bytes(t.relid),
          case when aged and t.given_up_at is null
-              then clock_timestamp() - ibex.oldest_delta(t.relid, coalesce(t.floor, s.position)) end,
+              then clock_timestamp() - (ibex.waiting_deltas(t.relid, coalesce(t.floor, s.position))).oldest end,
          s.max_delta_bytes, s.max_delta_age, clock_timestamp() - s.beat_at, t.given_up_at
     from ibex.source_sync s
     join ibex.source_table t on t.sync = s.name
@@ -80,21 +86,20 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
       from ibex.source_table t join ibex.source_sync s on s.name = t.sync
      where t.given_up_at is null
   ), chosen as materialized (
-    select w.*, ibex.oldest_delta(w.relid, w.position) as oldest
-      from waiting w
+    select w.*, d.bytes, d.oldest
+      from waiting w cross join lateral ibex.waiting_deltas(w.relid, w.position) d
      where case when wanted is null then w.beat_at < clock_timestamp() - interval '5 minutes' else w.sync = wanted end
   ), charged as (
-    select c.*, sum(case when c.oldest is not null and c.place = 1 then ibex.delta_bytes(c.relid) end)
-                  over (partition by c.sync order by ibex.delta_bytes(c.relid), c.relid) as bytes
+    select c.*, sum(case when c.place = 1 then c.bytes end) over (partition by c.sync order by c.bytes, c.relid) as up_to
       from chosen c
   )
   select c.sync, c.relid,
          case when everything then 'somebody asked for it'
-              when c.bytes > c.max_delta_bytes
+              when c.place = 1 and c.up_to > c.max_delta_bytes
                 then format('the deltas had grown over the budget of %s', pg_size_pretty(c.max_delta_bytes))
               else format('the oldest change had waited for %s', date_trunc('second', clock_timestamp() - c.oldest)) end
     from charged c
    where everything
-      or (c.oldest is not null and c.place = 1 and c.bytes > c.max_delta_bytes)
+      or (c.oldest is not null and c.place = 1 and c.up_to > c.max_delta_bytes)
       or c.oldest < clock_timestamp() - c.max_delta_age
 $$;

@@ -90,7 +90,7 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
        and (c.muted_at is not null or not exists (
               select from ibex.source_table t join ibex.source_sync y on y.name = t.sync
                where t.relid = g.relid and t.given_up_at is null
-                 and ibex.oldest_delta(g.relid, coalesce(t.floor, y.position)) is not null))
+                 and (ibex.waiting_deltas(g.relid, coalesce(t.floor, y.position))).oldest is not null))
     union all
     select 2, 'disable', c.relid, a.relation, null
       from ibex.captured c cross join lateral ibex.armed_relations(c.relid) a(relation)
