@@ -1,0 +1,133 @@
+/**
+ * A long life, compressed: delta tables are moved on from and emptied many times, beside a transaction that stays open, and
+ * with a target that takes nothing for a while. What is kept stays in proportion to what is not applied yet, and reading a
+ * batch costs as many pages in the end as in the beginning. `npm run soak` goes on for longer.
+ */
+import pg from 'pg';
+import { expect, test } from 'vitest';
+import { summaryStatement } from '../../src/capture/trigger/statements.ts';
+import { usePair } from '../support/pair.ts';
+import { useServers, waitFor } from '../support/servers.ts';
+
+const ROUNDS = process.env.SOAK === 'long' ? 32 : 5;
+const ROWS = 20_000;
+/** In one round the delta table outgrows the size from which it is moved on from, whatever is left of others. */
+const UPDATES = 6;
+const MB = 1024 * 1024;
+
+const servers = await useServers();
+const pair = usePair(servers);
+
+async function writeRound(): Promise<void> {
+  for (let i = 0; i < UPDATES; i++) await pair.source.query('update t set v = v + 1');
+}
+
+interface Deltas {
+  readonly relid: number;
+  /** The generation that is written. */
+  readonly current: number;
+  /** Bytes of each generation that has something in it; null when all are empty. */
+  readonly sizes: Record<string, number> | null;
+  readonly bytes: number;
+}
+
+async function deltas(): Promise<Deltas> {
+  const { rows } = await pair.source.query<Deltas>(
+    `select c.relid::int8::int as relid, c.generation as current, sum(g.size)::int as bytes,
+            json_object_agg(g.n, g.size) filter (where g.size > 0) as sizes
+       from ibex.captured c
+       join (select relid, n, pg_relation_size(format('ibex.delta_%s_%s', relid, n)::regclass) as size
+               from ibex.generation) g using (relid)
+      group by c.relid, c.generation`,
+  );
+  return rows[0] as Deltas;
+}
+
+/** Writes a round; returns once the target has it and the delta tables were moved on from and emptied as far as may be. */
+async function goRound(pinned: readonly string[]): Promise<void> {
+  const before = (await deltas()).current;
+  await writeRound();
+  await pair.sync.caughtUp();
+  await waitFor(
+    async () => {
+      const { current, sizes } = await deltas();
+      const left = Object.keys(sizes ?? {}).filter((n) => n !== String(current));
+      return current !== before && left.every((n) => pinned.includes(n));
+    },
+    { what: 'the delta tables to be emptied' },
+  );
+}
+
+/** How many pages reading a batch from here takes, before it comes to the rows. */
+async function pagesRead(): Promise<number> {
+  const { relid, sizes } = await deltas();
+  const { rows } = await pair.target.query<{ position: string }>('select position from ibex.checkpoint');
+  if (sizes === null) return 0;
+  const statement = summaryStatement({ relid }, Object.keys(sizes).map(Number), rows[0]?.position ?? '');
+  const explained = await pair.source.query(`explain (analyze, buffers, format json) ${statement}`);
+  const { Plan: plan } = explained.rows[0]['QUERY PLAN'][0];
+  return plan['Shared Hit Blocks'] + plan['Shared Read Blocks'];
+}
+
+/** Bytes of deltas that the target has not taken, each with its place in the page. */
+async function unapplied(): Promise<number> {
+  const { relid, sizes } = await deltas();
+  const { rows } = await pair.target.query<{ position: string }>('select position from ibex.checkpoint');
+  let bytes = 0;
+  for (const n of Object.keys(sizes ?? {})) {
+    const counted = await pair.source.query(
+      `select coalesce(sum(pg_column_size(d) + 4), 0)::int as bytes from ibex.delta_${relid}_${n} d
+        where not txid_visible_in_snapshot(d.xid, $1)`,
+      [rows[0]?.position],
+    );
+    bytes += counted.rows[0].bytes;
+  }
+  return bytes;
+}
+
+test('storage and reading stay in proportion, whatever stays open and whoever is away', async () => {
+  await pair.inStep(
+    'create table t (id int primary key, v int not null default 0)',
+    `insert into t select i from generate_series(1, ${ROWS}) i`,
+  );
+  const application = new pg.Client({ connectionString: pair.databases.sourceUrl });
+  await application.connect();
+  const pages: number[] = [];
+  try {
+    await application.query('begin; insert into t values (0)');
+    // Into this one the open transaction has written, so it cannot be emptied.
+    const pinned = [String((await deltas()).current)];
+    for (let round = 1; round <= ROUNDS; round++) {
+      await goRound(pinned);
+      pages.push(await pagesRead());
+    }
+    const { bytes, sizes } = await deltas();
+    expect(bytes - (sizes?.[pinned[0] as string] ?? 0)).toBeLessThan(4 * MB);
+    await application.query('commit');
+  } finally {
+    await application.end();
+  }
+  expect(Math.max(...pages)).toBeLessThanOrEqual(1.2 * (pages[0] as number));
+  await goRound([]);
+  await pair.equal();
+
+  // As if the target were away: nobody reads.
+  await pair.target.query(`insert into ibex.restraint (sync, paused_at) values ('main', now())
+    on conflict (sync) do update set paused_at = now()`);
+  await waitFor(async () => (await pair.sync.status()).paused !== null, { what: 'the pause' });
+  for (let round = 0; round < Math.ceil(ROUNDS / 4); round++) await writeRound();
+  const [kept, needed] = [(await deltas()).bytes, await unapplied()];
+  expect(needed).toBeGreaterThan(4 * MB);
+  expect(kept).toBeLessThan(2 * needed);
+  await pair.target.query('update ibex.restraint set paused_at = null');
+  await goRound([]);
+  await pair.equal();
+  const last = await pagesRead();
+  expect(last).toBeLessThan(pages[0] as number);
+  if (process.env.SOAK !== 'long') return;
+  const changes = (ROUNDS + 2 + Math.ceil(ROUNDS / 4)) * UPDATES * ROWS;
+  console.log(
+    `soak: ${changes} changes, ${ROUNDS + 2} rotations at least; pages of a batch ${pages.join(' ')}, at last ${last}; ` +
+      `while the target took nothing ${kept} bytes were kept for ${needed} that it lacked`,
+  );
+});
