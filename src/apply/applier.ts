@@ -137,7 +137,7 @@ export class Applier {
       // No error is no proof: nothing of the application may have fired, which would swallow or change rows in silence.
       const [fired] = await bookBatch(this.#session, header.sync, accounts);
       if (fired !== undefined) throw disturbed(fired, fired.firing);
-      await moveCheckpoint(this.#session, header.sync, header.to);
+      await moveCheckpoint(this.#session, header.sync, header);
       const large = header.tables.map(({ plan }) => plan.relid).filter((relid) => this.#large.has(relid));
       if (large.length > 0) await dropStages(this.#session, header.sync, large);
       for (const { plan, present, gone } of staged) await this.#clear(plan, present + gone);

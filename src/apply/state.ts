@@ -4,6 +4,7 @@
  */
 import type { Checkpoint } from '../core/checkpoint.ts';
 import { IbexError } from '../core/errors.ts';
+import type { KnownHistory } from '../core/history.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
 import type { Snapshot, SourceIdentity } from '../core/position.ts';
 import { isInstalled } from '../postgres/migrate.ts';
@@ -29,11 +30,8 @@ export interface SyncTable extends TableName {
   readonly coalesced: number;
 }
 
-export interface SyncRecord extends Checkpoint {
-  /** Null until the first lane starts. */
-  readonly started: Snapshot | null;
-  readonly source: SourceIdentity;
-}
+/** The checkpoint, and what is known of the source that it belongs to. */
+export type SyncRecord = Checkpoint & KnownHistory;
 
 /** Registers a sync on the target; repeatable. */
 export async function registerSync(session: Session, sync: string, source: SourceIdentity): Promise<void> {
@@ -70,15 +68,20 @@ export async function requireRecord(session: Session, sync: string): Promise<Syn
   throw notSetUp(session, sync);
 }
 
-const READ_RECORD =
-  'select epoch::text, position, system, database, timeline from ibex.checkpoint where sync = $1';
+/** Also of a schema from before there was a witness. */
+const READ_RECORD = `select epoch::text, position, coalesce((to_jsonb(c) ->> 'witness')::float8, 0) as witness, system, database, timeline
+     from ibex.checkpoint c where sync = $1`;
 
-type RecordRow = SourceIdentity & { readonly epoch: string; readonly position: string | null };
+type RecordRow = SourceIdentity & {
+  readonly epoch: string;
+  readonly position: string | null;
+  readonly witness: number;
+};
 
 function toRecord([row]: readonly RecordRow[]): SyncRecord | undefined {
   if (row === undefined) return undefined;
-  const { epoch, position, ...source } = row;
-  return { epoch: Number(epoch), position: position ?? '', started: position, source };
+  const { epoch, position, witness, ...source } = row;
+  return { epoch: Number(epoch), position: position ?? '', started: position, witness, source };
 }
 
 /** Checkpoint and tables as they were at one moment. */
@@ -102,10 +105,14 @@ export async function startLane(
   );
 }
 
-export async function moveCheckpoint(session: Session, sync: string, position: Snapshot): Promise<void> {
+export async function moveCheckpoint(
+  session: Session,
+  sync: string,
+  { to, witness }: { readonly to: Snapshot; readonly witness: number },
+): Promise<void> {
   await session.run(
-    'update ibex.checkpoint set position = $2, moved_at = clock_timestamp() where sync = $1',
-    [sync, position],
+    'update ibex.checkpoint set position = $2, witness = $3, moved_at = clock_timestamp() where sync = $1',
+    [sync, to, witness],
   );
 }
 

@@ -40,6 +40,8 @@ export interface BatchHeader {
   readonly from: Snapshot;
   readonly to: Snapshot;
   readonly source: SourceIdentity;
+  /** The source's witness as of `to`, see core/history.ts. */
+  readonly witness: number;
   readonly tables: readonly BatchTable[];
   /** When the oldest change of the batch was captured, in milliseconds of the source's clock since 1970. */
   readonly oldestAt: number | null;

@@ -13,6 +13,8 @@ interface Policy {
   readonly retry: Retry;
   /** Exit code of a one-shot command: 1 the answer is no, 2 wrong usage, 3 could not do it. */
   readonly exit: 1 | 2 | 3;
+  /** It may pass where all was well before (credentials that are being changed): who has run keeps trying. */
+  readonly passes?: true;
   /** What to do, when the place that raised the error has nothing more precise to say. */
   readonly hint: string;
 }
@@ -20,18 +22,40 @@ interface Policy {
 /** Every kind of error, with its policy. */
 export const ERROR_KINDS = {
   /** An option, a setting or a combination of them is wrong. */
-  config: { retry: 'never', exit: 2, hint: 'Correct the setting; `ibex --help` lists them all.' },
+  config: {
+    retry: 'never',
+    exit: 2,
+    passes: true,
+    hint: 'Correct the setting; `ibex --help` lists them all.',
+  },
   /** A table named by the user does not exist, or no table is left to work on. */
   unknown_table: { retry: 'never', exit: 2, hint: 'Check the name; patterns are case-sensitive.' },
   /** The server cannot be reached, or the connection broke. */
   connection: { retry: 'timed', exit: 3, hint: 'Check host, port, network and that the server is running.' },
   /** The server refuses the credentials. */
-  authentication: { retry: 'never', exit: 3, hint: 'Check user and password of the connection URL.' },
+  authentication: {
+    retry: 'never',
+    exit: 3,
+    passes: true,
+    hint: 'Check user and password of the connection URL.',
+  },
   /** The database named in the URL does not exist. */
-  unknown_database: { retry: 'never', exit: 3, hint: 'Check the database name at the end of the URL.' },
+  unknown_database: {
+    retry: 'never',
+    exit: 3,
+    passes: true,
+    hint: 'Check the database name at the end of the URL.',
+  },
   /** The role lacks a right. */
-  privilege: { retry: 'never', exit: 3, hint: 'Grant the right, or connect as the owner of the tables.' },
-  /** The server is of a kind that cannot be used: a standby, too old, behind a transaction pooler. */
+  privilege: {
+    retry: 'never',
+    exit: 3,
+    passes: true,
+    hint: 'Grant the right, or connect as the owner of the tables.',
+  },
+  /** The server is in recovery: a standby, on which nothing can be written and whose snapshots lie. */
+  standby: { retry: 'never', exit: 3, passes: true, hint: 'Give the URL of the primary server.' },
+  /** The server is of a kind that cannot be used: too old, behind a transaction pooler. */
   unsupported: { retry: 'never', exit: 3, hint: 'Connect to a primary server of PostgreSQL 12 or later.' },
   /** Source and target tables do not fit together. */
   schema_mismatch: {
@@ -75,7 +99,7 @@ export const ERROR_KINDS = {
   identity: {
     retry: 'never',
     exit: 3,
-    hint: 'Point the sync at its own source, or start anew with `ibex teardown`, `ibex setup`, `ibex run`.',
+    hint: 'Point the sync at its own source, or start anew: `ibex teardown --yes`, then `ibex run --existing replace`.',
   },
   /** Not set up yet, or only half. */
   not_set_up: { retry: 'manual', exit: 3, hint: 'Run `ibex setup` first.' },
@@ -111,6 +135,12 @@ export class IbexError extends Error {
 
   get retry(): Retry {
     return ERROR_KINDS[this.kind].retry;
+  }
+
+  /** Whether whoever ran before tries again, although it would have ended at its start. */
+  get passes(): boolean {
+    const policy: Policy = ERROR_KINDS[this.kind];
+    return policy.passes === true;
   }
 
   get exitCode(): 1 | 2 | 3 {

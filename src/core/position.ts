@@ -48,15 +48,20 @@ export function covers(later: Snapshot, earlier: Snapshot): boolean {
   return a.xmax >= b.xmax && unseen.length === 0;
 }
 
+/** What stands for a part that the provider does not show. It may be any: other marks have to tell. */
+const HIDDEN: readonly unknown[] = ['hidden', 0];
+
 /** Null when both name the same history, otherwise what differs, for a message. */
 export function identityDifference(expected: SourceIdentity, found: SourceIdentity): string | null {
-  if (expected.system !== found.system) {
+  const differs = (part: 'system' | 'timeline') =>
+    expected[part] !== found[part] && !HIDDEN.includes(expected[part]) && !HIDDEN.includes(found[part]);
+  if (differs('system')) {
     return `system identifier ${found.system} instead of ${expected.system}`;
   }
   if (expected.database !== found.database) {
     return `database oid ${found.database} instead of ${expected.database}`;
   }
-  if (expected.timeline !== found.timeline) {
+  if (differs('timeline')) {
     return `timeline ${found.timeline} instead of ${expected.timeline}`;
   }
   return null;

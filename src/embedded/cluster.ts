@@ -57,6 +57,8 @@ export interface ClusterOptions {
   readonly package?: string;
   /** The file for which the package is installed, where that is not this project: its name is looked up from there. */
   readonly packageFor?: string;
+  /** Makes a hot standby of this cluster, which must be stopped meanwhile, instead of a new one. Of the same binaries. */
+  readonly standbyOf?: Cluster;
   /** A directory with `bin/initdb` and `bin/postgres` to run instead of a package. */
   readonly installation?: string | undefined;
 }
@@ -71,9 +73,11 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
     pidFile: PID_FILE,
     parent: options.parent,
   });
-  const password = randomBytes(16).toString('hex');
+  const { standbyOf: primary } = options;
+  const password =
+    primary === undefined ? randomBytes(16).toString('hex') : new URL(primary.superuserUrl).password;
   try {
-    await initialise(binaries, home, password);
+    await (primary === undefined ? initialise(binaries, home, password) : follow(home, primary, password));
     const port = await freePort();
     await appendFile(join(home.directory, 'data', 'postgresql.conf'), configuration(port, options.settings));
     const cluster = new PrivateCluster(binaries, home, port, password);
@@ -161,6 +165,15 @@ async function initialise(binaries: string, home: ServerHome, password: string):
     return initdb('C');
   });
   await rm(passwordFile);
+}
+
+/** A copy of the files of a stopped cluster is as good as pg_basebackup, which the packages do not have. */
+async function follow(home: ServerHome, primary: Cluster, password: string): Promise<void> {
+  await home.run('cp', ['-a', join(primary.directory, 'data'), home.directory]);
+  const settings = join(home.directory, 'data', 'postgresql.conf');
+  const conninfo = `host=127.0.0.1 port=${primary.port} user=postgres password=${password}`;
+  await appendFile(settings, `primary_conninfo = '${conninfo}'\n`);
+  await home.write(join('data', 'standby.signal'), '');
 }
 
 function configuration(port: number, settings: Record<string, string> = {}): string {

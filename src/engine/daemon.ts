@@ -7,6 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { RateLimit } from '../backfill/rate-limit.ts';
 import type { Config } from '../config/load.ts';
 import type { SyncConfig } from '../config/syncs.ts';
+import { IbexError } from '../core/errors.ts';
 import type { BatchQueue, ChunkQueue } from '../core/ports.ts';
 import { serve } from '../observe/http.ts';
 import type { Logger } from '../observe/log.ts';
@@ -18,7 +19,7 @@ import {
   readTableProgress,
   sumOf,
 } from '../observe/progress.ts';
-import { readStatus, type SyncStatus } from '../observe/status.ts';
+import { readStatus, type SyncStatus, type UnknownStatus } from '../observe/status.ts';
 import { createInProcessQueue } from '../queue/in-process.ts';
 import { createInProcessChunks } from '../queue/in-process-chunks.ts';
 import { PAUSES, type Pauses, type RunOutcome, type Until } from './options.ts';
@@ -155,13 +156,16 @@ async function readCopy(sync: SyncConfig): Promise<CopyProgress> {
   }
 }
 
-/** The status of one sync, over sessions of its own. */
-async function readSyncStatus(sync: SyncConfig): Promise<SyncStatus> {
+/** The status of one sync, over sessions of its own. A server of it that is away says nothing about the others. */
+async function readSyncStatus(sync: SyncConfig): Promise<SyncStatus | UnknownStatus> {
   const sessions = new Sessions(sync);
   try {
     const source = await sessions.open('source', 'status');
     const target = await sessions.open('target', 'status');
     return await readStatus(source, target, sync.name, () => true);
+  } catch (error) {
+    if (!(error instanceof IbexError) || error.kind === 'not_set_up') throw error;
+    return { sync: sync.name, verdict: 'NOT READY', why: [`${error.message} (${error.hint})`] };
   } finally {
     await sessions.close();
   }

@@ -12,6 +12,7 @@ import type { IncarnationOptions, RunOutcome } from './options.ts';
 import { openRooms, type Rooms } from './rooms.ts';
 import { Roster } from './roster.ts';
 import { Sessions } from './sessions.ts';
+import { keepSource } from './source-hold.ts';
 import { Tending } from './tending.ts';
 
 /** How long a clean stop may take before what is still under way is cut off and left to the next start. */
@@ -77,7 +78,11 @@ export class Incarnation {
     rooms.queue.consume((batch) => rooms.applier.apply(batch));
     const lane = rooms.lane.run(either);
     const tending = new Tending(this.#options, rooms, this.#roster, () => this.#applied).run(either);
-    const others = [rooms.lease.keep(either), new Copying(this.#options, rooms, this.#roster).run(either)];
+    const others = [
+      rooms.lease.keep(either),
+      keepSource(rooms.source, either),
+      new Copying(this.#options, rooms, this.#roster).run(either),
+    ];
     try {
       const outcome = await Promise.race([tending, ...[lane, ...others].map(failureOf)]);
       stop.abort();

@@ -17,7 +17,7 @@ const BEAT_MS = 2_000;
  */
 const ORPHANED_MS = 60_000;
 /** How long a daemon waits for another one to let go (or to fall silent) before it is refused. */
-const TAKEOVER_WAIT_MS = 30_000;
+export const TAKEOVER_WAIT_MS = 30_000;
 
 interface Holder {
   readonly host: string;
@@ -37,12 +37,14 @@ export class Lease {
   }
 
   /**
-   * Takes the lane. `session` becomes the lease's own. `onWaiting` is told once whom it waits for.
+   * Takes the lane. `session` becomes the lease's own. `onWaiting` is told once whom it waits for. `own` are the processes
+   * of this daemon's sessions on the target.
    * Errors: `taken` when a live holder keeps it for 30 s.
    */
   static async acquire(
     session: Session,
     sync: string,
+    own: readonly number[],
     signal: AbortSignal,
     onWaiting: (holder: string) => void,
   ): Promise<Lease> {
@@ -53,7 +55,7 @@ export class Lease {
       const name = holder ? `${holder.host}, process ${holder.pid}` : 'another session';
       if (!told) onWaiting(name);
       told = true;
-      if (holder !== undefined && holder.silentMs > SILENT_MS) await endSessions(session, sync);
+      if (holder !== undefined && holder.silentMs > SILENT_MS) await endSessions(session, sync, own);
       else if (Date.now() > deadline) {
         throw new IbexError('taken', `sync ${sync} is being run by another daemon (${name})`);
       }
@@ -131,12 +133,12 @@ async function readHolder(session: Session, sync: string): Promise<Holder | unde
 }
 
 /** Ends what is left of a daemon that fell silent: its sessions here, which are the same role's as ours. */
-async function endSessions(session: Session, sync: string): Promise<void> {
+async function endSessions(session: Session, sync: string, own: readonly number[]): Promise<void> {
   await session.rows(
     `select pg_terminate_backend(a.pid) from pg_stat_activity a
-      where a.pid <> pg_backend_pid() and a.usename = current_user and a.datname = current_database()
+      where a.pid <> all ($2::int4[]) and a.usename = current_user and a.datname = current_database()
         and a.application_name in ('ibex:' || $1 || ':lease', 'ibex:' || $1 || ':apply', 'ibex:' || $1 || ':copy')`,
-    [sync],
+    [sync, own],
   );
 }
 

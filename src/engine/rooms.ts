@@ -8,17 +8,10 @@ import { keepValidStages } from '../apply/stages.ts';
 import { readRecord, requestCopy, startLane } from '../apply/state.ts';
 import { DeltaReader } from '../capture/trigger/reader.ts';
 import { readSnapshot } from '../capture/trigger/registry.ts';
-import { IbexError } from '../core/errors.ts';
 import { failpoint } from '../core/failpoints.ts';
 import { tableLabel } from '../core/plan.ts';
 import type { BatchQueue, ChunkQueue } from '../core/ports.ts';
-import {
-  covers,
-  identityDifference,
-  parseSnapshot,
-  type Snapshot,
-  type SourceIdentity,
-} from '../core/position.ts';
+import { covers, type Snapshot } from '../core/position.ts';
 import { readIdentity } from '../postgres/catalog.ts';
 import { migrate } from '../postgres/migrate.ts';
 import type { Session } from '../postgres/session.ts';
@@ -33,6 +26,7 @@ import { Lease } from './lease.ts';
 import type { IncarnationOptions } from './options.ts';
 import type { Roster } from './roster.ts';
 import type { Sessions } from './sessions.ts';
+import { holdSource } from './source-hold.ts';
 import { Staging } from './staging.ts';
 import { StagingLog } from './staging-log.ts';
 import { TargetWatch } from './target-watch.ts';
@@ -80,7 +74,7 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
   const goal = await readSnapshot(source);
   const lease = await setUp(context, source, target, holder, replica);
   const identity = await readIdentity(source);
-  const start = await startPosition(context, source, target, lease, identity);
+  const start = await startPosition(context, source, target, lease);
   const watch = new TargetWatch(sync.name);
   await answerDriftNow(context, source, target);
   await watch.note(target);
@@ -159,7 +153,7 @@ async function openQueues({ createQueue, createChunkQueue }: IncarnationOptions)
 
 /** Takes the lane, then sets up: a daemon that is refused has changed nothing. */
 async function setUp(
-  { options, signal }: RoomsContext,
+  { options, sessions, signal }: RoomsContext,
   source: Session,
   target: Session,
   holder: Session,
@@ -180,10 +174,17 @@ async function setUp(
   };
   let inspection: SetupResult | undefined = await inspect(setup);
   await migrate(target, 'target');
-  const lease = await Lease.acquire(holder, sync.name, signal, (name) => {
+  const lease = await Lease.acquire(holder, sync.name, sessions.pids('target'), signal, (name) => {
     log.info(`waiting for ${name} to let go of sync ${sync.name}`);
     inspection = undefined;
   });
+  try {
+    await holdSource(source, sync.name, sessions.pids('source'), signal);
+  } catch (error) {
+    // Who is refused leaves no trace of a daemon that seems to have died.
+    await lease.release();
+    throw error;
+  }
   const obstacles = await lease.during(signal, async () =>
     install(setup, inspection ?? (await inspect(setup))),
   );
@@ -207,29 +208,16 @@ async function answerDriftNow({ options }: RoomsContext, source: Session, target
   }
 }
 
-/** Where the lane starts: at the checkpoint, if it belongs to this source; else at the source's present. */
+/** Where the lane starts: at the checkpoint, if there is one; else at the source's present. */
 async function startPosition(
   { options, onPosition }: RoomsContext,
   source: Session,
   target: Session,
   lease: Lease,
-  identity: SourceIdentity,
 ): Promise<Snapshot> {
   const { name } = options.sync;
   const now = await readSnapshot(source);
   const record = await readRecord(target, name);
-  const difference = record && identityDifference(record.source, identity);
-  if (difference) {
-    throw new IbexError(
-      'identity',
-      `${source.server} is not the source that sync ${name} has carried: ${difference}`,
-    );
-  }
-  if (record?.started && parseSnapshot(record.started).xmax > parseSnapshot(now).xmax) {
-    throw new IbexError('identity', `${source.server} is older than what sync ${name} has carried from it`, {
-      hint: 'The source was restored or failed over with a loss. Compare both sides, then start anew with `ibex teardown`, `ibex setup`.',
-    });
-  }
   await startLane(target, name, lease.epoch, now);
   const position = record?.started ?? now;
   onPosition(position);

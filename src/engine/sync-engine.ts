@@ -1,7 +1,7 @@
 /**
  * Keeps one sync running. What it starts is an incarnation: lease, sessions, lane, backfill. When that fails, all
- * of it is thrown away and a new one starts at the checkpoint, after a pause, unless the kind of error says that
- * trying again cannot help. What concerns one table holds that table, and the others go on.
+ * of it is thrown away and a new one starts at the checkpoint, after a pause, unless trying again cannot help
+ * (retrying.ts). What concerns one table holds that table, and the others go on.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { holdTable, readRecord, requestCopyOf } from '../apply/state.ts';
@@ -13,24 +13,23 @@ import { reasonToHold } from '../setup/remedies.ts';
 import { DiskWatch } from './disk-watch.ts';
 import { Incarnation } from './incarnation.ts';
 import { NOTHING_LEFT, type RunOutcome, type SyncEngineOptions } from './options.ts';
+import { isFinal, PAUSE_MAX_MS, PAUSE_MIN_MS, pauseMs } from './retrying.ts';
 import { readRoster } from './roster.ts';
 import { Sessions } from './sessions.ts';
 
 /** Kinds after which a new start at the checkpoint is all that is needed, and needs no pause to speak of. */
 const AT_ONCE = new Set(['gap', 'source_moved', 'queue_lost', 'recopy']);
 const AT_ONCE_MS = 50;
-const PAUSE_MIN_MS = 500;
 /** Whatever is under way, a stop takes no longer. */
 const STOP_AT_LAST_MS = 8_000;
-const PAUSE_MAX_MS = 30_000;
 
 export class SyncEngine {
   readonly #options: SyncEngineOptions;
   #current: Incarnation | null = null;
   /** Tables that failed a short while ago: one that fails again is held. */
   readonly #suspects = new Set<string>();
-  /** An incarnation has run and taken in all tables that were there. */
-  #adopted = false;
+  /** An incarnation has run: all that it takes was there, and all tables that were there are taken in. */
+  #hasRun = false;
   readonly #disk: DiskWatch;
   /** When a held table is tried again, and how long it waits after that. */
   readonly #retries = new Map<string, { at: number; pauseMs: number }>();
@@ -70,7 +69,7 @@ export class SyncEngine {
       const incarnation = new Incarnation({
         ...this.#options,
         disk: this.#disk,
-        adopt: adopt && !this.#adopted,
+        adopt: adopt && !this.#hasRun,
         isDue,
         tryAgain,
       });
@@ -79,7 +78,7 @@ export class SyncEngine {
         return await Promise.race([incarnation.run(signal), stopped]);
       } catch (error) {
         if (signal.aborted) return NOTHING_LEFT;
-        this.#adopted ||= incarnation.started;
+        this.#hasRun ||= incarnation.started;
         if (incarnation.ranForMs > PAUSE_MAX_MS) {
           attempt = 0;
           this.#suspects.clear();
@@ -120,7 +119,7 @@ export class SyncEngine {
       if (again) await this.#hold(error.table, error);
       return;
     }
-    if (error.retry === 'never') throw error;
+    if (isFinal(error, this.#hasRun)) throw error;
     log.warn({ kind }, `${error.message} (${error.hint})`);
   }
 
@@ -184,8 +183,4 @@ function concernsTable(error: unknown): boolean {
 
 function kindOf(error: unknown): string {
   return error instanceof IbexError ? error.kind : 'internal';
-}
-
-function pauseMs(attempt: number): number {
-  return Math.min(PAUSE_MAX_MS, PAUSE_MIN_MS * 2 ** attempt) * (0.75 + Math.random() / 2);
 }

@@ -21,6 +21,7 @@ import { createRedisChunks, type RedisChunks } from '../queue/redis-chunks.ts';
 import { type CopyPair, CopySessions } from './copy-sessions.ts';
 import { Daemon } from './daemon.ts';
 import { isOrphaned } from './lease.ts';
+import { isFinal, pauseMs } from './retrying.ts';
 import { readRoster } from './roster.ts';
 import { Sessions } from './sessions.ts';
 
@@ -32,8 +33,8 @@ export interface SyncWorkerOptions {
   readonly log: Logger;
 }
 
-/** Pause before it is tried again what failed as a whole. */
-const RETRY_MS = 2_000;
+/** The attempt that it begins with: others copy meanwhile, there is no hurry. */
+const CALM = 2;
 /** How often it is looked whether the sync is paused, or has lost its daemon. */
 const LOOK_MS = 1_000;
 /** Rest after something failed that concerns this process alone: others take its chunks meanwhile. */
@@ -49,6 +50,9 @@ export class SyncWorker {
   #heldBack = false;
   #restUntil = 0;
   #said = '';
+  #attempt = CALM;
+  /** It has worked: what fails from then on is no fault of the configuration. */
+  #hasRun = false;
 
   constructor(options: SyncWorkerOptions) {
     this.#options = options;
@@ -62,12 +66,13 @@ export class SyncWorker {
         await this.#work(sessions, signal);
       } catch (error) {
         if (signal.aborted) return;
-        if (!(error instanceof IbexError) || error.retry === 'never') throw error;
-        this.#say(`${error.message} (${error.hint})`);
+        if (isFinal(error, this.#hasRun)) throw error;
+        const { message, hint } = error as IbexError;
+        this.#say(`${message} (${hint})`);
       } finally {
         sessions.abandon();
       }
-      await sleep(RETRY_MS, undefined, { signal }).catch(() => undefined);
+      await sleep(pauseMs(this.#attempt++), undefined, { signal }).catch(() => undefined);
     }
   }
 
@@ -92,6 +97,8 @@ export class SyncWorker {
     const either = AbortSignal.any([signal, stop.signal]);
     const chunks = await createRedisChunks({ ...common, ...redis, handsIn: false });
     log.info(`works for sync ${sync.name}`);
+    this.#hasRun = true;
+    this.#attempt = CALM;
     this.#said = '';
     try {
       await this.#holdBack(target, chunks);

@@ -8,7 +8,7 @@ import { isContradicted, lackingFor, noteReason, restoreParked } from '../apply/
 import { setReason } from '../apply/state.ts';
 import { noteTrouble } from '../apply/trouble.ts';
 import { WAITS_FOR_LOCK, type Waiting } from '../capture/trigger/arming.ts';
-import { readRegistered, readSnapshot } from '../capture/trigger/registry.ts';
+import { moveWitness, readRegistered, readSnapshot } from '../capture/trigger/registry.ts';
 import { IbexError, isKind } from '../core/errors.ts';
 import { tableLabel } from '../core/plan.ts';
 import { covers, type Snapshot } from '../core/position.ts';
@@ -30,6 +30,8 @@ const ROUND_MS = 1_000;
 const SHORT_ROUND_MS = 50;
 /** The source is looked over no more often than this. */
 const WATCH_MS = 500;
+/** The witness moves no more often than this, and only while others write. */
+const WITNESS_MS = 10_000;
 /** Sequences are looked at no more often than this; `core/sequence.ts` leaves a margin for as long. */
 const SEQUENCES_MS = 10_000;
 /** Rows that contradict a foreign key are looked at no more often than this, and those that contradict an index. */
@@ -45,6 +47,7 @@ export class Tending {
   readonly #roster: Roster;
   readonly #applied: () => Snapshot;
   #watchedAt = 0;
+  #witnessAt = 0;
   /** The source's snapshot when it was last looked over. */
   #seen: Snapshot | null = null;
   /** When a foreign key or index that rows contradict is looked at again: each look may read the whole table. */
@@ -313,6 +316,9 @@ export class Tending {
       throw new IbexError('source_moved', 'a table that was dropped was created again: the lane starts anew');
     }
     await keepSmall(source, target, sync.name, this.#options.disk.near);
+    if (Date.now() - this.#witnessAt < WITNESS_MS) return;
+    this.#witnessAt = Date.now();
+    await moveWitness(source, sync.name);
   }
 
   /** What the deltas take of the source's disk. What was given up, or is wanted again, the lane has to know. */

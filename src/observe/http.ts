@@ -7,7 +7,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { IbexError, isKind } from '../core/errors.ts';
 import type { Logger } from './log.ts';
 import type { Metrics } from './metrics.ts';
-import type { SyncStatus } from './status.ts';
+import type { SyncStatus, UnknownStatus } from './status.ts';
 
 export interface HttpOptions {
   readonly host: string;
@@ -17,7 +17,7 @@ export interface HttpOptions {
   readonly metrics: Metrics;
   readonly log: Logger;
   readonly streaming: () => boolean;
-  readonly status: () => Promise<readonly SyncStatus[]>;
+  readonly status: () => Promise<readonly (SyncStatus | UnknownStatus)[]>;
   /** Brings metrics up to date that are read when asked for. */
   readonly refresh: () => Promise<void>;
 }

@@ -8,11 +8,14 @@ import { readStagedAmounts } from '../apply/stages.ts';
 import { readSyncTables, requireRecord, SILENT_MS, type SyncTable } from '../apply/state.ts';
 import { readTrouble } from '../apply/trouble.ts';
 import { type DeltaUsage, isNear, needsBackfill, readGivenUp, readUsage } from '../capture/trigger/budget.ts';
+import { type IbexError, isKind } from '../core/errors.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
 import type { Snapshot } from '../core/position.ts';
+import { checkServer } from '../postgres/catalog.ts';
 import { isInstalled } from '../postgres/migrate.ts';
 import type { Session } from '../postgres/session.ts';
 import { type Peer, remarkOn } from '../postgres/tls.ts';
+import { findHistoryFault } from '../setup/history.ts';
 import { readPending } from './pending.ts';
 import {
   type CopyProgress,
@@ -83,6 +86,9 @@ export interface DiskStatus extends DeltaUsage {
   readonly near: boolean;
 }
 
+/** Of a sync whose databases cannot be asked, for the reason that `why` gives. */
+export type UnknownStatus = Pick<SyncStatus, 'sync' | 'verdict' | 'why'>;
+
 export interface ParkedStatus {
   /** `foreign_key`, `trigger`, `rule` or `index`. */
   readonly kind: string;
@@ -99,13 +105,15 @@ const READY_LAG_SECONDS = 30;
 
 export type TableFilter = (table: TableName) => boolean;
 
-/** Errors: `not_set_up` when the sync is not known on the target. */
+/** Errors: `not_set_up` when the sync is not known on the target; `unsupported` when a later version set it up. */
 export async function readStatus(
   source: Session,
   target: Session,
   sync: string,
   filter: TableFilter,
 ): Promise<SyncStatus> {
+  const fault =
+    (await standbyOf(source)) ?? (await standbyOf(target)) ?? (await findHistoryFault(source, target, sync));
   const record = await requireRecord(target, sync);
   const { paused, slowed } = await readRestraint(target, sync);
   const installed = await isInstalled(source);
@@ -148,7 +156,10 @@ export async function readStatus(
     const secondsLeft = perSecond === null ? null : left / perSecond;
     return [{ table: tableLabel(table), staged: deltas, left, perSecond, secondsLeft }];
   });
-  const why = reasons({ tables, lagSeconds: lag.seconds, daemon, paused, trouble, parked });
+  const why = [
+    ...(fault === null ? [] : [`${fault.message} (${fault.hint})`]),
+    ...reasons({ tables, lagSeconds: lag.seconds, daemon, paused, trouble, parked }),
+  ];
   return {
     sync,
     source: source.server,
@@ -188,6 +199,16 @@ async function readDisk(source: Session, sync: string): Promise<DiskStatus> {
 async function readReasons(source: Session, sync: string): Promise<Map<number, string>> {
   const tables = await readGivenUp(source, sync);
   return new Map(tables.map((table) => [table.relid, needsBackfill(table)]));
+}
+
+async function standbyOf(session: Session): Promise<IbexError | null> {
+  try {
+    await checkServer(session);
+    return null;
+  } catch (error) {
+    if (isKind(error, 'standby')) return error;
+    throw error;
+  }
 }
 
 function tableStatus(

@@ -16,6 +16,7 @@ import { tableLabel } from '../core/plan.ts';
 import { covers, type Snapshot } from '../core/position.ts';
 import { isInstalled } from '../postgres/migrate.ts';
 import type { Session } from '../postgres/session.ts';
+import { requireHistory } from '../setup/history.ts';
 import type { TableFilter } from './status.ts';
 
 export interface WaitResult {
@@ -29,6 +30,7 @@ export interface WaitResult {
 /** Pause between looks. */
 const LOOK_MS = 25;
 
+/** Errors: `identity` when the source is not, or not any more, what the target's checkpoint belongs to. */
 export async function waitForTarget(
   source: Session,
   target: Session,
@@ -39,6 +41,7 @@ export async function waitForTarget(
     readonly signal: AbortSignal;
   },
 ): Promise<WaitResult> {
+  await requireHistory(source, target, options.sync);
   const goal = await readSnapshot(source);
   const deadline = Date.now() + options.timeoutMs;
   for (;;) {

@@ -115,9 +115,7 @@ export async function checkServer(session: Session): Promise<void> {
   }
   const { standby } = await session.row<{ standby: boolean }>('select pg_is_in_recovery() as standby');
   if (standby) {
-    throw new IbexError('unsupported', `${session.server}: the server is a standby (in recovery)`, {
-      hint: 'Give the URL of the primary server.',
-    });
+    throw new IbexError('standby', `${session.server}: the server is a standby (in recovery)`);
   }
 }
 
@@ -126,18 +124,20 @@ export async function checkServer(session: Session): Promise<void> {
  * `hidden` and 0, and the row in `ibex.identity` and the transaction counter stand in.
  */
 export async function readIdentity(session: Session): Promise<SourceIdentity> {
-  const { database } = await session.row<{ database: string }>(
-    `select oid::text as database from pg_database where datname = current_database()`,
-  );
-  try {
-    const { system, timeline } = await session.row<{ system: string; timeline: number }>(
-      `select (select system_identifier::text from pg_control_system()) as system,
-              (select timeline_id from pg_control_checkpoint()) as timeline`,
+  const read = (system: string, timeline: string) =>
+    session.row<SourceIdentity>(
+      `select oid::text as database, ${system} as system, ${timeline} as timeline
+         from pg_database where datname = current_database()`,
     );
-    return { system, database, timeline };
+  try {
+    return await read(
+      '(select system_identifier::text from pg_control_system())',
+      // The control file still has the former one for a while after a promotion.
+      `case when pg_is_in_recovery() then (select timeline_id from pg_control_checkpoint())
+            else ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int4 end`,
+    );
   } catch (error) {
-    if (error instanceof IbexError && error.kind === 'privilege')
-      return { system: 'hidden', database, timeline: 0 };
+    if (error instanceof IbexError && error.kind === 'privilege') return read(`'hidden'`, '0');
     throw error;
   }
 }

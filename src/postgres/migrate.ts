@@ -50,7 +50,7 @@ export async function migrate(session: Session, side: Side): Promise<void> {
       'select name, checksum from ibex.migration',
     );
     const applied = new Map(ledger.map((row) => [row.name, row.checksum]));
-    refuseLaterVersion(session, side, applied);
+    refuseLaterVersion(session, side, new Set(applied.keys()));
     for (const file of sqlFiles(side, 'tables')) {
       if (!applied.has(file.name)) await apply(session, file);
     }
@@ -58,6 +58,16 @@ export async function migrate(session: Session, side: Side): Promise<void> {
       if (applied.get(file.name) !== file.checksum) await apply(session, file);
     }
   });
+}
+
+/**
+ * Errors: `unsupported` when the schema of this side was made by a later version, whose tables mean what this one
+ * does not know. Nothing is the matter where there is no schema.
+ */
+export async function requireKnownVersion(session: Session, side: Side): Promise<void> {
+  if (!(await isInstalled(session))) return;
+  const ledger = await session.rows<{ name: string }>('select name from ibex.migration');
+  refuseLaterVersion(session, side, new Set(ledger.map(({ name }) => name)));
 }
 
 /** True when this side has a schema `ibex` with a ledger in it. */
@@ -87,9 +97,9 @@ async function createSchema(session: Session): Promise<void> {
   }
 }
 
-function refuseLaterVersion(session: Session, side: Side, applied: ReadonlyMap<string, string>): void {
+function refuseLaterVersion(session: Session, side: Side, applied: ReadonlySet<string>): void {
   const known = new Set(sqlFiles(side, 'tables').map((file) => file.name));
-  const unknown = [...applied.keys()].find((name) => name.startsWith(`${side}/tables/`) && !known.has(name));
+  const unknown = [...applied].find((name) => name.startsWith(`${side}/tables/`) && !known.has(name));
   if (unknown === undefined) return;
   throw new IbexError(
     'unsupported',

@@ -29,9 +29,14 @@ const HIGH_WATER = 1024 * 1024;
 
 /**
  * Runs `COPY .. TO STDOUT` and `COPY .. FROM STDIN` into each other. Whatever fails on either side, both are between
- * two statements afterwards, or closed.
+ * two statements afterwards, or closed. `onSent` is told once nothing more is sent to the receiver.
  */
-export async function pipeCopy(from: PipeEnd, into: PipeEnd, throttle: Throttle | null): Promise<Piped> {
+export async function pipeCopy(
+  from: PipeEnd,
+  into: PipeEnd,
+  throttle: Throttle | null,
+  onSent: () => void,
+): Promise<Piped> {
   const receiver = new Receiver(into.statement);
   into.client.query(receiver as unknown as pg.Submittable);
   const socket = await receiver.ready.catch((error) => Promise.reject(into.explain(error)));
@@ -46,7 +51,9 @@ export async function pipeCopy(from: PipeEnd, into: PipeEnd, throttle: Throttle 
   from.client.query(sender as unknown as pg.Submittable);
   try {
     await sender.done;
+    onSent();
   } catch (error) {
+    onSent();
     // In the middle of a message nothing can be said any more.
     if (sender.insideMessage) socket.destroy();
     else if (!receiver.failed) receiver.fail('the sender failed');

@@ -3,6 +3,7 @@
  * All other code reaches a database through this class, so that every error carries a kind and a server's name.
  */
 import { randomUUID } from 'node:crypto';
+import type { Socket } from 'node:net';
 import type pg from 'pg';
 import { IbexError } from '../core/errors.ts';
 import { type Connected, connect } from './connecting.ts';
@@ -67,6 +68,16 @@ export interface SessionOptions {
   readonly name: string;
 }
 
+/** What a connection shows from this end. */
+export interface Motion {
+  /** The server's process for it. */
+  readonly pid: number;
+  /** Something is awaited of the other end: an answer, or that it takes what was sent. */
+  readonly awaits: boolean;
+  /** Differs once anything was sent or received. */
+  readonly mark: string;
+}
+
 /** A setting of our own, by which a session behind a pooler knows its backend. */
 const MARK = 'ibex.session';
 /** A pooler hands the backend of a session that is over to somebody else, and need not clean up itself. */
@@ -77,7 +88,7 @@ const NOT_SET = '42704';
 /** What `pg` has below its surface. */
 interface Driver {
   readonly connection: {
-    readonly stream: { destroy(): void; destroySoon(): void };
+    readonly stream: Socket;
     query(text: string): void;
   };
   readonly readyForQuery: boolean;
@@ -92,6 +103,10 @@ export class Session {
   /** Behind a pooler: what the setting `ibex.session` says as long as the backend is ours. */
   readonly #mark: string | null;
   #version = 0;
+  /** The server's process for this session. */
+  #pid = 0;
+  /** Of a COPY that we feed: how much had come before it. Once more has, it is the other end that waits. */
+  #feeding: number | null = null;
   #broken: IbexError | null = null;
 
   private constructor({ client, server, peer, pooled }: Connected) {
@@ -121,10 +136,11 @@ export class Session {
 
   async #pin(): Promise<void> {
     await this.run(PIN_SETTINGS, [JSON.stringify(SETTINGS), ONLY_IF_DIFFERENT, NO_ENCODING]);
-    const { version } = await this.row<{ version: number }>(
-      `select current_setting('server_version_num')::int as version`,
+    const { version, pid } = await this.row<{ version: number; pid: number }>(
+      `select current_setting('server_version_num')::int as version, pg_backend_pid() as pid`,
     );
     this.#version = version;
+    this.#pid = pid;
     if (version < HASHED_AGGREGATES_SPILL) await this.run('set enable_hashagg = off');
     if (this.#mark !== null) await this.run('select set_config($1, $2, false)', [MARK, this.#mark]);
   }
@@ -132,6 +148,22 @@ export class Session {
   /** `server_version_num`, e.g. 180004. */
   get version(): number {
     return this.#version;
+  }
+
+  get #stream(): Socket {
+    return (this.#client as unknown as Driver).connection.stream;
+  }
+
+  /** What the connection shows of itself from here. One that we do not read from at the moment awaits nothing. */
+  get motion(): Motion {
+    const { readyForQuery } = this.#client as unknown as Driver;
+    const stream = this.#stream;
+    const isFed = this.#feeding !== null && stream.bytesRead > this.#feeding;
+    const awaits = isFed ? stream.writableLength > 0 : !readyForQuery;
+    const mark = `${stream.bytesRead} ${stream.bytesWritten} ${stream.writableLength}`;
+    const holdsBack =
+      stream.readableLength > 0 || (stream.isPaused() && stream.listenerCount('readable') === 0);
+    return { pid: this.#pid, awaits: awaits && !holdsBack, mark };
   }
 
   /** The error that ended the connection, null while it lives. */
@@ -191,7 +223,7 @@ export class Session {
       settled = true;
     } catch (error) {
       settled = true;
-      throw toIbexError(error, this.server);
+      throw this.#explain(error);
     } finally {
       if (!settled) this.abandon();
     }
@@ -199,17 +231,22 @@ export class Session {
 
   copyIn(statement: string): CopyIn {
     const inner = copyIn(this.#client, statement);
+    this.#feeding = this.#stream.bytesRead;
+    const fed = <T>(ending: () => Promise<T>) => {
+      this.#feeding = null;
+      return mapped(ending());
+    };
     const mapped = async <T>(action: Promise<T>) => {
       try {
         return await action;
       } catch (error) {
-        throw toIbexError(error, this.server);
+        throw this.#explain(error);
       }
     };
     return {
       write: (bytes) => mapped(inner.write(bytes)),
-      end: () => mapped(inner.end()),
-      fail: (reason) => mapped(inner.fail(reason)),
+      end: () => fed(() => inner.end()),
+      fail: (reason) => fed(() => inner.fail(reason)),
     };
   }
 
@@ -230,7 +267,11 @@ export class Session {
     signal.throwIfAborted();
     signal.addEventListener('abort', abandon, { once: true });
     try {
-      return await pipeCopy(this.#end(read), into.#end(write), throttle);
+      const onSent = () => {
+        into.#feeding = null;
+      };
+      into.#feeding = into.#stream.bytesRead;
+      return await pipeCopy(this.#end(read), into.#end(write), throttle, onSent);
     } catch (error) {
       throw signal.aborted ? signal.reason : error;
     } finally {
@@ -239,17 +280,21 @@ export class Session {
   }
 
   #end(statement: string) {
-    const explain = (error: unknown) => toIbexError(error, this.server);
-    return { client: this.#client, statement, explain };
+    return { client: this.#client, statement, explain: (error: unknown) => this.#explain(error) };
   }
 
-  /** Closes the connection at once, whatever it is doing. */
-  abandon(): void {
+  /** What ended the connection is the reason for whatever failed with it. */
+  #explain(error: unknown): IbexError {
+    return this.#broken ?? toIbexError(error, this.server);
+  }
+
+  /** Closes the connection at once, whatever it is doing: that fails with `reason`. */
+  abandon(reason?: IbexError): void {
     const { connection, readyForQuery } = this.#client as unknown as Driver;
     // A pooler closes a backend whose client goes away in the middle of something; one that rests, with all that we have
     // set, it may hand to somebody else.
     const rests = this.#mark !== null && this.#broken === null && readyForQuery;
-    this.#broken ??= new IbexError('connection', `${this.server}: the connection was closed`);
+    this.#broken ??= reason ?? new IbexError('connection', `${this.server}: the connection was closed`);
     if (rests) connection.query(CLEAN_UP);
     if (rests) connection.stream.destroySoon();
     else connection.stream.destroy();
@@ -273,7 +318,7 @@ export class Session {
         ? this.#client.query(text)
         : this.#client.query(text, values as unknown[]));
     } catch (error) {
-      throw toIbexError(error, this.server);
+      throw this.#explain(error);
     }
   }
 }

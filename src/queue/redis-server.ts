@@ -29,6 +29,7 @@ export const BULLMQ = { prefix: '{ibex}', skipVersionCheck: true };
 export const CONNECTION = {
   retryStrategy: (times: number) => Math.min(50 * times, 1000),
   socketTimeout: SILENCE_MS,
+  keepAlive: SILENCE_MS,
 };
 
 /** A command that Redis did not take or not answer fails at once; the reader starts again anyway. */

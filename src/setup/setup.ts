@@ -5,6 +5,7 @@
 import { randomInt } from 'node:crypto';
 import { parkTriggersAndRules } from '../apply/parking.ts';
 import {
+  readRecord,
   readSyncTables,
   registerSync as registerOnTarget,
   registerTable as registerTableOnTarget,
@@ -24,6 +25,7 @@ import { checkServer, readIdentity, readTables } from '../postgres/catalog.ts';
 import { migrate } from '../postgres/migrate.ts';
 import { ident } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
+import { requireHistory } from './history.ts';
 import { readLeftOut } from './membership.ts';
 import { rearm } from './rearm.ts';
 import { refusedTable } from './refusal.ts';
@@ -67,6 +69,7 @@ export async function inspect(options: SetupOptions): Promise<SetupResult> {
       },
     );
   }
+  await requireHistory(source, target, options.sync);
   await requireEncodings(source, target);
   await requireSchema(source);
   await requireSchema(target);
@@ -100,7 +103,7 @@ async function tablesOf(options: SetupOptions): Promise<TableInfo[]> {
 
 async function areSame(source: Session, target: Session): Promise<boolean> {
   const [here, there] = [await readIdentity(source), await readIdentity(target)];
-  if (here.system !== 'hidden') return identityDifference(here, there) === null;
+  if (here.system !== 'hidden' && there.system !== 'hidden') return identityDifference(here, there) === null;
   // Where the provider hides which server this is: a lock that one session holds, the other cannot have.
   const key = randomInt(2 ** 31);
   return source.transaction('', async () => {
@@ -186,7 +189,7 @@ export async function install(
   await migrate(target, 'target');
   const identity = await readIdentity(source);
   await claimIdentity(source, identity);
-  await registerSync(source, sync);
+  await registerSync(source, sync, (await readRecord(target, sync))?.witness ?? 0);
   await setBudget(source, sync, options.budget);
   const known = new Map((await readSyncTables(target, sync)).map((table) => [table.relid, table]));
   const former = await readDropped(source, [...known.values()]);

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { describe, expect, test } from 'vitest';
 import { usePair } from '../support/pair.ts';
-import { compareTables, useServers, waitFor } from '../support/servers.ts';
+import { compareTables, freshDatabases, useServers, waitFor } from '../support/servers.ts';
 import { onBoth, startSync } from '../support/sync.ts';
 
 const servers = await useServers();
@@ -81,7 +81,14 @@ describe('a restored copy of the source', () => {
       const sourceUrl = new URL(pair.databases.sourceUrl);
       sourceUrl.pathname = copy;
       const other = startSync({ ...pair.databases, sourceUrl: sourceUrl.href });
-      await expect(other.stopped).rejects.toThrow(/belongs to another database/);
+      await expect(other.stopped).rejects.toThrow(
+        /is not the source that sync main has carried: database oid/,
+      );
+      // To a target that knows nothing of it, too.
+      const fresh = await freshDatabases(servers);
+      const third = startSync({ ...fresh, sourceUrl: sourceUrl.href });
+      await expect(third.stopped).rejects.toThrow(/belongs to another database/);
+      await fresh.dropAll();
     } finally {
       await superuser.query(`drop database ${copy}`);
       await superuser.end();

@@ -22,6 +22,11 @@ export interface Network {
    * Resolves to their number.
    */
   halfClose(end: End, text?: string): number;
+  /**
+   * Nothing comes through any more over the connections that are open, for ever, and neither end is told, as if a firewall
+   * had forgotten them; with `all`, nor over new ones until it is mended.
+   */
+  freeze(all: boolean): void;
   /** Takes connections and lets everything through, at full speed. What was ended stays so. */
   mend(): void;
   close(): Promise<void>;
@@ -33,6 +38,7 @@ interface Link {
   /** What the client said first, with the name of its session. */
   greeting: string;
   halfClosed: boolean;
+  frozen: boolean;
 }
 
 const GREETING = 1_000;
@@ -44,11 +50,13 @@ export async function startNetwork(to: { readonly port: number }): Promise<Netwo
   let mended: (() => void) | undefined;
   let stalled = Promise.resolve();
 
-  const passing = (note: (bytes: Buffer) => void) =>
+  let isFrozen = false;
+  const passing = (link: Link, note: (bytes: Buffer) => void) =>
     new Transform({
       async transform(bytes: Buffer, _encoding, done) {
         note(bytes);
         await stalled;
+        if (link.frozen) return;
         if (Number.isFinite(bytesPerSecond)) await sleep((bytes.length / bytesPerSecond) * 1000);
         done(null, bytes);
       },
@@ -56,7 +64,7 @@ export async function startNetwork(to: { readonly port: number }): Promise<Netwo
 
   const server = createServer({ allowHalfOpen: true }, (near) => {
     const far = connect({ port: to.port, host: '127.0.0.1', allowHalfOpen: true });
-    const link: Link = { near, far, greeting: '', halfClosed: false };
+    const link: Link = { near, far, greeting: '', halfClosed: false, frozen: isFrozen };
     links.add(link);
     const greet = (bytes: Buffer) => {
       if (link.greeting.length < GREETING) link.greeting += bytes.toString('latin1');
@@ -66,15 +74,15 @@ export async function startNetwork(to: { readonly port: number }): Promise<Netwo
       [far, near, () => undefined],
     ] as const) {
       socket
-        .pipe(passing(note))
+        .pipe(passing(link, note))
         .on('end', () => {
-          if (!link.halfClosed) other.end();
+          if (!link.halfClosed && !link.frozen) other.end();
         })
         .pipe(other, { end: false });
       socket.on('error', () => undefined);
       socket.on('close', () => {
         if (other.destroyed) links.delete(link);
-        else if (!link.halfClosed) other.destroy();
+        else if (!link.halfClosed && !link.frozen) other.destroy();
       });
     }
     if (isCut) near.destroy();
@@ -91,6 +99,7 @@ export async function startNetwork(to: { readonly port: number }): Promise<Netwo
     }
   };
   const mend = () => {
+    isFrozen = false;
     isCut = false;
     bytesPerSecond = Number.POSITIVE_INFINITY;
     mended?.();
@@ -107,6 +116,10 @@ export async function startNetwork(to: { readonly port: number }): Promise<Netwo
       stalled = new Promise((resolve) => {
         mended = resolve;
       });
+    },
+    freeze: (all) => {
+      isFrozen = all;
+      for (const link of links) link.frozen = true;
     },
     throttle: (rate) => {
       bytesPerSecond = rate;

@@ -70,6 +70,7 @@ export interface Cut {
 interface Beginning {
   readonly snapshot: Snapshot;
   readonly lsn: string;
+  readonly witness: number;
   readonly generations: readonly (readonly [relid: number, n: number])[];
 }
 
@@ -96,7 +97,7 @@ interface Found {
 
 export async function cutBatch(reading: Session, source: SourceIdentity, request: ReadRequest): Promise<Cut> {
   const { sync, id, epoch, from, tables } = request;
-  const { snapshot, lsn, generations } = await begin(reading, tables);
+  const { snapshot, lsn, witness, generations } = await begin(reading, sync, tables);
   const { found, oldestAt } = await summarise(reading, request, generations);
   const nothing = { to: snapshot, lsn, header: null, statements: [], large: [], spoiled: [] };
   const spoiled = found.filter(
@@ -108,7 +109,7 @@ export async function cutBatch(reading: Session, source: SourceIdentity, request
   if (found.length === 0 && !request.evenIfEmpty) return nothing;
   const batchTables: BatchTable[] = [];
   for (const one of found) batchTables.push(await batchTable(reading, one));
-  const header = { sync, id, epoch, from, to: snapshot, source, tables: batchTables, oldestAt };
+  const header = { sync, id, epoch, from, to: snapshot, source, witness, tables: batchTables, oldestAt };
   return { ...nothing, header, statements: found.map(statementOf) };
 }
 
@@ -119,20 +120,30 @@ export async function cutPiece(
   { sync, id, epoch, from, table, piece }: PieceRequest,
 ): Promise<Cut> {
   const { plan, floor } = table;
-  const { snapshot, lsn } = await begin(reading, [table]);
+  const { snapshot, lsn, witness } = await begin(reading, sync, [table]);
   const tables = [{ plan, truncated: [], captured: 0, ...(floor === null ? {} : { floor }) }];
   return {
     to: snapshot,
     lsn,
-    header: { sync, id, epoch, from, to: snapshot, source, tables, oldestAt: null, piece },
+    header: { sync, id, epoch, from, to: snapshot, source, witness, tables, oldestAt: null, piece },
     statements: [readPieceStatement(plan, piece)],
     large: [],
     spoiled: [],
   };
 }
 
-function begin(reading: Session, tables: readonly Pick<ReadTable, 'plan'>[]): Promise<Beginning> {
-  return reading.row<Beginning>(BEGIN_BATCH, [tables.map(({ plan }) => plan.relid)]);
+async function begin(
+  reading: Session,
+  sync: string,
+  tables: readonly Pick<ReadTable, 'plan'>[],
+): Promise<Beginning> {
+  const relids = tables.map(({ plan }) => plan.relid);
+  const { witness, ...rest } = await reading.row<Omit<Beginning, 'witness'> & { witness: number | null }>(
+    BEGIN_BATCH,
+    [relids, sync],
+  );
+  if (witness === null) throw new IbexError('source_moved', `the source knows no sync ${sync} any more`);
+  return { ...rest, witness };
 }
 
 /** Joining tables belong to the batch even without deltas: it is what takes them into step. */

@@ -3,10 +3,11 @@
  * and `ibex.source_table`, and the functions below `triggers/source/functions` that work on them.
  */
 import { IbexError } from '../../core/errors.ts';
+import type { FoundHistory } from '../../core/history.ts';
 import type { CaptureMode } from '../../core/plan.ts';
 import { identityDifference, type Snapshot, type SourceIdentity } from '../../core/position.ts';
 import type { CapturedTable } from '../../core/table.ts';
-import { readTables } from '../../postgres/catalog.ts';
+import { readIdentity, readTables } from '../../postgres/catalog.ts';
 import type { Session } from '../../postgres/session.ts';
 import { needsBackfill } from './budget.ts';
 
@@ -37,11 +38,32 @@ export async function readSnapshot(session: Session): Promise<Snapshot> {
   return snapshot;
 }
 
-export async function registerSync(session: Session, sync: string): Promise<void> {
+/** `witness` is the least that a sync starts with which the source has lost, such as by a teardown of this side alone. */
+export async function registerSync(session: Session, sync: string, witness: number): Promise<void> {
   await session.run(
-    'insert into ibex.source_sync (name, position) values ($1, txid_current_snapshot()) on conflict do nothing',
-    [sync],
+    'insert into ibex.source_sync (name, position, witness) values ($1, txid_current_snapshot(), $2) on conflict do nothing',
+    [sync, witness],
   );
+}
+
+/** What the source shows of its history; works whatever version of the schema `ibex` it has, and without any. */
+export async function readHistory(session: Session, sync: string): Promise<FoundHistory> {
+  const identity = await readIdentity(session);
+  const { now, known } = await session.row<{ now: Snapshot; known: boolean }>(
+    `select txid_current_snapshot()::text as now, to_regclass('ibex.source_sync') is not null as known`,
+  );
+  const [row] = known
+    ? await session.rows<{ witness: number | null }>(
+        `select (to_jsonb(s) ->> 'witness')::float8 as witness from ibex.source_sync s where s.name = $1`,
+        [sync],
+      )
+    : [];
+  return { identity, now, witness: row?.witness ?? null };
+}
+
+/** Makes the source differ, in a row that every batch reads, from any copy of it that was taken before. */
+export async function moveWitness(session: Session, sync: string): Promise<void> {
+  await session.run('update ibex.source_sync set witness = witness + 1 where name = $1', [sync]);
 }
 
 export async function registerTable(session: Session, sync: string, relid: number): Promise<void> {

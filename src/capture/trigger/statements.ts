@@ -192,9 +192,10 @@ function wrapped(value: string, [before, after]: Wrap = ['', '']): string {
   return `${before}${value}${after}`;
 }
 
-/** The snapshot of the reading transaction, where the log stands, and the delta tables that hold anything. */
+/** The snapshot of the reading transaction, where the log stands, the witness, and the delta tables that hold anything. */
 export const BEGIN_BATCH = `
   select txid_current_snapshot()::text as snapshot, pg_current_wal_insert_lsn()::text as lsn,
+         (select s.witness::float8 from ibex.source_sync s where s.name = $2) as witness,
          coalesce((
            select json_agg(json_build_array(g.relid::int8, g.n) order by g.relid, g.n)
              from ibex.generation g

@@ -28,11 +28,15 @@ begin
     return false;
   end if;
   execute format('truncate %s', delta);
-  update ibex.captured c
-     set forgotten = coalesce((select n.position from unnest(needed) n(position)
-                                order by txid_snapshot_xmax(n.position), txid_snapshot_xmin(n.position) limit 1),
-                              txid_current_snapshot())
-   where c.relid = root;
+  -- Never back: a sync that acknowledges less than before (its target was restored) brings no delta back.
+  update ibex.captured c set forgotten = f.position
+    from (select coalesce((select n.position from unnest(needed) n(position)
+                            order by txid_snapshot_xmax(n.position), txid_snapshot_xmin(n.position) limit 1),
+                          txid_current_snapshot()) as position) f
+   where c.relid = root
+     and (c.forgotten is null
+          or (txid_snapshot_xmax(c.forgotten), txid_snapshot_xmin(c.forgotten))
+             < (txid_snapshot_xmax(f.position), txid_snapshot_xmin(f.position)));
   return true;
 end
 $$;
