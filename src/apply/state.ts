@@ -116,16 +116,18 @@ export async function moveCheckpoint(
   );
 }
 
-/** Adds a table to a sync as pending; one that is there keeps its state but takes a new name. */
-export async function registerTable(
+/** Adds tables to a sync as pending; one that is there keeps its state but takes a new name. */
+export async function registerTables(
   session: Session,
   sync: string,
-  table: TableName & { relid: number },
+  tables: readonly (TableName & { readonly relid: number })[],
 ): Promise<void> {
+  const names = tables.map(({ relid, schema, name }) => ({ relid, schema, name }));
   await session.run(
-    `insert into ibex.target_table (sync, relid, schema_name, table_name, state) values ($1, $2, $3, $4, 'pending')
+    `insert into ibex.target_table (sync, relid, schema_name, table_name, state)
+     select $1, t.relid, t.schema, t.name, 'pending' from json_to_recordset($2) t(relid int8, schema text, name text)
      on conflict (sync, relid) do update set schema_name = excluded.schema_name, table_name = excluded.table_name`,
-    [sync, table.relid, table.schema, table.name],
+    [sync, JSON.stringify(names)],
   );
 }
 
@@ -239,16 +241,26 @@ export async function holdTable(
 }
 
 /** Notes why a table cannot be copied yet, or that nothing stands in its way any more. */
-export async function setReason(
+export function setReason(
   session: Session,
   sync: string,
   relid: number,
   reason: string | null,
 ): Promise<void> {
+  return setReasons(session, sync, new Map([[relid, reason]]));
+}
+
+/** As `setReason` of many tables at once. */
+export async function setReasons(
+  session: Session,
+  sync: string,
+  reasons: ReadonlyMap<number, string | null>,
+): Promise<void> {
   await session.run(
-    `update ibex.target_table set reason = $3, changed_at = clock_timestamp()
-      where sync = $1 and relid = $2 and reason is distinct from $3`,
-    [sync, relid, reason],
+    `update ibex.target_table t set reason = r.reason, changed_at = clock_timestamp()
+       from json_to_recordset($2) r(relid int8, reason text)
+      where t.sync = $1 and t.relid = r.relid and t.reason is distinct from r.reason`,
+    [sync, JSON.stringify([...reasons].map(([relid, reason]) => ({ relid, reason })))],
   );
 }
 

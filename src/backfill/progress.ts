@@ -274,6 +274,9 @@ export interface Claimed extends Chunk {
  * Claims a chunk until the transaction ends, which marks what is written as coming from `origin`. `gone` when it is
  * copied already, or no longer part of a copy: a job that wakes up late finds out here. `busy` while another session
  * has it. Errors: `taken` when the epoch is over.
+ *
+ * The commit is not waited for. A crash of the target may take it back, rows and progress together: then the chunk is
+ * copied again. Its table joins the lane by commits that are waited for, which take all earlier ones to disk.
  */
 export async function claimChunk(
   target: Session,
@@ -291,6 +294,7 @@ export async function claimChunk(
           for update of c skip locked
      )
      select (select epoch::text from lane) as epoch, c.*, set_config('ibex.origin', ${literal(origin)}, true),
+            set_config('synchronous_commit', 'off', true),
             exists (select from ibex.chunk o join ibex.target_table t using (sync, relid)
                      where o.sync = $1 and o.relid = $2 and o.n = $3 and o.rows is null and t.state = 'copying') as open
        from (values (1)) one left join claimed c on true`,

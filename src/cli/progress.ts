@@ -8,6 +8,8 @@ import { barsOf } from './bars.ts';
 import { type Context, onlySync, openSession, tableFilter } from './command.ts';
 
 const LOOK_MS = 500;
+/** Looks take at most this part of the time: the process that copies may be this one. */
+const LOOK_SHARE = 1 / 20;
 
 /** Runs until the signal. */
 export async function showProgress({ config, log }: Context, done: AbortSignal): Promise<void> {
@@ -21,11 +23,14 @@ export async function showProgress({ config, log }: Context, done: AbortSignal):
     onError: (error) => log.debug({ err: error }, 'could not read the progress'),
   });
   let saidAt = performance.now();
+  let tookMs = 0;
   try {
     while (!done.aborted) {
-      await sleep(LOOK_MS, undefined, { signal: done }).catch(() => undefined);
+      await sleep(Math.max(LOOK_MS, tookMs / LOOK_SHARE), undefined, { signal: done }).catch(() => undefined);
       const due = bars || performance.now() - saidAt >= LINE_EVERY_MS;
+      const began = performance.now();
       const view = done.aborted ? undefined : await watch.look();
+      tookMs = performance.now() - began;
       if (view === undefined || !due || done.aborted) continue;
       saidAt = performance.now();
       if (bars) stderrScreen.show(barsOf(view, stderrScreen.columns, stderrScreen.lines));

@@ -1,17 +1,26 @@
 /** Does together what comes one by one. */
 import { setTimeout as sleep } from 'node:timers/promises';
 
-/** What comes within so many milliseconds is done together, and all that comes while that is being done. */
-const GATHER_MS = 50;
+/** How long to wait for more, in milliseconds. */
+export interface Gathering {
+  readonly atLeastMs: number;
+  /** Asked again after each `atLeastMs`: what is still to come may have come. */
+  readonly atMostMs: () => number;
+}
 
 export class Batching<In, Out> {
   readonly #work: (items: readonly In[]) => Promise<readonly Out[]>;
+  readonly #gathering: Gathering;
   #waiting: { item: In; resolve: (out: Out) => void; reject: (error: unknown) => void }[] = [];
   #running = false;
 
-  /** `work` resolves to as many results as there are items, in their order; what it throws concerns all of them. */
-  constructor(work: (items: readonly In[]) => Promise<readonly Out[]>) {
+  /**
+   * `work` resolves to as many results as there are items, in their order; what it throws concerns all of them. What comes
+   * while it works is done together the next time.
+   */
+  constructor(work: (items: readonly In[]) => Promise<readonly Out[]>, gathering: Gathering) {
     this.#work = work;
+    this.#gathering = gathering;
   }
 
   add(item: In): Promise<Out> {
@@ -24,7 +33,7 @@ export class Batching<In, Out> {
   async #run(): Promise<void> {
     this.#running = true;
     while (this.#waiting.length > 0) {
-      await sleep(GATHER_MS);
+      await this.#gather();
       const batch = this.#waiting.splice(0);
       try {
         const results = await this.#work(batch.map(({ item }) => item));
@@ -36,5 +45,11 @@ export class Batching<In, Out> {
       }
     }
     this.#running = false;
+  }
+
+  async #gather(): Promise<void> {
+    const { atLeastMs, atMostMs } = this.#gathering;
+    for (let waited = 0; waited < Math.max(atLeastMs, atMostMs()); waited += atLeastMs)
+      await sleep(atLeastMs);
   }
 }

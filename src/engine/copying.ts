@@ -3,7 +3,7 @@
  * copies them, and lets tables join the lane whose chunks are all in. A table that cannot be copied waits with its
  * reason, and the others go on.
  */
-import { EventEmitter, once } from 'node:events';
+import { EventEmitter } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { endForsakenBuilds, rebuildIndexes } from '../apply/rebuilding.ts';
 import { requestCopy, setReason } from '../apply/state.ts';
@@ -36,6 +36,9 @@ const LOOK_MS = 100;
 const TABLES_AT_ONCE = 100;
 /** Chunks that are handed in and not done: enough for the workers of many hosts. */
 const CHUNKS_AT_ONCE = 64;
+/** Copies that end within so many milliseconds are finished together; the longer while others are under way. */
+const GATHER_MS = 50;
+const GATHER_MORE_MS = 500;
 /** Pause before chunks are tried again that another session had in hand. */
 const AGAIN_MS = 250;
 /** Chunks that nobody has from here, and that somebody has in hand for longer, are taken away from there. */
@@ -63,13 +66,19 @@ export class Copying {
   /** Tells that a chunk or a table is done with. */
   readonly #events = new EventEmitter().setMaxListeners(0);
   #handedIn = 0;
+  /** Those that wait to hand a chunk in, in their order. */
+  readonly #inLine: (() => void)[] = [];
   #failure: { readonly error: unknown } | null = null;
 
   constructor(options: IncarnationOptions, rooms: Rooms, roster: Roster) {
     this.#options = options;
     this.#rooms = rooms;
     this.#roster = roster;
-    this.#finishing = new Batching((copies) => this.#finish(copies));
+    this.#finishing = new Batching((copies) => this.#finish(copies), {
+      atLeastMs: GATHER_MS,
+      // While chunks are under way more comes soon, and each time all tables of the sync are gone through.
+      atMostMs: () => (this.#handedIn > 0 ? GATHER_MORE_MS : GATHER_MS),
+    });
   }
 
   /** Runs until the signal. Rejects with what does not concern a single table. */
@@ -196,7 +205,7 @@ export class Copying {
     const running: Promise<void>[] = [];
     const print = fingerprint(plan);
     for (const chunk of chunks) {
-      while (this.#handedIn >= CHUNKS_AT_ONCE) await once(this.#events, 'change');
+      await this.#room();
       if (signal.aborted || failure !== null) break;
       const direct = copy.direct && !this.#occupied.has(plan.relid);
       const done = this.#runChunk(plan, { n: chunk.n, plan: print, direct, divisible }).then(
@@ -216,6 +225,12 @@ export class Copying {
     return left;
   }
 
+  /** Waits for its turn to hand one more chunk in. */
+  async #room(): Promise<void> {
+    if (this.#handedIn < CHUNKS_AT_ONCE) return;
+    await new Promise<void>((resolve) => this.#inLine.push(resolve));
+  }
+
   async #runChunk(
     plan: TablePlan,
     job: Pick<ChunkJob, 'n' | 'plan' | 'direct' | 'divisible'>,
@@ -231,6 +246,7 @@ export class Copying {
       return outcome;
     } finally {
       this.#handedIn--;
+      this.#inLine.shift()?.();
       this.#events.emit('change');
     }
   }
@@ -306,7 +322,7 @@ export class Copying {
     const relids = copies.map(({ plan }) => plan.relid);
     const joined = await finishCopies(target, { sync, epoch }, relids);
     failpoint('after-hand-over');
-    for (const relid of joined) this.#roster.settle(relid);
+    this.#roster.settle(joined);
     await this.#roster.readStates(target);
     return joined;
   }

@@ -194,10 +194,10 @@ export class Roster {
     return this.#tables;
   }
 
-  /** A table was copied by its plan: its rows are what the plan carries. */
-  settle(relid: number): void {
+  /** Tables were copied by their plans: their rows are what the plans carry. */
+  settle(relids: ReadonlySet<number>): void {
     this.#tables = this.#tables.map((table) =>
-      table.relid === relid ? { ...table, carried: table.carries, fit: null } : table,
+      relids.has(table.relid) ? { ...table, carried: table.carries, fit: null } : table,
     );
   }
 

@@ -5,7 +5,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type ParkedObject, parkTriggersAndRules, readParked } from '../apply/parking.ts';
 import { isContradicted, lackingFor, noteReason, restoreParked } from '../apply/restoring.ts';
-import { setReason } from '../apply/state.ts';
+import { setReason, setReasons } from '../apply/state.ts';
 import { noteTrouble } from '../apply/trouble.ts';
 import { WAITS_FOR_LOCK, type Waiting } from '../capture/trigger/arming.ts';
 import { moveWitness, readRegistered, readSnapshot } from '../capture/trigger/registry.ts';
@@ -25,11 +25,12 @@ import type { Rooms } from './rooms.ts';
 import { isHeld, type Roster } from './roster.ts';
 import { SequenceCarrier } from './sequences.ts';
 
-/** Pause between rounds; shorter in a run that is to end soon. */
+/** Pause between rounds; shorter in a run that is to end soon, unless a round itself takes long. */
 const ROUND_MS = 1_000;
 const SHORT_ROUND_MS = 50;
-/** The source is looked over no more often than this. */
+/** The source is looked over no more often than this, and at most in this part of the time: thousands of tables take a while. */
 const WATCH_MS = 500;
+const WATCH_SHARE = 1 / 10;
 /** The witness moves no more often than this, and only while others write. */
 const WITNESS_MS = 10_000;
 /** Sequences are looked at no more often than this; `core/sequence.ts` leaves a margin for as long. */
@@ -46,7 +47,7 @@ export class Tending {
   readonly #rooms: Rooms;
   readonly #roster: Roster;
   readonly #applied: () => Snapshot;
-  #watchedAt = 0;
+  #watchAt = 0;
   #witnessAt = 0;
   /** The source's snapshot when it was last looked over. */
   #seen: Snapshot | null = null;
@@ -78,6 +79,7 @@ export class Tending {
     const { until } = this.#options;
     for (;;) {
       if (signal.aborted) return NOTHING_LEFT;
+      const began = Date.now();
       await this.#rooms.brake.lookAtRecord(this.#rooms.target);
       if (!(await this.#roster.readStates(this.#rooms.target))) await this.#takeIn();
       await this.#watchLoad();
@@ -86,7 +88,7 @@ export class Tending {
       this.#countStates();
       await this.#armWaiting();
       await this.#restoreParked();
-      if (Date.now() - this.#watchedAt >= WATCH_MS) await this.#watchSource();
+      if (Date.now() >= this.#watchAt) await this.#watchSource();
       await this.#watchDisk();
       await this.#watchTarget();
       const outcome = this.#outcome();
@@ -95,7 +97,8 @@ export class Tending {
       }
       if (outcome !== null) return outcome;
       if (until.kind === 'caught-up') this.#rooms.lane.flush();
-      const pause = until.kind === 'forever' ? ROUND_MS : SHORT_ROUND_MS;
+      const soon = Math.min(ROUND_MS, Math.max(SHORT_ROUND_MS, 2 * (Date.now() - began)));
+      const pause = until.kind === 'forever' ? ROUND_MS : soon;
       await sleep(pause, undefined, { signal }).catch(() => undefined);
     }
   }
@@ -149,12 +152,14 @@ export class Tending {
     if (unarmed.length === 0) return;
     const relids = unarmed.map((table) => table.relid);
     const waiting = await armAll(source, sync.name, relids, lockTimeoutMs);
+    const reasons = new Map<number, string | null>();
     for (const { relid, plan, reason: before } of unarmed) {
       const reason = waitingReason(waiting.get(relid) ?? []);
       if (reason !== null && !before?.startsWith(WAITS_FOR_LOCK)) log.warn(reason);
       // What keeps it from having a plan is the more important reason.
-      if (plan !== null) await setReason(target, sync.name, relid, reason);
+      if (plan !== null) reasons.set(relid, reason);
     }
+    await setReasons(target, sync.name, reasons);
     await this.#roster.refresh(source, target);
   }
 
@@ -282,10 +287,19 @@ export class Tending {
 
   /** DDL and retained deltas; both need somebody to have committed something on the source. */
   async #watchSource(): Promise<void> {
+    const began = Date.now();
+    try {
+      await this.#lookOverSource();
+    } finally {
+      const now = Date.now();
+      this.#watchAt = now + Math.max(WATCH_MS, (now - began) / WATCH_SHARE);
+    }
+  }
+
+  async #lookOverSource(): Promise<void> {
     const { sync, log, lockTimeoutMs } = this.#options;
     const { source, target } = this.#rooms;
     const now = await readSnapshot(source);
-    this.#watchedAt = Date.now();
     if (now === this.#seen) return;
     this.#seen = now;
     const outlines = new Map(

@@ -4,21 +4,19 @@
  */
 import {
   readSyncTables,
-  registerTable as registerOnTarget,
+  registerTables,
   requestCopy,
   requireRecord,
   type SyncTable,
 } from '../apply/state.ts';
-import { prepareCapture } from '../capture/trigger/arming.ts';
-import { registerTable } from '../capture/trigger/registry.ts';
 import { IbexError } from '../core/errors.ts';
 import { matches, type TablePattern } from '../core/patterns.ts';
 import type { CarryRule, TableName } from '../core/plan.ts';
 import type { TableInfo } from '../core/table.ts';
 import { migrate } from '../postgres/migrate.ts';
 import type { Session } from '../postgres/session.ts';
-import { refusedTable } from './refusal.ts';
 import { wantAgain } from './relief.ts';
+import { captureAll } from './setup.ts';
 import { chooseTables, findObstacles, type Obstacle, requireMatches } from './tables.ts';
 import { type TeardownOptions, type TeardownResult, teardownSource, teardownTarget } from './teardown.ts';
 
@@ -64,16 +62,6 @@ export async function addTables(
   return { added: fresh, already, obstacles: [] };
 }
 
-async function captureAll(source: Session, sync: string, tables: readonly TableInfo[]): Promise<Obstacle[]> {
-  const refused: Obstacle[] = [];
-  for (const table of tables) {
-    const refusal = await prepareCapture(source, table.relid);
-    if (refusal === null) await registerTable(source, sync, table.relid);
-    else refused.push({ table, error: refusedTable(table, refusal) });
-  }
-  return refused;
-}
-
 async function register(target: Session, sync: string, table: TableInfo): Promise<void> {
   const former = await target.run(
     `delete from ibex.target_table where sync = $1 and (schema_name, table_name) = ($2, $3) and state = 'dropped'`,
@@ -83,7 +71,7 @@ async function register(target: Session, sync: string, table: TableInfo): Promis
     'delete from ibex.left_out where sync = $1 and (schema_name, table_name) = ($2, $3)',
     [sync, table.schema, table.name],
   );
-  await registerOnTarget(target, sync, table);
+  await registerTables(target, sync, [table]);
   if (former + left > 0) await requestCopy(target, sync, table.relid, true, null);
 }
 

@@ -8,14 +8,14 @@ import {
   readRecord,
   readSyncTables,
   registerSync as registerOnTarget,
-  registerTable as registerTableOnTarget,
+  registerTables,
   requestCopy,
   type SyncTable,
-  setReason,
+  setReasons,
 } from '../apply/state.ts';
-import { prepareCapture, type Waiting } from '../capture/trigger/arming.ts';
+import { armFree, prepareCaptures, type Waiting } from '../capture/trigger/arming.ts';
 import { type DeltaBudget, setBudget } from '../capture/trigger/budget.ts';
-import { claimIdentity, readCaptured, registerSync, registerTable } from '../capture/trigger/registry.ts';
+import { claimIdentity, readCaptured, registerSync } from '../capture/trigger/registry.ts';
 import { encodingsAgree } from '../core/conversion.ts';
 import { IbexError } from '../core/errors.ts';
 import { type CarryRule, tableLabel } from '../core/plan.ts';
@@ -196,36 +196,59 @@ export async function install(
   // The sync with all its tables or not at all: half a list would look like a sync that has caught up.
   await target.transaction('', async () => {
     await registerOnTarget(target, sync, identity);
-    for (const table of tables) {
-      if (known.has(table.relid)) continue;
-      const replaces = former.get(tableLabel(table));
-      if (replaces !== undefined) await forgetTable(target, sync, replaces);
-      await registerTableOnTarget(target, sync, table);
-      if (replaces !== undefined) await emptyBeforeCopy(target, sync, table.relid);
-    }
+    const fresh = tables.filter(({ relid }) => !known.has(relid));
+    const replacing = fresh.filter((table) => former.has(tableLabel(table)));
+    for (const table of replacing) await forgetTable(target, sync, former.get(tableLabel(table)) as number);
+    await registerTables(target, sync, fresh);
+    for (const { relid } of replacing) await emptyBeforeCopy(target, sync, relid);
   });
-  const captured = new Map((await readCaptured(source, sync)).map((table) => [table.relid, table]));
-  const all = [...obstacles];
-  for (const table of tables) {
-    const record = known.get(table.relid);
-    // It waits for somebody to ask for a new copy, whatever else there is to say.
-    if (captured.get(table.relid)?.givenUp != null) continue;
-    const seen = obstacles.find((obstacle) => obstacle.table === table);
-    if (record?.reason === null && captured.has(table.relid) && seen === undefined) continue;
-    // Its capture was taken off, by a teardown of the source alone: what changed since is in no delta.
-    if (record !== undefined && !captured.has(table.relid) && record.state !== 'pending')
-      await requestCopy(target, sync, table.relid, true, seen?.error.message ?? null);
-    const obstacle = seen ?? (await capture(source, sync, table));
-    if (obstacle !== undefined && seen === undefined) all.push(obstacle);
-    // One that was carried before is judged by what its rows stand for, when a daemon fits the tables.
-    const reason = obstacle === undefined ? null : reasonOf(obstacle.error);
-    if (record === undefined || record.state === 'pending' || obstacle?.error.kind !== 'schema_mismatch') {
-      if (record?.state !== 'held') await setReason(target, sync, table.relid, reason);
-    }
-  }
-  const carried = tables.filter((table) => !all.some((obstacle) => obstacle.table === table));
+  const all = await captureTables(options, { tables, obstacles }, known);
+  const hindered = new Set(all.map(({ table }) => table));
+  const carried = tables.filter((table) => !hindered.has(table));
   await parkTriggersAndRules(target, sync, carried, options.replica);
   return all;
+}
+
+/** Captures what is not captured, and notes what stands against the others. Resolves to all obstacles. */
+async function captureTables(
+  { source, target, sync }: SetupOptions,
+  { tables, obstacles }: SetupResult,
+  known: ReadonlyMap<number, SyncTable>,
+): Promise<Obstacle[]> {
+  const captured = new Map((await readCaptured(source, sync)).map((table) => [table.relid, table]));
+  const seen = new Map(obstacles.map(({ table, error }) => [table.relid, error]));
+  const due = tables.filter(
+    ({ relid }) =>
+      // One that was given up waits for somebody to ask for a new copy, whatever else there is to say.
+      captured.get(relid)?.givenUp == null &&
+      (known.get(relid)?.reason !== null || !captured.has(relid) || seen.has(relid)),
+  );
+  for (const { relid } of due) {
+    // Its capture was taken off, by a teardown of the source alone: what changed since is in no delta.
+    if (!captured.has(relid) && (known.get(relid)?.state ?? 'pending') !== 'pending')
+      await requestCopy(target, sync, relid, true, seen.get(relid)?.message ?? null);
+  }
+  const unhindered = due.filter(({ relid }) => !seen.has(relid));
+  const refused = await captureAll(source, sync, unhindered);
+  for (const { table, error } of refused) seen.set(table.relid, error);
+  await setReasons(target, sync, reasonsFor(due, known, seen));
+  return [...obstacles, ...refused];
+}
+
+/** What is to be noted of these tables. */
+function reasonsFor(
+  tables: readonly TableInfo[],
+  known: ReadonlyMap<number, SyncTable>,
+  errors: ReadonlyMap<number, IbexError>,
+): Map<number, string | null> {
+  const reasons = new Map<number, string | null>();
+  for (const { relid } of tables) {
+    const [state, error] = [known.get(relid)?.state ?? 'pending', errors.get(relid)];
+    // One that was carried before is judged by what its rows stand for, when a daemon fits the tables.
+    if (state === 'held' || (state !== 'pending' && error?.kind === 'schema_mismatch')) continue;
+    reasons.set(relid, error === undefined ? null : reasonOf(error));
+  }
+  return reasons;
 }
 
 /** The tables that the sync has and the source has no more, by name: another one may have taken it. */
@@ -252,16 +275,27 @@ async function emptyBeforeCopy(target: Session, sync: string, relid: number): Pr
   ]);
 }
 
-async function capture(source: Session, sync: string, table: TableInfo): Promise<Obstacle | undefined> {
-  const refusal = await prepareCapture(source, table.relid);
-  if (refusal === null) {
-    await registerTable(source, sync, table.relid);
-    return undefined;
-  }
-  return { table, error: refusedTable(table, refusal) };
+/** Captures tables and takes them into the sync on the source; resolves to those that cannot be captured. */
+export async function captureAll(
+  source: Session,
+  sync: string,
+  tables: readonly TableInfo[],
+): Promise<Obstacle[]> {
+  const refused = await prepareCaptures(
+    source,
+    sync,
+    tables.map(({ relid }) => relid),
+  );
+  return tables.flatMap((table) => {
+    const refusal = refused.get(table.relid);
+    return refusal === undefined ? [] : [{ table, error: refusedTable(table, refusal) }];
+  });
 }
 
-/** One pass over the tables that are not armed yet. Resolves to what is still waited for, by table. */
+/**
+ * One pass over the tables that are not armed yet: most at once, and by itself each of which somebody has in hand. Resolves
+ * to what is still waited for, by table.
+ */
 export async function armAll(
   source: Session,
   sync: string,
@@ -269,7 +303,8 @@ export async function armAll(
   lockTimeoutMs: number,
 ): Promise<Map<number, Waiting[]>> {
   const waiting = new Map<number, Waiting[]>();
-  for (const relid of relids) {
+  const armed = await armFree(source, relids);
+  for (const relid of relids.filter((one) => !armed.has(one))) {
     const blocked = await rearm(source, sync, relid, lockTimeoutMs);
     if (blocked.length > 0) waiting.set(relid, blocked);
   }

@@ -1,7 +1,7 @@
 /**
  * Which tables a sync takes, and what speaks against each before anything is installed.
  */
-import { firesFor, isUserTrigger, treeOf } from '../apply/target-table.ts';
+import { firesFor, isUserTrigger } from '../apply/target-table.ts';
 import { carriedTable } from '../capture/trigger/expressions.ts';
 import { ruleOf } from '../core/carry.ts';
 import { IbexError } from '../core/errors.ts';
@@ -93,20 +93,27 @@ export interface Obstacle {
   readonly error: IbexError;
 }
 
-/** That what fires on the target's table can be set aside: its owner alone may do that. */
-const firingMayBeParked = (replica: boolean) => `
-  not exists (select from pg_trigger t join pg_class o on o.oid = t.tgrelid
-               where o.oid in (select m.oid from ${treeOf('c.oid')} m) and ${isUserTrigger('t')}
-                 and t.tgenabled in ${firesFor(replica)} and not pg_has_role(o.relowner, 'usage'))
-  and (pg_has_role(c.relowner, 'usage')
-       or not exists (select from pg_rewrite r where r.ev_class = c.oid and c.relkind in ('r', 'p')
-                         and r.ev_type in ('2', '3', '4') and r.ev_enabled in ${firesFor(replica)}))`;
+/** The relations that something of others fires on, which its owner alone may set aside. */
+const firingOfOthers = (replica: boolean) => `
+  select o.oid from pg_trigger t join pg_class o on o.oid = t.tgrelid
+   where ${isUserTrigger('t')} and t.tgenabled in ${firesFor(replica)} and not pg_has_role(o.relowner, 'usage')
+  union
+  select o.oid from pg_rewrite r join pg_class o on o.oid = r.ev_class
+   where o.relkind in ('r', 'p') and r.ev_type in ('2', '3', '4') and r.ev_enabled in ${firesFor(replica)}
+     and not pg_has_role(o.relowner, 'usage')`;
 
-/** That what ties it to others can be set aside, which a replica does not need. */
-const KEYS_MAY_BE_PARKED = `
-  not exists (select from pg_constraint k join pg_class o on o.oid = k.conrelid
-               where k.contype = 'f' and k.conparentid = 0 and not pg_has_role(o.relowner, 'usage')
-                 and (select array_agg(m.oid) from ${treeOf('c.oid')} m) && array[k.conrelid, k.confrelid])`;
+/** Those that a foreign key of others ties to each other, which a replica need not set aside. */
+const TIED_BY_OTHERS = `
+  select e.oid from pg_constraint k join pg_class o on o.oid = k.conrelid
+   cross join lateral unnest(array[k.conrelid, k.confrelid]) e(oid)
+   where k.contype = 'f' and k.conparentid = 0 and not pg_has_role(o.relowner, 'usage')`;
+
+/** That nothing of others has to be set aside, on the table or on a partition of it. Found once, for all tables together. */
+function mayBeParked(replica: boolean): string {
+  const others = firingOfOthers(replica) + (replica ? '' : ` union ${TIED_BY_OTHERS}`);
+  return `c.oid not in (select f.oid from (${others}) f
+                        union select a.relid from (${others}) f cross join lateral pg_partition_ancestors(f.oid) a)`;
+}
 
 /**
  * Looks, without changing anything, for tables and columns missing on the target and for missing rights on both
@@ -133,8 +140,7 @@ export async function findObstacles(
      and has_table_privilege(c.oid, 'update') and has_table_privilege(c.oid, 'delete')`,
   );
   const { role } = await target.row<{ role: string }>('select current_user as role');
-  const mayBeParked = firingMayBeParked(replica) + (replica ? '' : ` and ${KEYS_MAY_BE_PARKED}`);
-  const notParkable = await withoutRight(target, tables, mayBeParked);
+  const notParkable = await withoutRight(target, tables, mayBeParked(replica));
   const obstacles: Obstacle[] = [];
   for (const table of tables) {
     const label = tableLabel(table);

@@ -5,7 +5,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { followRenames, type ParkedObject, readParked } from '../apply/parking.ts';
 import { lackingFor, restoreParked } from '../apply/restoring.ts';
-import { pauseBeforeTry, tryDisarm, type Waiting } from '../capture/trigger/arming.ts';
+import { disarmFree, pauseBeforeTry, tryDisarm, type Waiting } from '../capture/trigger/arming.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
 import { isInstalled, migrate } from '../postgres/migrate.ts';
 import type { Session } from '../postgres/session.ts';
@@ -74,7 +74,11 @@ async function disarmAll(
   options: TeardownOptions,
 ): Promise<Waiting[]> {
   const deadline = Date.now() + options.patienceMs;
-  let left = tables.map((table) => Number(table.relid));
+  await disarmFree(
+    source,
+    tables.map((table) => Number(table.relid)),
+  );
+  let left = await stillCaptured(source, tables);
   for (let attempt = 1; ; attempt++) {
     const waiting: Waiting[] = [];
     const still: number[] = [];
@@ -87,6 +91,18 @@ async function disarmAll(
     left = still;
     await sleep(pauseBeforeTry(attempt), undefined, { signal: options.signal }).catch(() => undefined);
   }
+}
+
+/** Those of the tables that are captured yet. */
+async function stillCaptured(
+  source: Session,
+  tables: readonly { readonly relid: string }[],
+): Promise<number[]> {
+  const rows = await source.rows<{ relid: string }>(
+    'select c.relid::text from ibex.captured c where c.relid = any ($1::oid[])',
+    [tables.map(({ relid }) => relid)],
+  );
+  return rows.map(({ relid }) => Number(relid));
 }
 
 export async function teardownTarget(target: Session, options: TeardownOptions): Promise<TeardownResult> {

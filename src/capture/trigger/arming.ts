@@ -19,13 +19,61 @@ type LockMode = 'share row exclusive' | 'access exclusive' | 'access share';
 /** How the reason of a table begins that others have locked: that passes by itself. */
 export const WAITS_FOR_LOCK = 'waiting to arm';
 
-/** Prepares a table's capture; null, or the reason why it cannot be captured exactly. */
-export async function prepareCapture(session: Session, relid: number): Promise<string | null> {
-  const { refusal } = await session.row<{ refusal: string | null }>(
-    'select ibex.capture($1::oid::regclass) as refusal',
-    [relid],
+/** So many tables in one call: each takes some locks, of which a server has room for a few thousand at most. */
+const AT_ONCE = 50;
+
+function* inPieces(relids: readonly number[]): Generator<readonly number[]> {
+  for (let i = 0; i < relids.length; i += AT_ONCE) yield relids.slice(i, i + AT_ONCE);
+}
+
+/** Prepares the capture of tables and takes them into a sync; resolves to those that cannot be captured exactly, and why. */
+export async function prepareCaptures(
+  session: Session,
+  sync: string,
+  relids: readonly number[],
+): Promise<Map<number, string>> {
+  const refused = new Map<number, string>();
+  for (const piece of inPieces(relids)) {
+    const rows = await session.rows<{ relid: number; refusal: string }>(
+      'select relid::int8::float8 as relid, refusal from ibex.capture_all($1::oid[], $2)',
+      [piece, sync],
+    );
+    for (const { relid, refusal } of rows) refused.set(relid, refusal);
+  }
+  return refused;
+}
+
+/** Arms the tables that nobody is in the way of, without waiting for any lock; resolves to those that are armed now. */
+export async function armFree(session: Session, relids: readonly number[]): Promise<Set<number>> {
+  const armed = new Set<number>();
+  for (const piece of inPieces(relids)) {
+    await session.run('call ibex.arm_free($1::oid[])', [piece]);
+    for (const relid of await finish(session, await plainOnes(session, piece))) armed.add(relid);
+  }
+  return armed;
+}
+
+/** Partitions are locked to see what they hold, so partitioned tables are finished one by one. */
+async function plainOnes(session: Session, relids: readonly number[]): Promise<number[]> {
+  const rows = await session.rows<{ relid: number }>(
+    `select c.oid::int8::float8 as relid from pg_class c where c.oid = any ($1::oid[]) and c.relkind = 'r'`,
+    [relids],
   );
-  return refusal;
+  return rows.map(({ relid }) => relid);
+}
+
+/** Records the tables that carry all their triggers as armed; resolves to them. */
+async function finish(session: Session, relids: readonly number[]): Promise<number[]> {
+  const rows = await session.rows<{ relid: number }>(
+    'select f::int8::float8 as relid from ibex.finish_arming($1::oid[]) f',
+    [relids],
+  );
+  return rows.map(({ relid }) => relid);
+}
+
+/** Disarms the tables that nobody uses, without waiting for any lock, and drops what captured them. */
+export async function disarmFree(session: Session, relids: readonly number[]): Promise<void> {
+  for (const piece of inPieces(relids)) await session.run('call ibex.disarm_free($1::oid[])', [piece]);
 }
 
 /**
@@ -40,12 +88,10 @@ export async function tryArm(session: Session, relid: number, lockTimeoutMs: num
     ...(await tryFreeStrays(session, relid, lockTimeoutMs)),
   ];
   if (waiting.length > 0) return waiting;
-  const finish = () =>
-    session.row<{ finished: boolean }>('select ibex.finish_arming($1) as finished', [relid]);
-  const tried = await briefly(session, relid, lockTimeoutMs, 'access share', finish);
+  const tried = await briefly(session, relid, lockTimeoutMs, 'access share', () => finish(session, [relid]));
   if ('waiting' in tried) return [tried.waiting];
   // A partition that came in between is there on the second look.
-  return tried.result.finished ? [] : tryArm(session, relid, lockTimeoutMs);
+  return tried.result.length > 0 ? [] : tryArm(session, relid, lockTimeoutMs);
 }
 
 /** Tries once to arm what lacks its triggers. What the catalogs say is not recorded. */

@@ -4,6 +4,8 @@
 -- Why:      no index and no sequence (they double the cost of a write; lastval() belongs to the application),
 --           autovacuum off (a vacuum would make our NOWAIT lock fail; there is nothing to vacuum), never
 --           UNLOGGED (a crash would empty it), columns k1 .. kn so that no name of the application collides.
+--           A bounded origin, since with fixed-width keys the table then needs no TOAST table: that would be three
+--           relations for one. It is cut rather than refused: the application may set it to anything.
 create or replace function ibex.add_generation(root oid) returns integer
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -21,7 +23,7 @@ begin
     'at timestamptz not null default clock_timestamp(), '
     'op "char" not null, '
     'relation oid, '
-    'origin text default nullif(current_setting(''ibex.origin'', true), '''')) '
+    'origin varchar(63) default left(nullif(current_setting(''ibex.origin'', true), ''''), 63)) '
     'with (autovacuum_enabled = off, toast.autovacuum_enabled = off)',
     format('delta_%s_%s', root, n), noted);
   -- See ibex.share.

@@ -11,6 +11,7 @@ create or replace function ibex.arm(relation regclass, root oid) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   wanted record;
+  enable text[] := '{}';
   moves text;
 begin
   execute format('lock table only %s in share row exclusive mode', relation);
@@ -25,9 +26,12 @@ begin
                      'ibex_' || wanted.name, relation, wanted.name);
     end if;
     if wanted.enabled is distinct from 'A' then
-      execute format('alter table only %s enable always trigger %I', relation, 'ibex_' || wanted.name);
+      enable := enable || format('enable always trigger %I', 'ibex_' || wanted.name);
     end if;
   end loop;
+  if enable <> '{}' then
+    execute format('alter table only %s %s', relation, array_to_string(enable, ', '));
+  end if;
 
   if relation = root and ibex.wants_move(root)
      and not ibex.sees_moves(root) then
@@ -56,6 +60,38 @@ begin
     perform set_config('lock_timeout', greatest(1,
       patience - (extract(epoch from clock_timestamp() - statement_timestamp()) * 1000)::int8)::text, true);
     execute format('lock table only %s in %s mode', member, mode);
+  end loop;
+end
+$$;
+
+-- Procedure: ibex.arm_free(roots oid[])
+-- Purpose:  arms those of the tables that are not partitioned and that nobody is writing to just now, each in a
+--           transaction of its own. Whatever stands against a table leaves it as it is: whoever arms it alone, and waits,
+--           meets the same and says so.
+-- Locks:    SHARE ROW EXCLUSIVE on one table at a time, NOWAIT: nobody has to queue behind us.
+-- Why:      of thousands of tables most are idle, and a round trip a step would be most of the time. These commits are not
+--           waited for: the one that records that tables are armed comes after them, and takes them to disk with it. A
+--           crash before that leaves some tables to be armed once more.
+-- No SET clause: PostgreSQL allows no COMMIT in a procedure that has one.
+create or replace procedure ibex.arm_free(roots oid[])
+language plpgsql as $$
+declare
+  root oid;
+  relation regclass;
+begin
+  foreach root in array array(select c.oid from pg_catalog.pg_class c where c.oid = any (roots) and c.relkind = 'r') loop
+    perform pg_catalog.set_config('synchronous_commit', 'off', true);
+    begin
+      if ibex.mend(root) then
+        for relation in select u from ibex.unarmed(root) u loop
+          execute pg_catalog.format('lock table only %s in share row exclusive mode nowait', relation);
+          perform ibex.arm(relation, root);
+        end loop;
+      end if;
+    exception when others then
+      null;
+    end;
+    commit;
   end loop;
 end
 $$;

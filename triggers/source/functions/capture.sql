@@ -1,11 +1,34 @@
+-- Function: ibex.capture_all(roots oid[], sync text) returns table (relid oid, refusal text)
+-- Purpose:  prepares the capture of tables and takes them into a sync: a row of each in ibex.captured and in
+--           ibex.source_table, the first delta table, the trigger functions. The triggers themselves come with ibex.arm,
+--           one relation a transaction. Repeatable. A table whose key is another one now is prepared anew once it is
+--           disarmed; until then it stays as it is, and the daemon's look at the catalogs disarms it and has it copied
+--           again. A muted one stays so until it is about to be armed: see ibex.mend.
+-- Returns:  the tables that cannot be captured exactly, and why.
+-- Writes:   ibex.captured, ibex.generation, ibex.source_table. Locks: none on the application's tables, therefore many at
+--           once; each of the delta tables made takes a lock until the transaction ends.
+-- Why:      in the order of their oids, so that two that take the same tables wait for each other and never in a circle.
+create or replace function ibex.capture_all(roots oid[], sync text) returns table (relid oid, refusal text)
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+  root oid;
+begin
+  for root in select r from unnest(roots) r order by r loop
+    refusal := ibex.capture(root);
+    if refusal is not null then
+      relid := root;
+      return next;
+    else
+      insert into ibex.source_table (sync, relid, floor)
+        values (capture_all.sync, root, txid_current_snapshot()) on conflict do nothing;
+    end if;
+  end loop;
+end
+$$;
+
 -- Function: ibex.capture(root regclass) returns text
--- Purpose:  prepares the capture of a table: its row in ibex.captured, the first delta table, the trigger
---           functions. The triggers themselves come with ibex.arm, one relation a transaction. Repeatable. A
---           table whose key is another one now is prepared anew once it is disarmed; until then it stays as it
---           is, and the daemon's look at the catalogs disarms it and has it copied again. A muted one stays so
---           until it is about to be armed: see ibex.mend.
--- Returns:  null when it is prepared, otherwise why this table cannot be captured exactly.
--- Writes:   ibex.captured, ibex.generation. Locks: none on the application's table.
+-- Purpose:  prepares the capture of one table, see ibex.capture_all; null, or why it cannot be captured exactly.
 create or replace function ibex.capture(root regclass) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -43,7 +66,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     when c.relkind not in ('r', 'p') then 'it is not an ordinary or partitioned table'
     when c.relpersistence = 't' then 'it is a temporary table'
     when c.relispartition then 'it is a partition; name its partitioned table instead'
-    when exists (select from ibex.members(root) m join pg_class l on l.oid = m where l.relkind = 'f')
+    when c.relkind = 'p' and exists (select from ibex.members(root) m join pg_class l on l.oid = m where l.relkind = 'f')
       then (select format('its partition %s is a foreign table, whose rows can change unseen', min(l.oid::regclass::text))
               from ibex.members(root) m join pg_class l on l.oid = m where l.relkind = 'f')
     when not exists (select from pg_attribute a where a.attrelid = root and a.attnum > 0
@@ -128,7 +151,7 @@ begin
   end if;
   update ibex.captured c set schema_name = n.nspname, table_name = t.relname
     from pg_class t join pg_namespace n on n.oid = t.relnamespace
-   where c.relid = root and t.oid = root;
+   where c.relid = root and t.oid = root and (c.schema_name, c.table_name) is distinct from (n.nspname::text, t.relname::text);
   perform ibex.share(root);
   perform ibex.admit_owners(root);
   return true;
@@ -155,7 +178,8 @@ begin
     update ibex.captured c set generation = fresh where c.relid = root;
     delete from ibex.generation g where g.relid = root and g.n in (select ibex.lost_deltas(root));
     perform ibex.write_functions(root);
-  elsif exists (select from unnest(array['insert', 'update', 'delete', 'truncate']) f
+  elsif exists (select from unnest(array['insert', 'update', 'delete', 'truncate']
+                                         || case when ibex.wants_move(root) then array['move'] else '{}' end) f
                  where to_regproc(format('ibex.%I', f || '_' || root)) is null) then
     perform ibex.write_functions(root);
   end if;

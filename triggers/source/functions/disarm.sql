@@ -41,9 +41,49 @@ $$;
 
 -- Function: ibex.armed_relations(root oid) returns setof regclass
 -- Purpose:  every relation that still carries a trigger of ours for this table, detached partitions included.
+-- Why:      found by what depends on the trigger functions, of which there is an index; of triggers by name there is none.
 create or replace function ibex.armed_relations(root oid) returns setof regclass
 language sql stable set search_path = pg_catalog, pg_temp as $$
-  select distinct t.tgrelid::regclass from pg_trigger t where t.tgname ~ ('^~?ibex_[a-z]+_' || root || '$')
+  select distinct t.tgrelid::regclass
+    from unnest(array['insert', 'update', 'delete', 'truncate', 'move']) f
+    join pg_proc p on p.pronamespace = 'ibex'::regnamespace and p.proname = f || '_' || root
+    join pg_depend d on d.classid = 'pg_trigger'::regclass and d.refclassid = 'pg_proc'::regclass and d.refobjid = p.oid
+    join pg_trigger t on t.oid = d.objid
+$$;
+
+-- Procedure: ibex.disarm_free(roots oid[])
+-- Purpose:  disarms those of the tables that are not partitioned and that nobody uses just now, and drops what captured them: see
+--           ibex.disarm and ibex.uncapture. Each step in a transaction of its own. Whatever stands against a table leaves
+--           it as it is: whoever disarms it alone, and waits, meets the same and says so.
+-- Locks:    ACCESS EXCLUSIVE on one table at a time, NOWAIT.
+-- Why:      these commits are not waited for: the one that takes the tables out of the sync comes after them.
+-- No SET clause: PostgreSQL allows no COMMIT in a procedure that has one.
+create or replace procedure ibex.disarm_free(roots oid[])
+language plpgsql as $$
+declare
+  root oid;
+  relation regclass;
+  free boolean;
+begin
+  foreach root in array array(select c.oid from pg_catalog.pg_class c where c.oid = any (roots) and c.relkind = 'r') loop
+    free := true;
+    perform pg_catalog.set_config('synchronous_commit', 'off', true);
+    begin
+      for relation in select a from ibex.armed_relations(root) a loop
+        execute pg_catalog.format('lock table only %s in access exclusive mode nowait', relation);
+        perform ibex.disarm(relation, root);
+      end loop;
+    exception when others then
+      free := false;
+    end;
+    commit;
+    if free then
+      perform pg_catalog.set_config('synchronous_commit', 'off', true);
+      perform ibex.uncapture(root);
+      commit;
+    end if;
+  end loop;
+end
 $$;
 
 -- Function: ibex.recapture(root regclass, sync text) returns text

@@ -1,18 +1,17 @@
--- Function: ibex.finish_arming(root oid) returns boolean
--- Purpose:  records what the catalogs say now that every relation of the table carries its triggers; false
---           when one does not (a partition came meanwhile): then it is to be armed first.
--- Writes:   ibex.captured.
+-- Function: ibex.finish_arming(roots oid[]) returns setof oid
+-- Purpose:  records what the catalogs say now that every relation of these tables carries its triggers. Returns those
+--           of which that is true; the others are to be armed first (a partition came meanwhile).
+-- Writes:   ibex.captured. Locks: of partitioned tables as ibex.leaves, so these come one by one.
 -- Why:      one statement, so that what is recorded and what is asked is the state of one moment.
-create or replace function ibex.finish_arming(root oid) returns boolean
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-begin
+drop function if exists ibex.finish_arming(oid);
+create or replace function ibex.finish_arming(roots oid[]) returns setof oid
+language sql set search_path = pg_catalog, pg_temp as $$
   update ibex.captured c
      set shape = s.shape, storage = s.storage, armour = s.armour, tree = s.tree,
-         leaves = ibex.note_leaves(root), armed_at = clock_timestamp()
-    from ibex.signatures(array[root]) s
-   where c.relid = root and not exists (select from ibex.unarmed(root));
-  return found;
-end
+         leaves = case when s.tree is not null then ibex.note_leaves(c.relid) end, armed_at = clock_timestamp()
+    from ibex.signatures(roots) s
+   where c.relid = s.relid and c.relid = any (roots) and not exists (select from ibex.unarmed(c.relid))
+  returning c.relid
 $$;
 
 -- Function: ibex.note_leaves(root oid) returns jsonb

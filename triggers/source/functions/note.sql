@@ -27,12 +27,12 @@ declare
   noted record;
   kind text;
 begin
+  -- Mostly all of them are there. Who has to make one looks again, alone.
+  if not exists (select from ibex.missing_notes(types)) then
+    return;
+  end if;
   perform pg_advisory_xact_lock(hashtext('ibex'), hashtext('notes'));
-  for noted in
-    select distinct t.type, ibex.note_function(t.type) as name from unnest(types) t(type)
-     where t.type <> 'pg_catalog.text'
-       and to_regprocedure(format('ibex.%I(anyelement, anyelement, int4)', ibex.note_function(t.type))) is null
-  loop
+  for noted in select * from ibex.missing_notes(types) loop
     execute format('create function ibex.%I(anyelement, anyelement, int4) returns %s language sql immutable '
                    'as ''select null::%2$s''', noted.name, noted.type);
     foreach kind in array case when noted.type = 'pg_catalog.int8' then '{int2,int4,int8}' else array[noted.type] end loop
@@ -41,4 +41,13 @@ begin
     end loop;
   end loop;
 end
+$$;
+
+-- Function: ibex.missing_notes(types text[]) returns table (type text, name text)
+-- Purpose:  those of the types that nothing notes values in yet, and what the functions are called that will.
+create or replace function ibex.missing_notes(types text[]) returns table (type text, name text)
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+  select distinct t.type, ibex.note_function(t.type) from unnest(types) t(type)
+   where t.type <> 'pg_catalog.text'
+     and to_regprocedure(format('ibex.%I(anyelement, anyelement, int4)', ibex.note_function(t.type))) is null
 $$;

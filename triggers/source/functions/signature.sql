@@ -53,10 +53,14 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
            string_agg(concat_ws(':', t.tgrelid, t.tgname, t.tgenabled, t.xmin), ' ' order by t.tgrelid, t.tgname) as text
       from member m join pg_trigger t on t.tgrelid = m.oid
      where t.tgname ~ ('^~?ibex_[a-z]+_' || m.root || '$') group by 1
+  ), lost as (
+    select g.relid as root, string_agg('lost ' || g.n, ' ' order by g.n) as text
+      from ibex.generation g
+     where g.relid = any (roots) and to_regclass(format('ibex.delta_%s_%s', g.relid, g.n)) is null group by 1
   )
   select r.oid, md5(concat_ws(' ', r.relnamespace, r.relname, r.relowner, r.relrowsecurity, c.text, k.text, i.text, s.text, l.text)), f.text,
-         concat_ws(' ', t.text, (select string_agg('lost ' || d, ' ') from ibex.lost_deltas(r.oid) d)), f.tree
+         concat_ws(' ', t.text, d.text), f.tree
     from root r left join columns c on c.root = r.oid left join keys k on k.root = r.oid
     left join kin i on i.root = r.oid left join fed s on s.root = r.oid left join late l on l.root = r.oid
-    left join files f on f.root = r.oid left join triggers t on t.root = r.oid
+    left join files f on f.root = r.oid left join triggers t on t.root = r.oid left join lost d on d.root = r.oid
 $$;

@@ -1,7 +1,7 @@
 -- Function: ibex.write_functions(root oid) returns void
 -- Purpose:  writes (or replaces) the trigger functions of a captured table, so that they note changes in the
 --           generation that ibex.captured names.
--- Writes:   functions ibex.insert_<root>, update_, delete_, truncate_ and move_<root>.
+-- Writes:   functions ibex.insert_<root>, update_, delete_, truncate_ and, where it is wanted, move_<root>.
 -- Locks:    none on the application's table; running statements finish with the body they started with.
 -- Why:      - One function an operation: no `if`, and so no operator that a search_path of the application
 --             could redirect. The bodies run as the owner of `ibex`, whatever the caller's search_path: every
@@ -46,6 +46,8 @@ begin
       else ibex.noted_rows(captured, n, 'U') || ' union all ' || ibex.noted_rows(captured, o, 'U')
         || format(' where not exists (select from %s where (%s) operator(pg_catalog.=) (%s))',
                   n, ibex.noted_values(captured), ibex.noted_names(captured, 'c.ibex_')) end, 'null', pinned);
+  end if;
+  if ibex.wants_move(root) then
     perform ibex.write_function(format('move_%s', root), into_delta
       || ibex.noted_rows(captured, '(select old.*) o', 'U') || ' union all '
       || ibex.noted_rows(captured, '(select new.*) n', 'U'), 'new', pinned);
@@ -59,8 +61,9 @@ $$;
 --           that every trigger function has, such as tg_op.
 -- Why:      Triggers fire for whoever writes; only who makes a trigger needs the right to execute its function. Nobody
 --           else has it, lest a role that can see the schema hang one on a table of its own and make up deltas.
+--           It is not checked as it is made: that would cost as much as to make it, and a name that is gone is no error.
 create or replace function ibex.write_function(name text, statement text, result text, pinned text) returns void
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+language plpgsql set search_path = pg_catalog, pg_temp set check_function_bodies = off as $$
 begin
   execute format('create or replace function ibex.%I() returns trigger language plpgsql security definer %s as %L',
                  name, pinned, format(E'#variable_conflict use_column\nbegin %s; return %s; end', statement, result));
