@@ -206,7 +206,10 @@ export class Copying {
     const print = fingerprint(plan);
     for (const chunk of chunks) {
       await this.#room();
-      if (signal.aborted || failure !== null) break;
+      if (signal.aborted || failure !== null) {
+        this.#callNext();
+        break;
+      }
       const direct = copy.direct && !this.#occupied.has(plan.relid);
       const done = this.#runChunk(plan, { n: chunk.n, plan: print, direct, divisible }).then(
         (outcome) => {
@@ -225,10 +228,14 @@ export class Copying {
     return left;
   }
 
-  /** Waits for its turn to hand one more chunk in. */
+  /** Waits for its turn to hand one more chunk in. Whoever then does not hand one in calls the next. */
   async #room(): Promise<void> {
     if (this.#handedIn < CHUNKS_AT_ONCE) return;
     await new Promise<void>((resolve) => this.#inLine.push(resolve));
+  }
+
+  #callNext(): void {
+    this.#inLine.shift()?.();
   }
 
   async #runChunk(
@@ -246,7 +253,7 @@ export class Copying {
       return outcome;
     } finally {
       this.#handedIn--;
-      this.#inLine.shift()?.();
+      this.#callNext();
       this.#events.emit('change');
     }
   }

@@ -164,8 +164,12 @@ test('session_replication_role and ibex.origin of the application hide nothing',
   await databases.sourceAdmin.query(
     `set session_replication_role = replica; insert into public.t values (4, 4)`,
   );
+  // Longer than any name of ours.
+  await source.query(
+    `select set_config('ibex.origin', repeat('x', 100), false); insert into t values (5, 5)`,
+  );
   await expectEqual(databases, sync);
-  expect((await databases.target.query('select from t')).rowCount).toBe(4);
+  expect((await databases.target.query('select from t')).rowCount).toBe(5);
 });
 
 test('a hostile search_path reaches nothing inside the triggers', async () => {

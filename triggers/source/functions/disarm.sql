@@ -45,10 +45,10 @@ $$;
 create or replace function ibex.armed_relations(root oid) returns setof regclass
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select distinct t.tgrelid::regclass
-    from unnest(array['insert', 'update', 'delete', 'truncate', 'move']) f
-    join pg_proc p on p.pronamespace = 'ibex'::regnamespace and p.proname = f || '_' || root
-    join pg_depend d on d.classid = 'pg_trigger'::regclass and d.refclassid = 'pg_proc'::regclass and d.refobjid = p.oid
-    join pg_trigger t on t.oid = d.objid
+    from pg_depend d join pg_trigger t on t.oid = d.objid
+   where d.classid = 'pg_trigger'::regclass and d.refclassid = 'pg_proc'::regclass
+     and d.refobjid = any (array(select to_regproc(format('ibex.%I', f || '_' || root))::oid
+                                   from unnest(array['insert', 'update', 'delete', 'truncate', 'move']) f))
 $$;
 
 -- Procedure: ibex.disarm_free(roots oid[])
