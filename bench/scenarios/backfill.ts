@@ -124,12 +124,13 @@ async function create(pair: Pair, name: string, tables: Case): Promise<Databases
 
 async function copyOnce(way: Way, tables: Case, full: Databases, bare: Databases) {
   let startUp: number | null = null;
-  if (way.startUp) {
+  if (way.startUp && tables.name !== 'many') {
     startUp = (await way.copy(bare, tables)).seconds;
     await way.leave?.(bare);
   }
   await checkpoint(full);
-  const { seconds, peakMib } = await way.copy(full, tables);
+  const { seconds, peakMib, setUp } = await way.copy(full, tables);
+  startUp ??= setUp ?? null;
   const differences = [
     ...(await findDifferences(full, tables.tables)),
     ...((await tables.check?.(full)) ?? []),
