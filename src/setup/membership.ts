@@ -15,8 +15,8 @@ import type { CarryRule, TableName } from '../core/plan.ts';
 import type { TableInfo } from '../core/table.ts';
 import { migrate } from '../postgres/migrate.ts';
 import type { Session } from '../postgres/session.ts';
+import { captureAll } from './capturing.ts';
 import { wantAgain } from './relief.ts';
-import { captureAll } from './setup.ts';
 import { chooseTables, findObstacles, type Obstacle, requireMatches } from './tables.ts';
 import { type TeardownOptions, type TeardownResult, teardownSource, teardownTarget } from './teardown.ts';
 

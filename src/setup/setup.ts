@@ -13,7 +13,7 @@ import {
   type SyncTable,
   setReasons,
 } from '../apply/state.ts';
-import { armFree, prepareCaptures, type Waiting } from '../capture/trigger/arming.ts';
+import { armFree, type Waiting } from '../capture/trigger/arming.ts';
 import { type DeltaBudget, setBudget } from '../capture/trigger/budget.ts';
 import { claimIdentity, readCaptured, registerSync } from '../capture/trigger/registry.ts';
 import { encodingsAgree } from '../core/conversion.ts';
@@ -25,10 +25,10 @@ import { checkServer, readIdentity, readTables } from '../postgres/catalog.ts';
 import { migrate } from '../postgres/migrate.ts';
 import { ident } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
+import { captureAll } from './capturing.ts';
 import { requireHistory } from './history.ts';
 import { readLeftOut } from './membership.ts';
 import { rearm } from './rearm.ts';
-import { refusedTable } from './refusal.ts';
 import { reasonOf } from './remedies.ts';
 import { chooseTables, findObstacles, type Obstacle, requireRuled, type TableChoice } from './tables.ts';
 
@@ -273,23 +273,6 @@ async function emptyBeforeCopy(target: Session, sync: string, relid: number): Pr
     sync,
     relid,
   ]);
-}
-
-/** Captures tables and takes them into the sync on the source; resolves to those that cannot be captured. */
-export async function captureAll(
-  source: Session,
-  sync: string,
-  tables: readonly TableInfo[],
-): Promise<Obstacle[]> {
-  const refused = await prepareCaptures(
-    source,
-    sync,
-    tables.map(({ relid }) => relid),
-  );
-  return tables.flatMap((table) => {
-    const refusal = refused.get(table.relid);
-    return refusal === undefined ? [] : [{ table, error: refusedTable(table, refusal) }];
-  });
 }
 
 /**
