@@ -20,8 +20,10 @@ begin
   end loop;
   for delta in
     select c.oid, c.relname, c.relrowsecurity or not r.relrowsecurity as may_be_shared
-      from pg_class c join pg_class r on r.oid = root
-     where c.relnamespace = 'ibex'::regnamespace and c.relkind = 'r' and c.relname ~ ('^delta_' || root || '_[0-9]+$')
+      from ibex.generation g
+      join pg_class c on c.oid = to_regclass(format('ibex.delta_%s_%s', root, g.n))
+      join pg_class r on r.oid = root
+     where g.relid = root
   loop
     for reader in select * from ibex.readers(delta.oid)
                   except select * from ibex.readers(root) where delta.may_be_shared loop
