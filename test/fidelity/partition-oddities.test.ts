@@ -21,11 +21,18 @@ async function inStep(): Promise<void> {
   await pair.equal();
 }
 
-/** Gives the daemon no chance to look at the catalogs before `work` is done. */
+/** Gives the daemon no chance to look at the catalogs before `work` is done: each of its rounds begins with this table. */
 async function unseen(work: () => Promise<unknown>): Promise<void> {
-  const locker = new pg.Client({ connectionString: pair.databases.sourceUrl });
+  const locker = new pg.Client({ connectionString: pair.databases.targetUrl });
   await locker.connect();
-  await locker.query('begin; lock table ibex.source_table in access exclusive mode');
+  await locker.query('begin; lock table ibex.restraint in access exclusive mode');
+  const standsStill = async () => {
+    const { rows } = await locker.query(
+      `select from pg_locks where relation = 'ibex.restraint'::regclass and not granted`,
+    );
+    return rows.length > 0;
+  };
+  await waitFor(standsStill, { what: 'the daemon to begin a round' });
   await work();
   await locker.query('commit');
   await locker.end();
