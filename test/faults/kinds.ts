@@ -55,8 +55,10 @@ function networkKinds(where: 'source' | 'target' | 'redis'): Kind[] {
     kind('cut', 1_000, (network) => network.cut()),
     kind('stalled', 2_500, (network) => network.stall()),
     kind('throttled', 2_500, (network) => network.throttle(100_000)),
-    // The daemon's end is closed, and the server is not told.
-    kind('half-closed', 200, (network) => void network.halfClose('near')),
+    // One end is closed, and the other one is not told.
+    kind('half-closed', 200, (network, { random }) => {
+      network.halfClose(random() < 0.5 ? 'near' : 'far');
+    }),
   ];
 }
 
