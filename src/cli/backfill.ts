@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Option } from 'commander';
 import { pausedSince } from '../apply/restraint.ts';
 import { REDIS_OPTIONS } from '../config/options.ts';
+import { isKind } from '../core/errors.ts';
 import { readDaemon, readStatus, type SyncStatus, type TableStatus } from '../observe/status.ts';
 import { surplusText } from '../observe/status-text.ts';
 import { isInstalled, migrate } from '../postgres/migrate.ts';
@@ -58,8 +59,7 @@ export const backfill: CommandSpec = {
     const done = new AbortController();
     const shown = showProgress(context, done.signal);
     try {
-      if (!(await isRunning(context))) await runAlone(context);
-      else await watchUntilCopied(context);
+      if ((await isRunning(context)) || !(await runAlone(context))) await watchUntilCopied(context);
     } finally {
       done.abort();
       await shown;
@@ -128,10 +128,18 @@ function readNow({ config }: Context): Promise<SyncStatus> {
   );
 }
 
-async function runAlone({ config, log, signal }: Context): Promise<void> {
+/** False when a daemon was only between two lanes, or about to start, when it was looked for: then it has the request. */
+async function runAlone(context: Context): Promise<boolean> {
+  const { config, log, signal } = context;
   const filter = tableFilter(onlySync(config));
   const { Daemon } = await import('../engine/daemon.ts');
-  await new Daemon({ config, log, until: { kind: 'copied', covers: filter } }).run(signal);
+  try {
+    await new Daemon({ config, log, until: { kind: 'copied', covers: filter } }).run(signal);
+    return true;
+  } catch (error) {
+    if (isKind(error, 'taken') && (await isRunning(context))) return false;
+    throw error;
+  }
 }
 
 /** The daemon copies whatever is pending; what is held or refused is not waited for, nor is a paused sync. */

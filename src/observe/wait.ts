@@ -60,7 +60,6 @@ export async function waitForTarget(
 }
 
 /** Null while there is no such sync: a daemon that was started at the same time may still be setting it up. */
-
 async function findMissing(
   source: Session,
   target: Session,

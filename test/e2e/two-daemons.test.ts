@@ -4,6 +4,7 @@
  */
 import { Queue } from 'bullmq';
 import { Redis } from 'ioredis';
+import pg from 'pg';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { BULLMQ } from '../../src/queue/redis-server.ts';
 import { Gate } from '../support/gate.ts';
@@ -144,4 +145,31 @@ test('a restored copy of the target is not served beside the target: it would mi
   } finally {
     await targetAdmin.query(`drop database ${copy}`);
   }
+});
+
+test('a backfill that saw no daemon, and meets one where it wants to begin, leaves the work to it', async () => {
+  const first = start(undefined);
+  await expectOnce();
+  await first.stop();
+  const locker = new pg.Client({ connectionString: databases.sourceUrl });
+  await locker.connect();
+  await locker.query('begin; lock table ibex.source_sync in access exclusive mode');
+  const { sourceUrl, targetUrl } = databases;
+  const backfill = startIbex(['backfill', '--restart', '--json'], {
+    env: { IBEX_SOURCE_URL: sourceUrl, IBEX_TARGET_URL: targetUrl },
+  });
+  daemons.push(backfill);
+  const waits = async () =>
+    (await locker.query(`select from pg_locks where relation = 'ibex.source_sync'::regclass and not granted`))
+      .rows.length > 0;
+  await waitFor(waits, { what: 'the backfill to begin', timeout: PATIENT });
+  backfill.signal('SIGSTOP');
+  await locker.query('commit');
+  await locker.end();
+  await write(1);
+  start(undefined);
+  await expectOnce();
+  backfill.signal('SIGCONT');
+  expect([await backfill.exited, backfill.stdout]).toEqual([0, expect.stringContaining('public.history')]);
+  await expectOnce();
 });
