@@ -7,9 +7,9 @@
  *   ibex:{<sync>}:<id>:pushed   how many frames were pushed; gone means that Redis lost the batch
  *   ibex:{<sync>}:<id>:outcome  what a consumer in another process made of the batch
  *
- * With a key frames are encrypted, see sealing.ts. Redis may lose any of it at any time (invariant 1). Sequence numbers and `:pushed` turn every loss into
- * `queue_lost`, never into missing rows or an endless wait. BullMQ may hand a job out twice: its frames are
- * gone then, which is the same case. The same port without a server is `in-process.ts`.
+ * With a key frames are encrypted, see sealing.ts. Redis may lose any of it at any time. Sequence numbers and `:pushed`
+ * turn every loss into `queue_lost`, never into missing rows or an endless wait. BullMQ may hand a job out twice: its
+ * frames are gone then, which is the same case. The same port without a server is `in-process.ts`.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Job, Queue, Worker } from 'bullmq';

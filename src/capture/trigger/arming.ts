@@ -219,32 +219,29 @@ const LIMIT_WAITING = `
   select set_config('lock_timeout', greatest(1, least($1, s.setting::int8 / 2))::text, true)
     from pg_settings s where s.name = 'deadlock_timeout'`;
 
-/** The modes that each of ours waits for. */
-const CONFLICTS: Readonly<Record<LockMode, readonly string[]>> = {
-  'access share': ['AccessExclusiveLock'],
-  'share row exclusive': [
-    'RowExclusiveLock',
-    'ShareUpdateExclusiveLock',
-    'ShareLock',
-    'ShareRowExclusiveLock',
-    'ExclusiveLock',
-    'AccessExclusiveLock',
-  ],
-  'access exclusive': [
-    'AccessShareLock',
-    'RowShareLock',
-    'RowExclusiveLock',
-    'ShareUpdateExclusiveLock',
-    'ShareLock',
-    'ShareRowExclusiveLock',
-    'ExclusiveLock',
-    'AccessExclusiveLock',
-  ],
+/** The modes of a lock on a relation, each stronger than the one before. */
+const MODES = [
+  'AccessShareLock',
+  'RowShareLock',
+  'RowExclusiveLock',
+  'ShareUpdateExclusiveLock',
+  'ShareLock',
+  'ShareRowExclusiveLock',
+  'ExclusiveLock',
+  'AccessExclusiveLock',
+] as const;
+
+/** The weakest mode that each of ours waits for; it waits for all stronger ones too. */
+const WAITS_FOR: Readonly<Record<LockMode, (typeof MODES)[number]>> = {
+  'access share': 'AccessExclusiveLock',
+  'share row exclusive': 'RowExclusiveLock',
+  'access exclusive': 'AccessShareLock',
 };
 
 /** Who stands in the way, the oldest first. Of the sessions of other roles a role without pg_monitor sees pid and name. */
 async function blockersOf(session: Session, relation: number, mode: LockMode): Promise<string[]> {
-  const rows = await session.rows<{ blocker: string }>(BLOCKERS, [relation, CONFLICTS[mode]]);
+  const conflicting = MODES.slice(MODES.indexOf(WAITS_FOR[mode]));
+  const rows = await session.rows<{ blocker: string }>(BLOCKERS, [relation, conflicting]);
   return rows.map((row) => row.blocker);
 }
 

@@ -80,7 +80,7 @@ export async function relieve(session: Session, sync: string | null, lockTimeout
   await session.run('call ibex.relieve($1, false, $2)', [sync, lockTimeoutMs]);
 }
 
-/** The tables of a sync whose deltas were given up; none where the schema is of an earlier version. */
+/** The tables of a sync whose deltas were given up. */
 export async function readGivenUp(session: Session, sync: string): Promise<GivenUp[]> {
   return session.rows<GivenUp>(
     `select t.relid::int8::float8 as relid, c.schema_name as schema, c.table_name as name,

@@ -167,7 +167,8 @@ export class DeltaReader {
         // What stops the pump must stop the reading too, at its next push.
         pumping.catch((error) => spool.fail(error));
         bytes = await this.#readTables(header, statements, spool);
-        await this.#requireDeltas(header.sync, asked);
+        // Both look at what happened until after the last row was read.
+        await Promise.all([this.#requireUnmoved(header), this.#requireDeltas(header.sync, asked)]);
         failpoint('after-read');
         return { header, statements, ...rest };
       });
@@ -207,7 +208,6 @@ export class DeltaReader {
         throw isNoValue(error) ? unknownKeys(plan, error) : concerningTable(error, tableLabel(plan));
       }
     }
-    await this.#requireUnmoved(header);
     return read;
   }
 
