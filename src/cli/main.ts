@@ -8,6 +8,7 @@ import { addDemo } from './demo.ts';
 import { pause, resume } from './pause.ts';
 import { run } from './run.ts';
 import { schema } from './schema.ts';
+import { sequences } from './sequences.ts';
 import { setup } from './setup.ts';
 import { status } from './status.ts';
 import { tables } from './tables.ts';
@@ -30,6 +31,7 @@ const program = new Command('ibex')
 addGroup(program, schema);
 for (const spec of [setup, backfill, run, worker, pause, resume, wait, status]) addCommand(program, spec);
 addGroup(program, tables);
+addGroup(program, sequences);
 addCommand(program, teardown);
 addBench(program);
 addDemo(program);

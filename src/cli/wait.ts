@@ -1,7 +1,7 @@
 /** `ibex wait`: exits 0 as soon as everything committed on the source before the call is on the target. */
 import { pausedSince } from '../apply/restraint.ts';
 import { readSyncTables } from '../apply/state.ts';
-import { SequenceCarrier } from '../engine/sequences.ts';
+import { faultText, SequenceCarrier } from '../engine/sequences.ts';
 import { readDaemon } from '../observe/status.ts';
 import { waitForTarget } from '../observe/wait.ts';
 import type { Session } from '../postgres/session.ts';
@@ -78,6 +78,6 @@ async function carrySequences(
   const { locked, faults } = await new SequenceCarrier().carry(source, target, tables, limits);
   return {
     missing: locked.map((table) => ({ table, reason: 'others have the sequence locked' })),
-    notCarried: faults,
+    notCarried: faults.map(faultText),
   };
 }

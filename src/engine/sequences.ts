@@ -6,7 +6,16 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type TableName, tableLabel } from '../core/plan.ts';
-import { type SequenceState, sameDirection, stepsBetween, valueToSet } from '../core/sequence.ts';
+import {
+  handedOut,
+  MARGIN,
+  reaches,
+  type SequenceState,
+  sameDirection,
+  stepsBetween,
+  valueToSet,
+} from '../core/sequence.ts';
+import { ident, tableIdent } from '../postgres/quote.ts';
 import {
   listSequences,
   readSequences,
@@ -19,8 +28,35 @@ import type { Session } from '../postgres/session.ts';
 export interface SequenceReport {
   /** Labels of those that others have locked on either side. */
   readonly locked: readonly string[];
-  /** What cannot be carried as things are, one sentence each. */
-  readonly faults: readonly string[];
+  /** What cannot be carried as things are. */
+  readonly faults: readonly SequenceFault[];
+  /** Those of the target that are ahead now. */
+  readonly carried: readonly CarriedSequence[];
+}
+
+/** Why a sequence cannot be carried. */
+export interface SequenceFault {
+  /** What the source calls it. */
+  readonly sequence: string;
+  readonly why: string;
+  readonly remedy: string;
+}
+
+/** The fault as one sentence. */
+export function faultText({ sequence, why, remedy }: SequenceFault): string {
+  return `sequence ${sequence} is not carried: ${why}; ${remedy}`;
+}
+
+/** A sequence of the target that is ahead of the source's. */
+export interface CarriedSequence {
+  /** What source and target call it. */
+  readonly sequence: string;
+  readonly target: string;
+  /** The value that each has handed out last, or would have been just before its first one. */
+  readonly sourceAt: bigint;
+  readonly targetAt: bigint;
+  /** It was set now; otherwise it was ahead before. */
+  readonly moved: boolean;
 }
 
 /** Pause before locked ones are tried again. */
@@ -33,8 +69,14 @@ export interface CarriedTable {
 }
 
 export class SequenceCarrier {
+  readonly #margin: bigint;
   /** Where the source's stood at the last look. */
   #seen: ReadonlyMap<string, SequenceState> = new Map();
+
+  /** `margin`: how many steps ahead of the source's those are set that hand out little. */
+  constructor(margin: bigint = MARGIN) {
+    this.#margin = margin;
+  }
 
   /**
    * Brings every sequence of the target ahead of where the source's stands now. Those that others have locked are
@@ -46,14 +88,21 @@ export class SequenceCarrier {
     tables: readonly CarriedTable[],
     { deadline, signal }: { readonly deadline: number; readonly signal: AbortSignal },
   ): Promise<SequenceReport> {
+    const moved = new Set<string>();
     for (;;) {
-      const report = await this.#carryOnce(source, target, tables);
-      if (report.locked.length === 0 || Date.now() >= deadline || signal.aborted) return report;
+      const { carried, ...report } = await this.#carryOnce(source, target, tables);
+      for (const one of carried) if (one.moved) moved.add(one.sequence);
+      if (report.locked.length === 0 || Date.now() >= deadline || signal.aborted)
+        return { ...report, carried: carried.map((one) => ({ ...one, moved: moved.has(one.sequence) })) };
       await sleep(RETRY_MS, undefined, { signal }).catch(() => undefined);
     }
   }
 
-  async #carryOnce(source: Session, target: Session, tables: readonly CarriedTable[]) {
+  async #carryOnce(
+    source: Session,
+    target: Session,
+    tables: readonly CarriedTable[],
+  ): Promise<SequenceReport> {
     const { pairs, faults } = await match(source, target, tables);
     const here = await readSequences(
       source,
@@ -63,19 +112,52 @@ export class SequenceCarrier {
       target,
       pairs.map((pair) => pair.target),
     );
-    const settings = pairs.flatMap((pair): SequenceSetting[] => {
-      const label = tableLabel(pair.source);
-      const state = here.states.get(label);
+    const standings = pairs.flatMap((pair) => {
+      const state = here.states.get(tableLabel(pair.source));
       const standing = there.states.get(tableLabel(pair.target));
-      if (state === undefined || standing === undefined) return [];
-      const seen = this.#seen.get(label);
-      const value = valueToSet(state, standing, seen === undefined ? 0n : stepsBetween(seen, state));
-      return value === null ? [] : [{ sequence: pair.target, value }];
+      return state === undefined || standing === undefined ? [] : [{ pair, state, standing }];
     });
-    const locked = [...here.locked, ...there.locked, ...(await setSequences(target, settings))];
+    const tooShort = standings.flatMap(({ pair, state, standing }) => {
+      const fault = reaches(standing, state) ? null : endsBefore(pair, state, standing);
+      return fault === null ? [] : [fault];
+    });
+    const moves = standings.map((one) => ({ ...one, value: this.#valueFor(one) }));
+    const settings = moves.flatMap(({ pair, value }): SequenceSetting[] =>
+      value === null ? [] : [{ sequence: pair.target, value }],
+    );
+    const refused = await setSequences(target, settings);
     this.#seen = here.states;
-    return { locked, faults };
+    const behind = new Set([...refused, ...tooShort.map(({ sequence }) => sequence)]);
+    const carried = moves
+      .filter(({ pair }) => ![pair.source, pair.target].some((one) => behind.has(tableLabel(one))))
+      .map(({ pair, state, standing, value }) => ({
+        sequence: tableLabel(pair.source),
+        target: tableLabel(pair.target),
+        sourceAt: handedOut(state),
+        targetAt: handedOut({ ...standing, ...value }),
+        moved: value !== null,
+      }));
+    return {
+      locked: [...here.locked, ...there.locked, ...refused],
+      faults: [...faults, ...tooShort],
+      carried,
+    };
   }
+
+  #valueFor({ pair, state, standing }: { pair: Pair; state: SequenceState; standing: SequenceState }) {
+    const seen = this.#seen.get(tableLabel(pair.source));
+    const drawn = seen === undefined ? 0n : stepsBetween(seen, state);
+    return valueToSet(state, standing, drawn, this.#margin);
+  }
+}
+
+/** What keeps sequences from being carried, found without reading or setting any of them. */
+export async function findSequenceFaults(
+  source: Session,
+  target: Session,
+  tables: readonly CarriedTable[],
+): Promise<readonly SequenceFault[]> {
+  return (await match(source, target, tables)).faults;
 }
 
 interface Pair {
@@ -88,22 +170,56 @@ async function match(source: Session, target: Session, tables: readonly CarriedT
   const there = new Map(tables.map((table) => [tableLabel(table.source), tableLabel(table.target)]));
   const find = counterparts(await listSequences(target));
   const pairs: Pair[] = [];
-  const faults: string[] = [];
+  const faults: SequenceFault[] = [];
   for (const one of await listSequences(source)) {
     if (one.owner !== null && !there.has(one.owner.table)) continue;
     const other = find(one, there);
     const fault = faultOf(one, other);
     if (other !== undefined && fault === null) pairs.push({ source: one, target: other });
-    else faults.push(`sequence ${tableLabel(one)} is not carried: ${fault}`);
+    else if (fault !== null) faults.push({ sequence: tableLabel(one), ...fault });
   }
   return { pairs, faults };
 }
 
-function faultOf(source: Sequence, target: Sequence | undefined): string | null {
-  if (!source.readable) return 'the role may not read it on the source';
-  if (target === undefined) return 'the target has none; `ibex schema copy` creates it';
-  if (!target.settable) return 'the role may not set it on the target';
-  return sameDirection(source, target) ? null : 'it counts in the other direction on the target';
+type Reason = Omit<SequenceFault, 'sequence'>;
+
+function faultOf(source: Sequence, target: Sequence | undefined): Reason | null {
+  if (!source.readable)
+    return { why: 'the role may not read it on the source', remedy: grant('source', 'select', source) };
+  if (target === undefined) return { why: 'the target has none', remedy: `\`ibex schema copy\` creates it` };
+  if (!target.settable)
+    return {
+      why: 'the role may not set it on the target',
+      remedy: grant('target', 'select, update', target),
+    };
+  if (sameDirection(source, target)) return null;
+  const { increment, min, max } = source;
+  const start = increment > 0n ? min : max;
+  return {
+    why: 'it counts in the other direction on the target',
+    remedy:
+      `on the target: alter sequence ${tableIdent(target)} increment by ${increment} minvalue ${min} maxvalue ${max} ` +
+      `start with ${start} restart with ${start};`,
+  };
+}
+
+function grant(side: 'source' | 'target', rights: string, sequence: Sequence): string {
+  const role = ident(sequence.role);
+  return (
+    `on the ${side}: grant usage on schema ${ident(sequence.schema)} to ${role}; ` +
+    `grant ${rights} on sequence ${tableIdent(sequence)} to ${role};`
+  );
+}
+
+/** The target's is set to its end all the same: as far ahead as it goes. */
+function endsBefore(pair: Pair, source: SequenceState, target: SequenceState): SequenceFault {
+  const [limit, name] = source.increment > 0n ? [source.max, 'maxvalue'] : [source.min, 'minvalue'];
+  const end = source.increment > 0n ? target.max : target.min;
+  return {
+    sequence: tableLabel(pair.source),
+    why: `it stands at ${source.last}, and that of the target ends at ${end}`,
+    remedy: `on the target: alter sequence ${tableIdent(pair.target)} as bigint ${name} ${limit};`,
+  };
 }
 
 /** The one of the same column, whatever it is called; else the one of the same name. */

@@ -23,7 +23,7 @@ import { type IncarnationOptions, NOTHING_LEFT, type RunOutcome } from './option
 import { readAdmissible } from './partitions.ts';
 import type { Rooms } from './rooms.ts';
 import { isHeld, type Roster } from './roster.ts';
-import { SequenceCarrier } from './sequences.ts';
+import { faultText, SequenceCarrier } from './sequences.ts';
 
 /** Pause between rounds; shorter in a run that is to end soon, unless a round itself takes long. */
 const ROUND_MS = 1_000;
@@ -268,7 +268,7 @@ export class Tending {
     const limits = { deadline: Date.now() + patienceMs, signal };
     const { locked, faults } = await this.#sequences.carry(source, target, tables, limits);
     const waiting = patienceMs > 0 ? locked.map((one) => `sequence ${one} is not carried: it is locked`) : [];
-    for (const sentence of [...faults, ...waiting]) {
+    for (const sentence of [...faults.map(faultText), ...waiting]) {
       if (!this.#said.has(sentence)) this.#options.log.warn(sentence);
       this.#said.add(sentence);
     }

@@ -15,6 +15,8 @@ export interface Sequence extends TableName {
   /** The role may read it, and set it. */
   readonly readable: boolean;
   readonly settable: boolean;
+  /** The role that may, or may not. */
+  readonly role: string;
 }
 
 const LIST_SEQUENCES = `
@@ -23,6 +25,7 @@ const LIST_SEQUENCES = `
          has_schema_privilege(n.oid, 'USAGE') and has_sequence_privilege(c.oid, 'SELECT') as readable,
          has_schema_privilege(n.oid, 'USAGE') and has_sequence_privilege(c.oid, 'SELECT')
            and has_sequence_privilege(c.oid, 'UPDATE') as settable,
+         current_user::text as role,
          (select json_build_object('schema', tn.nspname, 'name', t.relname, 'column', a.attname)
             from pg_depend d
             join pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
@@ -42,6 +45,7 @@ interface SequenceRow extends TableName {
   max: string;
   readable: boolean;
   settable: boolean;
+  role: string;
   owner: { schema: string; name: string; column: string } | null;
 }
 

@@ -87,11 +87,14 @@ test('a column keeps its sequence whatever that is called; what cannot be carrie
     create sequence opposed increment -1; create sequence foreign_to_us`);
   await pair.databases.targetAdmin.query('alter sequence foreign_to_us owner to postgres');
   const said = await runOnce();
+  const role = new URL(pair.databases.targetUrl).username;
   expect(await standing('other_name')).toEqual([1 + MARGIN, true]);
   expect(said.filter((line) => line.startsWith('sequence'))).toEqual([
-    'sequence public.foreign_to_us is not carried: the role may not set it on the target',
+    'sequence public.foreign_to_us is not carried: the role may not set it on the target; on the target: ' +
+      `grant usage on schema public to ${role}; grant select, update on sequence public.foreign_to_us to ${role};`,
     'sequence public.lacking is not carried: the target has none; `ibex schema copy` creates it',
-    'sequence public.opposed is not carried: it counts in the other direction on the target',
+    'sequence public.opposed is not carried: it counts in the other direction on the target; on the target: ' +
+      'alter sequence public.opposed increment by 1 minvalue 1 maxvalue 9223372036854775807 start with 1 restart with 1;',
   ]);
 });
 
@@ -124,4 +127,65 @@ test('one that others have locked is not waited for by the daemon, and named by 
   expect(await standing('free')).toEqual([1 + MARGIN, true]);
   expect((await ibex(['wait'], { env })).code).toBe(0);
   expect(await standing('busy')).toEqual([1 + MARGIN, true]);
+});
+
+async function sync(...more: string[]) {
+  const env = { IBEX_SOURCE_URL: pair.databases.sourceUrl, IBEX_TARGET_URL: pair.databases.targetUrl };
+  const { code, stdout, stderr } = await ibex(['sequences', 'sync', '--json', ...more], { env });
+  return { code, stderr, said: stdout === '' ? null : JSON.parse(stdout) };
+}
+
+test('`ibex sequences sync` carries them by itself, with the margin asked for, and moves none back', async () => {
+  await onBoth(
+    pair.databases,
+    `create table t (id bigint generated always as identity, n serial); create table other (id serial);
+     create sequence cached cache 20; create sequence down increment -2; create sequence ahead;
+     create schema s; create sequence s."Odd"; create sequence around maxvalue 9 cycle`,
+  );
+  await pair.source.query(`insert into t select from generate_series(1, 7); insert into other default values;
+    select nextval('cached'), nextval('down'), nextval('down'), nextval('s."Odd"'), nextval('ahead');
+    select nextval('around') from generate_series(1, 11)`);
+  await pair.target.query(`select setval('ahead', 500), setval('around', 5)`);
+  const { code, said } = await sync('--margin', '10', '--tables', 'public.t');
+  expect(code).toBe(0);
+  expect(said.notCarried).toEqual([]);
+  expect(said.sequences).toContainEqual({
+    ...{ sequence: 'public.t_id_seq', target: 'public.t_id_seq' },
+    ...{ sourceAt: '7', targetAt: '17', moved: true },
+  });
+  const carried = ['t_id_seq', 't_n_seq', 'cached', 'down', 'ahead', 's."Odd"', 'around', 'other_id_seq'];
+  const stands: number[] = [];
+  for (const name of carried) stands.push((await standing(name))[0]);
+  expect(stands).toEqual([17, 17, 30, -23, 500, 11, 5, 1]);
+  // Once more: nothing moves, unless the source did.
+  expect((await sync('--margin', '0')).said.sequences.filter((one: { moved: boolean }) => one.moved)).toEqual(
+    [
+      {
+        ...{ sequence: 'public.other_id_seq', target: 'public.other_id_seq' },
+        ...{ sourceAt: '1', targetAt: '1', moved: true },
+      },
+    ],
+  );
+  expect(await sync('--margin', 'much')).toMatchObject({ code: 2, said: null });
+});
+
+test('`ibex sequences sync` names what it cannot carry, and what it says helps', async () => {
+  await pair.source.query(`create table t (id int); create sequence opposed; create sequence short;
+    create sequence foreign_to_us; select nextval('opposed'), nextval('foreign_to_us'), setval('short', 40000)`);
+  await pair.target.query(`create sequence opposed increment -1; create sequence short as smallint;
+    create sequence foreign_to_us`);
+  await pair.databases.targetAdmin.query('alter sequence foreign_to_us owner to postgres');
+  const { code, said } = await sync();
+  expect(code).toBe(1);
+  const faults: { sequence: string; why: string; remedy: string }[] = said.notCarried;
+  expect(faults.map(({ sequence, why }) => `${sequence} ${why}`).sort()).toEqual([
+    'public.foreign_to_us the role may not set it on the target',
+    'public.opposed it counts in the other direction on the target',
+    'public.short it stands at 40000, and that of the target ends at 32767',
+  ]);
+  for (const { remedy } of faults)
+    await pair.databases.targetAdmin.query(remedy.replace(/^on the target: /, ''));
+  expect(await sync()).toMatchObject({ code: 0, said: { notCarried: [] } });
+  expect((await standing('opposed'))[0]).toBe(1 + MARGIN);
+  expect((await standing('short'))[0]).toBe(40_000 + MARGIN);
 });

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { handedOut, type SequenceState, valueToSet } from '../../src/core/sequence.ts';
+import { handedOut, reaches, type SequenceState, valueToSet } from '../../src/core/sequence.ts';
 import { seedOf } from '../support/random.ts';
 
 const MAX = 2n ** 63n - 1n;
@@ -21,6 +21,20 @@ test('the target is set a margin ahead of the source', () => {
 
 test('a fast one gets twice what it drew since the last look', () => {
   expect(valueToSet(sequence(100_000n), sequence(1n), 90_000n)?.last).toBe(280_000n);
+});
+
+test('the margin is a matter of choice', () => {
+  expect(valueToSet(sequence(7n), sequence(1n, false), 0n, 5n)?.last).toBe(12n);
+  expect(valueToSet(sequence(7n), sequence(1n, false), 0n, 0n)?.last).toBe(7n);
+  expect(valueToSet(sequence(7n), sequence(7n), 0n, 0n)).toBeNull();
+});
+
+test('one that ends before where the source stands is told', () => {
+  const down = { increment: -1n, min: -100n, max: -1n };
+  expect(reaches({ min: 1n, max: 32_767n }, sequence(32_767n))).toBe(true);
+  expect(reaches({ min: 1n, max: 32_767n }, sequence(32_768n))).toBe(false);
+  expect(reaches(down, sequence(-100n, true, down))).toBe(true);
+  expect(reaches(down, sequence(-101n, true, down))).toBe(false);
 });
 
 test('one that counts down is set below', () => {
