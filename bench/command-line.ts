@@ -1,43 +1,48 @@
 /** Argv to scenarios and their options. Whatever it does not know is wrong usage. */
 import { parseArgs } from 'node:util';
-import type { OptionSpec, OptionValue, Scenario } from './scenario.ts';
+import type { OptionSpec, OptionValue, Pass, Scenario, Size } from './scenario.ts';
 
 export class UsageError extends Error {}
 
-/** Where the report goes beside the screen. */
-const FILES = ['json', 'markdown', 'svg'] as const;
-export type Files = Partial<Readonly<Record<(typeof FILES)[number], string>>>;
+/** One run of a scenario. */
+export interface Planned {
+  readonly scenario: Scenario;
+  readonly options: Readonly<Record<string, OptionValue>>;
+  /** What it takes; `undefined` outside a pass, where it depends on the options. */
+  readonly minutes: number | undefined;
+}
 
 export interface Call {
-  readonly scenarios: readonly {
-    readonly scenario: Scenario;
-    readonly options: Readonly<Record<string, OptionValue>>;
-  }[];
-  /** Names of peers; `undefined` for all. */
+  readonly pass: Pass | undefined;
+  readonly planned: readonly Planned[];
+  /** Names of peers; `undefined` for those that are measured without being asked for. */
   readonly peers: readonly string[] | undefined;
-  readonly files: Files;
+  /** Where the report goes beside the screen. */
+  readonly json: string | undefined;
+  readonly out: string | undefined;
 }
 
 type Given = Readonly<Record<string, string | boolean | undefined>>;
 
-/** Throws `UsageError`; `undefined` when only help was asked for. Without a name all scenarios are meant. */
+const TEXTS = ['peers', 'json', 'out'] as const;
+const FLAGS = ['full', 'help'] as const;
+
+/** Throws `UsageError`; `undefined` when only help was asked for. Without a name it is the pass `all`. */
 export function parse(argv: readonly string[], scenarios: readonly Scenario[]): Call | undefined {
   const { names, given } = readArguments(argv, scenarios);
   if (given.help === true) return undefined;
-  const unknown = names.find((name) => scenarios.every((one) => one.name !== name));
-  if (unknown !== undefined) throw new UsageError(`unknown scenario: ${unknown}`);
-  const chosen = scenarios.filter(({ name }) => names.length === 0 || names.includes(name));
+  const pass = passOf(names, given.full === true);
+  const chosen = scenarios.filter((one) =>
+    pass === undefined ? names.includes(one.name) : one.sizes[pass].length > 0,
+  );
+  const unknown = pass === undefined && names.find((name) => chosen.every((one) => one.name !== name));
+  if (unknown) throw new UsageError(`unknown scenario: ${unknown}`);
   requireUse(given, chosen);
-  return {
-    scenarios: chosen.map((scenario) => ({
-      scenario,
-      options: Object.fromEntries(
-        Object.entries(scenario.options).map(([name, spec]) => [name, optionValue(name, spec, given[name])]),
-      ),
-    })),
-    peers: peersOf(given.peers, chosen),
-    files: Object.fromEntries(FILES.flatMap((name) => (given[name] ? [[name, given[name]]] : []))),
-  };
+  const planned = chosen.flatMap((scenario) =>
+    (pass === undefined ? [undefined] : scenario.sizes[pass]).map((size) => plan(scenario, size, given)),
+  );
+  const text = (name: (typeof TEXTS)[number]) => given[name] as string | undefined;
+  return { pass, planned, peers: peersOf(text('peers'), chosen), json: text('json'), out: text('out') };
 }
 
 function readArguments(argv: readonly string[], scenarios: readonly Scenario[]) {
@@ -46,11 +51,15 @@ function readArguments(argv: readonly string[], scenarios: readonly Scenario[]) 
       ([name, { kind }]) => [name, { type: kind === 'flag' ? 'boolean' : 'string' } as const] as const,
     ),
   );
-  const common = ['peers', ...FILES].map((name) => [name, { type: 'string' } as const] as const);
   try {
     const { values, positionals } = parseArgs({
       args: [...argv],
-      options: { ...Object.fromEntries([...own, ...common]), help: { type: 'boolean', short: 'h' } },
+      options: {
+        ...Object.fromEntries(own),
+        ...Object.fromEntries(TEXTS.map((name) => [name, { type: 'string' } as const])),
+        ...Object.fromEntries(FLAGS.map((name) => [name, { type: 'boolean' } as const])),
+        help: { type: 'boolean', short: 'h' },
+      },
       allowPositionals: true,
     });
     return { names: positionals, given: values as Given };
@@ -59,9 +68,29 @@ function readArguments(argv: readonly string[], scenarios: readonly Scenario[]) 
   }
 }
 
+function passOf(names: readonly string[], full: boolean): Pass | undefined {
+  const wanted = names.length === 0 ? ['all'] : names;
+  const pass = (['smoke', 'all'] as const).find((one) => wanted.includes(one));
+  if (pass !== undefined && wanted.length > 1) throw new UsageError(`${pass} stands alone`);
+  if (full && pass !== 'all') throw new UsageError('--full goes with all');
+  return full ? 'full' : pass;
+}
+
+/** What is given on the command line goes before the size of a pass, and that before the default. */
+function plan(scenario: Scenario, size: Size | undefined, given: Given): Planned {
+  const options = Object.entries(scenario.options).map(([name, spec]) => {
+    const ofSize = size?.options[name];
+    return [
+      name,
+      given[name] === undefined && ofSize !== undefined ? ofSize : optionValue(name, spec, given[name]),
+    ];
+  });
+  return { scenario, options: Object.fromEntries(options), minutes: size?.minutes };
+}
+
 /** An option that none of the scenarios has would be ignored. */
 function requireUse(given: Given, chosen: readonly Scenario[]): void {
-  const common = new Set<string>(['peers', 'help', ...FILES]);
+  const common = new Set<string>([...TEXTS, ...FLAGS]);
   const idle = Object.keys(given).find(
     (name) => !common.has(name) && chosen.every(({ options }) => options[name] === undefined),
   );
@@ -79,7 +108,7 @@ function optionValue(name: string, spec: OptionSpec, given: string | boolean | u
   throw new UsageError(`--${name} must be a whole number above 0`);
 }
 
-function peersOf(given: string | boolean | undefined, chosen: readonly Scenario[]): string[] | undefined {
+function peersOf(given: string | undefined, chosen: readonly Scenario[]): string[] | undefined {
   if (given === undefined) return undefined;
   const known = [...new Set(chosen.flatMap(({ peers }) => peers.map(({ name }) => name)))];
   return given === 'none' ? [] : namesIn('peers', given, [...known, 'none']);
@@ -94,14 +123,16 @@ function namesIn(option: string, given: string | boolean, known: readonly string
 /** The list of scenarios and options. */
 export function usage(scenarios: readonly Scenario[]): string {
   const lines = [
-    'Usage: ibex bench [options] [scenario..]',
+    'Usage: ibex bench [options] [scenario.. | smoke | all]',
     '',
-    'Without a name all scenarios run, one after the other. An option goes to every scenario that has it.',
+    'smoke looks in under a minute whether everything works; all, which is meant without a name, makes the report,',
+    'at sizes that fit 45 minutes on two cores. An option goes to every scenario that has it.',
     '',
-    '  --peers A,B      whom to measure beside Ibex; none for nobody (all that are installed)',
+    '  --peers A,B      whom to measure beside Ibex; none for nobody (all that are installed, bucardo only when',
+    '                   named). native and pipe come along with any other',
+    '  --full           all, at full size: hours',
     '  --json FILE      every single measurement, with machine, versions, settings and commit',
-    '  --markdown FILE  what the screen shows, as Markdown',
-    '  --svg FILE       the ratios as a chart',
+    '  --out DIR        the same as report.json, what the screen shows as report.md, and the plots as SVG',
     '',
   ];
   for (const { name, summary, options, peers } of scenarios) {

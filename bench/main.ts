@@ -1,12 +1,23 @@
 /** The program behind `ibex bench`: argv -> scenarios -> report -> exit code. */
-import { accessSync, constants, writeFileSync } from 'node:fs';
-import { basename, dirname, resolve } from 'node:path';
+import { accessSync, constants, mkdirSync, writeFileSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
 import { IbexError } from '../src/core/errors.ts';
-import { chartOf } from './chart.ts';
-import { type Call, type Files, parse, UsageError, usage } from './command-line.ts';
+import { draw } from './charts/draw.ts';
+import { type Call, type Planned, parse, UsageError, usage } from './command-line.ts';
+import { Pair } from './pair.ts';
 import { choosePeers } from './peers.ts';
-import { documentOf, markdownOf, type Origin, type Result, readOrigin, screenOf } from './report.ts';
-import { type Scenario, say } from './scenario.ts';
+import { distributionServers } from './programs.ts';
+import {
+  contractLines,
+  documentOf,
+  markdownOf,
+  type Origin,
+  plotsOf,
+  type Result,
+  readOrigin,
+  screenOf,
+} from './report.ts';
+import { type Bench, type Scenario, say } from './scenario.ts';
 import { backfill } from './scenarios/backfill.ts';
 import { catchUp } from './scenarios/catch-up.ts';
 import { idle } from './scenarios/idle.ts';
@@ -14,7 +25,8 @@ import { latency } from './scenarios/latency.ts';
 import { memory } from './scenarios/memory.ts';
 import { overhead } from './scenarios/overhead.ts';
 
-const SCENARIOS: readonly Scenario[] = [backfill, catchUp, latency, idle, memory, overhead];
+/** In the order of a report. */
+export const SCENARIOS: readonly Scenario[] = [overhead, catchUp, backfill, latency, memory, idle];
 
 /** 0 done, 1 a run ended with different tables, 2 wrong usage, 3 could not do it. */
 type ExitCode = 0 | 1 | 2 | 3;
@@ -29,7 +41,7 @@ export async function main(argv: readonly string[]): Promise<ExitCode> {
       process.stdout.write(usage(SCENARIOS));
       return 0;
     }
-    return await runScenarios({ ...call, files: writable(call.files) });
+    return await runScenarios({ ...call, ...writable(call) });
   } catch (error) {
     if (!(error instanceof UsageError)) return failed(error);
     process.stderr.write(`error: ${error.message}\n  \`ibex bench --help\` lists what there is.\n`);
@@ -38,16 +50,17 @@ export async function main(argv: readonly string[]): Promise<ExitCode> {
 }
 
 /** One scenario that cannot run does not take the others with it. */
-async function runScenarios({ scenarios, peers: asked, files }: Call): Promise<ExitCode> {
-  const origin = readOrigin();
+async function runScenarios(call: Call): Promise<ExitCode> {
+  const origin = readOrigin(call.pass);
   const results: Result[] = [];
   let code: ExitCode = 0;
-  for (const { scenario, options } of scenarios) {
-    const { peers, leftOut } = choosePeers(scenario.peers, asked);
+  announce(call.planned);
+  for (const { scenario, options } of call.planned) {
+    const { peers, leftOut } = choosePeers(scenario.peers, call.peers);
     for (const { peer, why } of leftOut) say(`${scenario.name}: ${peer} is left out: ${why}`);
     const startedAt = Date.now();
     try {
-      const outcome = await scenario.run(options, peers);
+      const outcome = await scenario.run(options, benchOf(call, peers));
       const tookSeconds = Math.round((Date.now() - startedAt) / 1000);
       results.push({ scenario: scenario.name, options, tookSeconds, leftOut, outcome });
     } catch (error) {
@@ -55,10 +68,29 @@ async function runScenarios({ scenarios, peers: asked, files }: Call): Promise<E
       continue;
     }
     // After each of them: hours of measuring are not to be lost to what comes last.
-    write(files, origin, results);
+    write(call, origin, results);
     process.stdout.write(`${screenOf(origin, results.at(-1) as Result)}\n`);
   }
+  process.stdout.write(contractLines(origin, results));
   return code === 0 && results.some(({ outcome }) => !outcome.ok) ? 1 : code;
+}
+
+/** How long it is going to take, where that is known. */
+function announce(planned: readonly Planned[]): void {
+  if (planned.some(({ minutes }) => minutes === undefined)) return;
+  const total = planned.reduce((sum, { minutes = 0 }) => sum + minutes, 0);
+  const each = planned.map(({ scenario, minutes }) => `${scenario.name} ${minutes}`).join(', ');
+  say(`about ${Math.ceil(total)} min on two cores (${each})`);
+}
+
+/** Who compares with programs of the distribution measures all on the distribution's servers. */
+function benchOf({ peers: asked }: Call, peers: ReadonlySet<string>): Bench {
+  const distribution = asked?.some((name) => name === 'bucardo' || name === 'pgcopydb') === true;
+  return {
+    peers,
+    servers: (which = 'usual') =>
+      Pair.start(distribution || which === 'distribution' ? distributionServers() : undefined),
+  };
 }
 
 function failed(error: unknown): 3 {
@@ -67,26 +99,34 @@ function failed(error: unknown): 3 {
   return 3;
 }
 
-function write({ json, markdown, svg }: Files, origin: Origin, results: readonly Result[]): void {
-  const charts = results.flatMap(({ outcome }) => (outcome.chart === undefined ? [] : [outcome.chart]));
-  const chart = svg === undefined ? undefined : chartOf(charts);
-  if (svg !== undefined && chart !== undefined) writeFileSync(svg, chart);
-  const image = svg !== undefined && chart !== undefined ? basename(svg) : undefined;
-  if (json !== undefined) writeFileSync(json, `${JSON.stringify(documentOf(origin, results), null, 2)}\n`);
-  if (markdown !== undefined) writeFileSync(markdown, markdownOf(origin, results, image));
+function write({ json, out }: Call, origin: Origin, results: readonly Result[]): void {
+  const document = `${JSON.stringify(documentOf(origin, results), null, 2)}\n`;
+  if (json !== undefined) writeFileSync(json, document);
+  if (out === undefined) return;
+  writeFileSync(join(out, 'report.json'), document);
+  const drawn = new Map<string, string>();
+  for (const { file, plot } of plotsOf(results)) {
+    const image = draw(plot);
+    if (image === undefined) continue;
+    writeFileSync(join(out, file), image);
+    drawn.set(file, plot.title);
+  }
+  writeFileSync(join(out, 'report.md'), markdownOf(origin, results, drawn));
 }
 
-/** Minutes of measuring are not to end with a file that cannot be written. */
-function writable(files: Files): Files {
-  return Object.fromEntries(
-    Object.entries(files).map(([kind, path]) => {
-      const file = resolve(path);
-      try {
-        accessSync(dirname(file), constants.W_OK);
-        return [kind, file];
-      } catch {
-        throw new UsageError(`cannot write to the directory of ${path}`);
-      }
-    }),
-  );
+/** Minutes of measuring are not to end with a file that cannot be written. Makes the directory of `--out`. */
+function writable({ json, out }: Call): Pick<Call, 'json' | 'out'> {
+  const usable = (directory: string, path: string) => {
+    try {
+      if (directory === out) mkdirSync(directory, { recursive: true });
+      accessSync(directory, constants.W_OK);
+      return resolve(path);
+    } catch {
+      throw new UsageError(`cannot write to the directory of ${path}`);
+    }
+  };
+  return {
+    json: json === undefined ? undefined : usable(dirname(resolve(json)), json),
+    out: out === undefined ? undefined : usable(out, out),
+  };
 }

@@ -5,12 +5,22 @@ export interface Peer {
   readonly name: string;
   /** What has to be installed for it. */
   readonly programs: readonly string[];
+  /** Without being named in `--peers`: always, only where nobody is named, or never. */
+  readonly unasked: 'always' | 'by default' | 'never';
 }
 
-export const NATIVE: Peer = { name: 'native', programs: [] };
-export const PIPE: Peer = { name: 'pipe', programs: ['bash', 'psql'] };
-export const PG_DUMP: Peer = { name: 'pg_dump', programs: ['bash', 'psql', 'pg_dump'] };
-export const PGCOPYDB: Peer = { name: 'pgcopydb', programs: ['pgcopydb', 'psql', 'pg_dump'] };
+export const NATIVE: Peer = { name: 'native', programs: [], unasked: 'always' };
+export const PIPE: Peer = { name: 'pipe', programs: ['bash', 'psql'], unasked: 'always' };
+export const PG_DUMP: Peer = {
+  name: 'pg_dump',
+  programs: ['bash', 'psql', 'pg_dump'],
+  unasked: 'by default',
+};
+export const PGCOPYDB: Peer = {
+  name: 'pgcopydb',
+  programs: ['pgcopydb', 'psql', 'pg_dump'],
+  unasked: 'by default',
+};
 
 export interface LeftOut {
   readonly peer: string;
@@ -22,14 +32,19 @@ export interface Choice {
   readonly leftOut: readonly LeftOut[];
 }
 
-/** Those of a scenario's peers that are asked for (`undefined`: all) and installed. */
+/** Those of a scenario's peers that are wanted (`asked` is what `--peers` names, nobody's name for `none`) and installed. */
 export function choosePeers(all: readonly Peer[], asked: readonly string[] | undefined): Choice {
   const leftOut = all.flatMap((peer) => {
-    const why = asked?.includes(peer.name) === false ? 'not asked for' : missing(peer);
+    const why = isWanted(peer, asked) ? missing(peer) : 'not asked for';
     return why === undefined ? [] : [{ peer: peer.name, why }];
   });
   const out = new Set(leftOut.map(({ peer }) => peer));
   return { peers: new Set(all.map(({ name }) => name).filter((name) => !out.has(name))), leftOut };
+}
+
+function isWanted({ name, unasked }: Peer, asked: readonly string[] | undefined): boolean {
+  if (asked === undefined) return unasked !== 'never';
+  return asked.includes(name) || (unasked === 'always' && asked.length > 0);
 }
 
 function missing({ programs }: Peer): string | undefined {

@@ -35,3 +35,13 @@ export function versionOf(name: string): string | undefined {
     return undefined;
   }
 }
+
+/**
+ * The directory of the distribution's servers of pg_dump's own major, as Debian and Ubuntu install them; `undefined`
+ * where there are none. pg_dump refuses servers newer than itself, and pgcopydb runs it.
+ */
+export function distributionServers(): string | undefined {
+  const major = /(\d+)(?:\.\d+)?/.exec(versionOf('pg_dump') ?? '')?.[1];
+  const directory = join('/usr/lib/postgresql', major ?? '');
+  return isExecutable(join(directory, 'bin', 'postgres')) ? directory : undefined;
+}

@@ -1,23 +1,27 @@
 /**
- * What every result says about where it comes from (machine, versions, commit, and how busy the machine was), and the
- * result as a JSON document, as a screen and as Markdown.
+ * What every result says about where it comes from (machine, versions, commit, and how busy the machine was), how it
+ * stands with the contract, and the result as a JSON document, as a screen and as Markdown.
  */
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { cpus, loadavg, release, totalmem, type } from 'node:os';
 import { join } from 'node:path';
+import type { Plot } from './charts/plot.ts';
+import { CONTRACT, type ContractRow, contractTable, verdict, worstOf } from './contract.ts';
 import type { LeftOut } from './peers.ts';
 import { versionOf } from './programs.ts';
-import type { Outcome } from './scenario.ts';
+import type { Outcome, Pass } from './scenario.ts';
 import { align } from './statistics.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 
 /** The programs whose versions a report names where they are installed. */
-const PROGRAMS = ['pgbench', 'psql', 'pgcopydb'];
+const PROGRAMS = ['pgbench', 'psql', 'pgcopydb', 'bucardo'];
 
 /** Where the figures come from: the same for all scenarios of a call. */
 export interface Origin {
+  /** Null where scenarios were named. */
+  readonly pass: Pass | null;
   readonly startedAt: string;
   readonly machine: Machine;
   readonly versions: Readonly<Record<string, string>>;
@@ -43,9 +47,10 @@ export interface Result {
   readonly outcome: Outcome;
 }
 
-export function readOrigin(): Origin {
+export function readOrigin(pass: Pass | undefined): Origin {
   const programs = PROGRAMS.map((name) => [name, versionOf(name)] as const);
   return {
+    pass: pass ?? null,
     startedAt: new Date().toISOString(),
     machine: {
       system: `${type()} ${release()}`,
@@ -82,6 +87,9 @@ export function documentOf(origin: Origin, results: readonly Result[]): object {
   return {
     ...origin,
     ok: results.every(({ outcome }) => outcome.ok),
+    contract: Object.fromEntries(
+      [...measuredOf(results)].map(([row, value]) => [row, { value, met: verdict(row, value) }]),
+    ),
     scenarios: results.map(({ outcome, ...result }) => ({
       ...result,
       ok: outcome.ok,
@@ -105,22 +113,64 @@ export function screenOf(origin: Origin, result: Result): string {
   ].join('\n');
 }
 
-/** All results as Markdown, with the chart if there is one beside it. */
-export function markdownOf(origin: Origin, results: readonly Result[], chart: string | undefined): string {
+/** All results as Markdown; `drawn` has the titles of the plots that lie beside it, by the names of their files. */
+export function markdownOf(
+  origin: Origin,
+  results: readonly Result[],
+  drawn: ReadonlyMap<string, string>,
+): string {
+  const plots = plotsOf(results);
   const sections = results.flatMap((result) => [
     `## ${headingOf(result)}`,
     ...result.outcome.content.map((part) => (typeof part === 'string' ? part : pipes(part))),
     ...leftOutLines(result),
+    ...plots
+      .filter(({ file, result: its }) => its === result && drawn.has(file))
+      .map(({ file }) => `![${drawn.get(file)}](${file})`),
   ]);
+  const rows = rowsToShow(origin, results);
   return [
     '# Benchmark of Ibex',
-    ...(chart === undefined ? [] : [`![ratios](${chart})`]),
+    ...(rows.length === 0 ? [] : [pipes(contractTable(rows, measuredOf(results)))]),
+    originLines(origin, results)
+      .map((text) => `- ${text}`)
+      .join('\n'),
     ...sections,
-    originLines(origin, results).join('\n'),
     '',
   ]
     .filter((part, at, all) => part !== '' || at === all.length - 1)
     .join('\n\n');
+}
+
+/** The table of the contract for the screen; nothing where nothing of it was measured. */
+export function contractLines(origin: Origin, results: readonly Result[]): string {
+  const rows = rowsToShow(origin, results);
+  if (rows.length === 0) return '';
+  return `${['contract', ...align(contractTable(rows, measuredOf(results)))].join('\n')}\n`;
+}
+
+/** All rows in a whole report, else those that were measured. What a smoke test measures is nobody's business. */
+function rowsToShow({ pass }: Origin, results: readonly Result[]): ContractRow[] {
+  if (pass === 'smoke') return [];
+  const measured = measuredOf(results);
+  return (Object.keys(CONTRACT) as ContractRow[]).filter((row) => pass !== null || measured.has(row));
+}
+
+function measuredOf(results: readonly Result[]): Map<ContractRow, number> {
+  return worstOf(results.flatMap(({ outcome }) => outcome.contract ?? []));
+}
+
+/** The plots of all results, with names for their files that no two share. */
+export function plotsOf(results: readonly Result[]): { file: string; plot: Plot; result: Result }[] {
+  return results.flatMap((result, at) => {
+    const before = results.slice(0, at).filter(({ scenario }) => scenario === result.scenario).length;
+    const prefix = before === 0 ? result.scenario : `${result.scenario}-${before + 1}`;
+    return (result.outcome.plots ?? []).map((plot) => ({
+      file: `${prefix}-${plot.name}.svg`,
+      plot,
+      result,
+    }));
+  });
 }
 
 function pipes(rows: readonly (readonly string[])[]): string {

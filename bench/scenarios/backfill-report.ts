@@ -1,5 +1,6 @@
 /** What the runs of `backfill` come to: a table for each case, and how Ibex compares with each of its peers. */
-import type { Outcome, Ratio, Table } from '../scenario.ts';
+import type { Plot } from '../charts/plot.ts';
+import type { Outcome, Table } from '../scenario.ts';
 import { range, type Summary, summarise } from '../statistics.ts';
 
 export interface Run {
@@ -56,14 +57,39 @@ export function report(servers: object, cases: readonly CaseRuns[]): Outcome {
         ? `all ${count} runs ended with equal tables on both sides`
         : `${different.length} of ${count} runs ended DIFFERENT and have no figure`,
     ],
-    chart: {
-      heading: 'backfill: rows/s of Ibex / rows/s of the other',
-      ratios: results.flatMap(({ name, comparisons }) =>
-        comparisons.map(({ who, peer, all }): Ratio => ({ label: `${name}: ${who} / ${peer}`, value: all })),
-      ),
-    },
+    plots: results.map((result) => plotOf(result)),
+    contract: results.flatMap(({ name, comparisons }) => [
+      ...valuesOf(name === 'narrow' || name === 'wide', comparisons, 'ibex, 1 job', 'pipe').map((value) => ({
+        row: 'backfill' as const,
+        value,
+      })),
+      ...valuesOf(name === 'clone', comparisons, 'ibex, 2 jobs', 'pgcopydb').map((value) => ({
+        row: 'clone' as const,
+        value: 1 / value,
+      })),
+    ]),
     ok: different.length === 0,
   };
+}
+
+function plotOf({ name, title, figures }: CaseRuns & ReturnType<typeof figuresOf>): Plot {
+  return {
+    kind: 'bars',
+    name,
+    title: `Backfill, ${name}: seconds`,
+    subtitle: `${title}; median, line from the fastest to the slowest run`,
+    unit: ' s',
+    bars: figures.map(({ who, seconds: { median, min, max } }) => ({
+      label: who,
+      value: median,
+      spread: [min, max],
+      ours: who.startsWith('ibex'),
+    })),
+  };
+}
+
+function valuesOf(wanted: boolean, comparisons: readonly Comparison[], who: string, peer: string): number[] {
+  return comparisons.filter((one) => wanted && one.who === who && one.peer === peer).map(({ all }) => all);
 }
 
 function figuresOf({ rows, runs }: CaseRuns): { figures: Figures[]; comparisons: Comparison[] } {

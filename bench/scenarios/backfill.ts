@@ -3,12 +3,9 @@
  * replication and programs that clone databases, on the same servers, in turns. What is measured, and why so, is in
  * the README beside this directory.
  */
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import { findDifferences } from '../equality.ts';
-import { checkpoint, type Databases, Pair, settle } from '../pair.ts';
+import { checkpoint, type Databases, type Pair, settle } from '../pair.ts';
 import { NATIVE, PG_DUMP, PGCOPYDB, PIPE } from '../peers.ts';
-import { versionOf } from '../programs.ts';
 import { startRedisOrThrow } from '../redis.ts';
 import { REDIS, REPEAT, type Scenario, say } from '../scenario.ts';
 import { type CaseRuns, type Run, report } from './backfill-report.ts';
@@ -30,21 +27,29 @@ export const backfill: Scenario<typeof options> = {
   summary: 'rows/s of the copy of existing rows',
   options,
   peers: [PIPE, NATIVE, PGCOPYDB, PG_DUMP],
-  run: async ({ cases, repeat, redis, ...sizes }, peers) => {
+  sizes: {
+    smoke: [{ options: { cases: ['narrow'], rows: 20_000, repeat: 1 }, minutes: 0.1 }],
+    all: [
+      { options: { cases: ['narrow', 'clone'], rows: 1_000_000, clone: 5_000_000, repeat: 3 }, minutes: 8 },
+      { options: { cases: ['wide', 'many'], wide: 10_000, tables: 200, repeat: 1 }, minutes: 2 },
+    ],
+    full: [{ options: { rows: 10_000_000, wide: 200_000, tables: 2_000, clone: 5_000_000 }, minutes: 60 }],
+  },
+  run: async ({ cases, repeat, redis, ...sizes }, { peers, servers: start }) => {
     await using queue = redis ? await startRedisOrThrow() : undefined;
     const chosen = CASES.filter((name) => cases.includes(name)).map((name) => caseOf(name, sizes));
     const all: CaseRuns[] = [];
     let servers: object | undefined;
     const plain = chosen.filter(({ name }) => name !== 'clone');
     if (plain.length > 0) {
-      await using pair = await Pair.start();
+      await using pair = await start();
       servers = await pair.describe();
       const ways = [...ibexWays(queue?.url), ...(peers.has('pipe') ? [pipeWay] : [])];
       if (peers.has('native')) ways.push(nativeWay());
       for (const tables of plain) all.push(await runCase(pair, tables, ways, repeat));
     }
     for (const tables of chosen.filter(({ name }) => name === 'clone')) {
-      await using pair = await Pair.start(installationForClones());
+      await using pair = await start('distribution');
       servers ??= await pair.describe();
       // An empty target has nothing to start up with.
       const ways: Way[] = [{ ...ibexWay({ who: 'ibex, 2 jobs', jobs: 2 }), startUp: false }];
@@ -81,16 +86,6 @@ function ibexWays(redisUrl: string | undefined): Way[] {
     }),
   );
   return [...ways, ...through];
-}
-
-/**
- * pg_dump refuses servers newer than itself, and pgcopydb runs it: then all of the case uses servers of pg_dump's own
- * version, those that its distribution installs beside it. `undefined`: the embedded ones.
- */
-function installationForClones(): string | undefined {
-  const major = /(\d+)(?:\.\d+)?/.exec(versionOf('pg_dump') ?? '')?.[1];
-  const directory = join('/usr/lib/postgresql', major ?? '');
-  return existsSync(join(directory, 'bin', 'postgres')) ? directory : undefined;
 }
 
 /** The same tables twice on each server: with their rows, and without, for what is to be paid before the first row. */

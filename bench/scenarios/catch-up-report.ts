@@ -64,16 +64,21 @@ export function report(
         ? `all ${runs.length} runs ended with equal tables on both sides`
         : `${runs.length - equal.length} of ${runs.length} runs ended DIFFERENT and have no figure`,
     ],
-    chart: {
-      heading: 'catch-up: time of native logical replication / time of Ibex',
-      ratios: ratios.flatMap(({ who, ...kinds }) =>
-        (['equal', 'engine'] as const).flatMap((kind) =>
-          kinds[kind] === null
-            ? []
-            : [{ label: `${who}, ${kind === 'equal' ? COLUMNS[0] : kind}`, value: kinds[kind] }],
-        ),
-      ),
-    },
+    plots: [
+      {
+        kind: 'bars',
+        name: 'seconds',
+        title: `Catching up with ${transactions.toLocaleString('en')} transactions: seconds`,
+        subtitle: 'until source and target are equal; median, line from the fastest to the slowest run',
+        unit: ' s',
+        bars: figures.map(({ who, equal: { median, min, max } }) => ({
+          label: who,
+          value: median,
+          spread: [min, max],
+          ours: who.startsWith('ibex'),
+        })),
+      },
+    ],
     ok: equal.length === runs.length,
   };
 }

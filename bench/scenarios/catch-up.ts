@@ -8,7 +8,7 @@ import { findDifferences } from '../equality.ts';
 import { Ibex } from '../ibex.ts';
 import { setMark, whenMarked } from '../mark.ts';
 import { NativeReplication } from '../native.ts';
-import { type Databases, Pair, settle, type Templates } from '../pair.ts';
+import { type Databases, type Pair, settle, type Templates } from '../pair.ts';
 import { NATIVE } from '../peers.ts';
 import { findPgbench, makePgbenchTemplates, PGBENCH_TABLES, runTransactions } from '../pgbench.ts';
 import { cpuSeconds, hasProc, readUntilEnd, serverCpuSeconds } from '../proc.ts';
@@ -33,10 +33,15 @@ export const catchUp: Scenario<typeof options> = {
   summary: 'time to catch up with a backlog of pgbench transactions, beside native logical replication',
   options,
   peers: [NATIVE],
-  run: async ({ transactions, repeat, redis }, peers) => {
+  sizes: {
+    smoke: [{ options: { transactions: 500, repeat: 1 }, minutes: 0.3 }],
+    all: [{ options: { redis: true }, minutes: 10 }],
+    full: [{ options: { redis: true, repeat: 5 }, minutes: 20 }],
+  },
+  run: async ({ transactions, repeat, redis }, { peers, servers }) => {
     findPgbench();
     await using queue = redis ? await startRedisOrThrow() : undefined;
-    await using pair = await Pair.start();
+    await using pair = await servers();
     say(`filling pgbench tables of scale ${SCALE}`);
     const templates = await makePgbenchTemplates(pair, SCALE);
     const runs: Run[] = [];

@@ -5,7 +5,7 @@
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Ibex } from '../ibex.ts';
-import { type Databases, Pair, type Side, settle } from '../pair.ts';
+import { type Databases, type Side, settle } from '../pair.ts';
 import { cpuSeconds, requireProc } from '../proc.ts';
 import { type Outcome, REPEAT, type Scenario, say } from '../scenario.ts';
 import { percentile } from '../statistics.ts';
@@ -34,9 +34,14 @@ export const idle: Scenario<typeof options> = {
   summary: 'CPU that a streaming daemon uses while nothing happens',
   options,
   peers: [],
-  run: async ({ seconds, tables, repeat }) => {
+  sizes: {
+    smoke: [],
+    all: [{ options: {}, minutes: 1 }],
+    full: [{ options: { seconds: 60, repeat: 3 }, minutes: 4 }],
+  },
+  run: async ({ seconds, tables, repeat }, { servers }) => {
     requireProc();
-    await using pair = await Pair.start();
+    await using pair = await servers();
     const databases = await pair.create('idle');
     await createTables(databases, tables);
     say(`copying ${tables} tables`);

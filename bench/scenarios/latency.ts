@@ -5,7 +5,7 @@
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Ibex } from '../ibex.ts';
-import { type Databases, Pair } from '../pair.ts';
+import type { Databases, Pair } from '../pair.ts';
 import { startRedisOrThrow } from '../redis.ts';
 import { type Outcome, REDIS, REPEAT, type Scenario, say } from '../scenario.ts';
 import { percentile } from '../statistics.ts';
@@ -31,9 +31,14 @@ export const latency: Scenario<typeof options> = {
   summary: 'time until one committed row of an idle system is visible on the target',
   options,
   peers: [],
-  run: async ({ samples, repeat, redis }) => {
+  sizes: {
+    smoke: [{ options: { samples: 5 }, minutes: 0.1 }],
+    all: [{ options: { redis: true }, minutes: 2 }],
+    full: [{ options: { redis: true, samples: 1_000 }, minutes: 9 }],
+  },
+  run: async ({ samples, repeat, redis }, { servers }) => {
     await using queue = redis ? await startRedisOrThrow() : undefined;
-    await using pair = await Pair.start();
+    await using pair = await servers();
     const runs: Series[] = [];
     for (let round = 1; round <= repeat; round++) {
       runs.push(await measure(pair, 'in process', samples));

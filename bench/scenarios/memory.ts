@@ -5,7 +5,7 @@
 import { requireSuccess } from '../children.ts';
 import { findDifferences } from '../equality.ts';
 import { Ibex } from '../ibex.ts';
-import { Pair, settle } from '../pair.ts';
+import { type Pair, settle } from '../pair.ts';
 import { peakMemoryMib, readUntilEnd, requireProc } from '../proc.ts';
 import { startRedisOrThrow } from '../redis.ts';
 import { type Outcome, REDIS, REPEAT, type Scenario, say } from '../scenario.ts';
@@ -32,10 +32,15 @@ export const memory: Scenario<typeof options> = {
   summary: 'the most memory the daemon takes while it catches up with many changed keys',
   options,
   peers: [],
-  run: async ({ rows, repeat, redis }) => {
+  sizes: {
+    smoke: [{ options: { rows: 20_000 }, minutes: 0.2 }],
+    all: [{ options: { redis: true }, minutes: 2 }],
+    full: [{ options: { redis: true, rows: 10_000_000 }, minutes: 20 }],
+  },
+  run: async ({ rows, repeat, redis }, { servers }) => {
     requireProc();
     await using queue = redis ? await startRedisOrThrow() : undefined;
-    await using pair = await Pair.start();
+    await using pair = await servers();
     const all: Measured[] = [];
     for (let round = 1; round <= repeat; round++) {
       all.push(await measure(pair, 'in process', rows));
@@ -90,6 +95,7 @@ function report(servers: object, rows: number, all: readonly Measured[]): Outcom
       [['', 'nothing to do', 'backlog', 'seconds'], ...names.map((who) => rowOf(who, equal))],
       ...all.flatMap(({ who, differences }) => differences.map((text) => `${who}: NOT EQUAL: ${text}`)),
     ],
+    contract: equal.map(({ peak }) => ({ row: 'memory', value: (peak * 2 ** 20) / 1e6 })),
     ok: equal.length === all.length,
   };
 }
