@@ -105,14 +105,12 @@ describe('help and version', () => {
     expect(commands).toEqual(
       expect.arrayContaining(['setup', 'backfill', 'run', 'wait', 'status', 'teardown']),
     );
-    const calls = commands
-      .filter((name) => name !== 'help')
-      .flatMap((name) => [
-        [name, '--help'],
-        [name, '--version'],
-      ]);
+    const calls = commands.filter((name) => name !== 'help').map((name) => [name, '--help']);
     const results = await Promise.all(
-      [['--version'], ['help', 'run'], ...calls].map(async (args) => ({ args, ...(await ibex(args)) })),
+      [['--version'], ['run', '--version'], ['help', 'run'], ...calls].map(async (args) => ({
+        args,
+        ...(await ibex(args)),
+      })),
     );
     for (const { args, code, stdout, stderr } of results) {
       expect([code, stderr], args.join(' ')).toEqual([0, '']);
