@@ -33,6 +33,8 @@ export interface Running {
   /** On the clock of `performance.now()`, just before the process was made. */
   readonly startedAt: number;
   readonly ended: Promise<Ended>;
+  /** When it first wrote to stdout, on the same clock; when it ended if it never did. */
+  readonly answered: Promise<number>;
   /** True until it has ended. */
   readonly running: boolean;
   /** Asks it to end, makes it after ten seconds; resolves when it is gone. */
@@ -46,11 +48,15 @@ export async function start(program: Program): Promise<Running> {
   alive.add(child);
   const ended = outcomeOf(child);
   ended.catch(() => undefined);
+  const answered = new Promise<number>((resolve) => {
+    for (const event of ['data', 'close']) child.stdout.once(event, () => resolve(performance.now()));
+  });
   await once(child, 'spawn');
   return {
     pid: child.pid as number,
     startedAt,
     ended,
+    answered,
     get running() {
       return alive.has(child);
     },

@@ -1,10 +1,13 @@
 /** Whom Ibex is measured beside. One that is not installed is named in the report as left out. */
-import { versionOf } from './programs.ts';
+import { join } from 'node:path';
+import { distributionServers, isReadable, versionOf } from './programs.ts';
 
 export interface Peer {
   readonly name: string;
   /** What has to be installed for it. */
   readonly programs: readonly string[];
+  /** What else it lacks, if anything. */
+  readonly lacks?: () => string | undefined;
   /** Without being named in `--peers`: always, only where nobody is named, or never. */
   readonly unasked: 'always' | 'by default' | 'never';
 }
@@ -20,6 +23,16 @@ export const PGCOPYDB: Peer = {
   name: 'pgcopydb',
   programs: ['pgcopydb', 'psql', 'pg_dump'],
   unasked: 'by default',
+};
+export const BUCARDO: Peer = {
+  name: 'bucardo',
+  programs: ['bucardo', 'psql'],
+  lacks: () => {
+    const servers = distributionServers();
+    if (servers === undefined) return 'servers of the version of pg_dump below /usr/lib/postgresql';
+    return isReadable(join(servers, 'lib', 'plperl.so')) ? undefined : `PL/Perl in ${servers}`;
+  },
+  unasked: 'never',
 };
 
 export interface LeftOut {
@@ -47,7 +60,9 @@ function isWanted({ name, unasked }: Peer, asked: readonly string[] | undefined)
   return asked.includes(name) || (unasked === 'always' && asked.length > 0);
 }
 
-function missing({ programs }: Peer): string | undefined {
+function missing({ programs, lacks }: Peer): string | undefined {
   const lacking = programs.filter((program) => versionOf(program) === undefined);
-  return lacking.length === 0 ? undefined : `not installed: ${lacking.join(', ')}`;
+  const more = lacking.length === 0 ? lacks?.() : undefined;
+  const all = more === undefined ? lacking : [more];
+  return all.length === 0 ? undefined : `not installed: ${all.join(', ')}`;
 }

@@ -25,6 +25,7 @@ export function requireProc(): void {
 
 interface Stat {
   readonly parent: number;
+  readonly group: number;
   /** CPU seconds, user and system, of the process itself, and of its children that have ended. */
   readonly own: number;
   readonly ofEnded: number;
@@ -36,7 +37,7 @@ function readStat(pid: number): Stat | undefined {
   // The second field is the name in parentheses, which may contain anything; the third stands after it.
   const fields = ['', '', '', ...stat.slice(stat.lastIndexOf(')') + 2).split(' ')];
   const seconds = (first: number) => (Number(fields[first]) + Number(fields[first + 1])) / ticksPerSecond();
-  return { parent: Number(fields[4]), own: seconds(14), ofEnded: seconds(16) };
+  return { parent: Number(fields[4]), group: Number(fields[5]), own: seconds(14), ofEnded: seconds(16) };
 }
 
 /** CPU seconds that a process has used; `undefined` once it has ended. */
@@ -44,14 +45,30 @@ export function cpuSeconds(pid: number): number | undefined {
   return readStat(pid)?.own;
 }
 
-/** CPU seconds that all processes of a server have used, those of ended sessions included. */
+/** The process group that a process belongs to; `undefined` once it has ended. */
+export function processGroupOf(pid: number | undefined): number | undefined {
+  return pid === undefined ? undefined : readStat(pid)?.group;
+}
+
+/** CPU seconds that the processes of a group have used; 0 without one, or without /proc. */
+export function groupCpuSeconds(group: number | undefined): number {
+  if (group === undefined) return 0;
+  const stats = allPids().map((pid) => readStat(pid));
+  return stats.reduce((sum, stat) => sum + (stat?.group === group ? stat.own : 0), 0);
+}
+
+function allPids(): number[] {
+  return readdirSync('/proc').flatMap((name) => (/^\d+$/.test(name) ? [Number(name)] : []));
+}
+
+/** CPU seconds that all processes of a server have used, those of ended sessions included; 0 without /proc. */
 export function serverCpuSeconds(cluster: Cluster): number {
+  if (!hasProc) return 0;
   const postmaster = Number(readFile(join(cluster.directory, 'data', 'postmaster.pid'))?.split('\n')[0]);
   const ofEnded = () => readStat(postmaster)?.ofEnded ?? 0;
   for (;;) {
     const before = ofEnded();
-    const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
-    const stats = pids.map((pid) => ({ pid: Number(pid), ...readStat(Number(pid)) }));
+    const stats = allPids().map((pid) => ({ pid, ...readStat(pid) }));
     const alive = stats.filter(({ pid, parent }) => pid === postmaster || parent === postmaster);
     // A process that ended meanwhile was perhaps counted twice, or not at all.
     if (ofEnded() === before) return alive.reduce((sum, { own }) => sum + (own ?? 0), before);

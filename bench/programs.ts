@@ -13,8 +13,16 @@ export function findProgram(name: string): string | undefined {
 }
 
 export function isExecutable(file: string): boolean {
+  return isAllowed(file, constants.X_OK);
+}
+
+export function isReadable(file: string): boolean {
+  return isAllowed(file, constants.R_OK);
+}
+
+function isAllowed(file: string, mode: number): boolean {
   try {
-    accessSync(file, constants.X_OK);
+    accessSync(file, mode);
     return true;
   } catch {
     return false;

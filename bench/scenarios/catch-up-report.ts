@@ -1,41 +1,24 @@
-/** What the runs of `catch-up` come to: a row for each way of replicating, and how native compares. */
+/** What the runs of `catch-up` come to: a row for each way of replicating, and how the others compare with Ibex. */
 import type { Outcome } from '../scenario.ts';
 import { range, type Summary, summarise } from '../statistics.ts';
 
-/** Times in seconds from the start. The process of native replication is the server: it has no exit. */
-export interface Times {
-  readonly equal: number;
-  readonly exit: number | null;
-  /** CPU seconds until then, of daemon and servers; 0 where nobody tells. */
-  readonly cpu: Cpu;
-}
-
-interface Cpu {
-  readonly daemon: number;
-  readonly source: number;
-  readonly target: number;
-}
+/** The backlog that the contract is about. */
+export const CONTRACT_TRANSACTIONS = 55_000;
 
 export interface Run {
   readonly who: string;
   readonly round: number;
-  /** With nothing but one changed row to catch up with. */
-  readonly startUp: Times;
-  readonly backlog: Times;
+  /** From when it was let go until the last transaction was seen. */
+  readonly seconds: number;
+  /** Of daemon and servers in that time; 0 where nobody tells. */
+  readonly cpu: number;
   /** Tables that came out different. Then the times are nobody's business. */
   readonly differences: readonly string[];
 }
 
-const COLUMNS = ['start to equal', 'start to exit', 'engine', 'engine CPU'];
-
 interface Figures {
   readonly who: string;
-  readonly startUp: Summary;
-  readonly equal: Summary;
-  readonly exit: Summary | null;
-  /** `equal` less the median of `startUp`. */
-  readonly engine: Summary;
-  /** All CPU seconds less those of the start-up. */
+  readonly seconds: Summary;
   readonly cpu: Summary;
 }
 
@@ -47,18 +30,24 @@ export function report(
   const equal = runs.filter((run) => run.differences.length === 0);
   const names = [...new Set(equal.map((run) => run.who))];
   const figures = names.map((who) => figuresOf(who, equal));
-  const native = figures.find((one) => one.who === 'native');
-  const ratios = figures
-    .filter((one) => one !== native)
-    .map((one) => ({ who: one.who, ...ratiosTo(native, one) }));
+  const of = (who: string) => figures.find((one) => one.who === who);
+  const peers = ['native', 'bucardo'].flatMap((who) => of(who) ?? []);
   return {
     servers,
-    figures: { scale, transactions, unit: 's', figures, ratios, runs: runs.map(withoutTimesIfDifferent) },
+    figures: { scale, transactions, unit: 's', figures, runs: runs.map(withoutTimesIfDifferent) },
     content: [
-      `${transactions} TPC-B transactions behind, scale ${scale}; seconds, median (min-max)`,
+      `${transactions} TPC-B transactions behind, scale ${scale}; median (min-max)`,
       '',
-      [['', 'start-up alone', ...COLUMNS], ...figures.map(rowOf)],
-      ...(native === undefined ? [] : ['', [['native / ..', ...COLUMNS], ...ratios.map(ratioRow)]]),
+      [
+        ['', 'seconds', 'transactions/s', 'CPU s', ...peers.map(({ who }) => `as fast as ${who}`)],
+        ...figures.map(({ who, seconds, cpu }) => [
+          who,
+          range(seconds, 3),
+          (transactions / seconds.median).toFixed(0),
+          range(cpu, 2),
+          ...peers.map((peer) => `${(peer.seconds.median / seconds.median).toFixed(2)}x`),
+        ]),
+      ],
       '',
       equal.length === runs.length
         ? `all ${runs.length} runs ended with equal tables on both sides`
@@ -68,10 +57,11 @@ export function report(
       {
         kind: 'bars',
         name: 'seconds',
-        title: `Catching up with ${transactions.toLocaleString('en')} transactions: seconds`,
-        subtitle: 'until source and target are equal; median, line from the fastest to the slowest run',
+        title: `Catching up with ${transactions.toLocaleString('en')} transactions`,
+        subtitle:
+          'seconds until source and target are equal; median, line from the fastest to the slowest run',
         unit: ' s',
-        bars: figures.map(({ who, equal: { median, min, max } }) => ({
+        bars: figures.map(({ who, seconds: { median, min, max } }) => ({
           label: who,
           value: median,
           spread: [min, max],
@@ -79,59 +69,34 @@ export function report(
         })),
       },
     ],
+    contract: transactions === CONTRACT_TRANSACTIONS ? contractOf(of) : [],
     ok: equal.length === runs.length,
   };
 }
 
-function withoutTimesIfDifferent({ startUp, backlog, ...run }: Run): object {
-  return run.differences.length === 0 ? { ...run, startUp, backlog } : run;
+function contractOf(of: (who: string) => Figures | undefined): NonNullable<Outcome['contract']> {
+  const ours = of('ibex')?.seconds.median;
+  const timesAsFast = (row: 'catch-up-native' | 'catch-up-bucardo', who: string) => {
+    const theirs = of(who)?.seconds.median;
+    return ours === undefined || theirs === undefined ? [] : [{ row, value: theirs / ours }];
+  };
+  const redis = of('ibex, redis')?.seconds.median;
+  return [
+    ...timesAsFast('catch-up-native', 'native'),
+    ...timesAsFast('catch-up-bucardo', 'bucardo'),
+    ...(ours === undefined || redis === undefined ? [] : [{ row: 'redis' as const, value: ours / redis }]),
+  ];
+}
+
+function withoutTimesIfDifferent({ seconds, cpu, ...run }: Run): object {
+  return run.differences.length === 0 ? { ...run, seconds, cpu } : run;
 }
 
 function figuresOf(who: string, runs: readonly Run[]): Figures {
   const own = runs.filter((run) => run.who === who);
-  const exits = own.flatMap(({ backlog }) => (backlog.exit === null ? [] : [backlog.exit]));
-  const startUp = summarise(own.map((run) => run.startUp.equal));
   return {
     who,
-    startUp,
-    equal: summarise(own.map((run) => run.backlog.equal)),
-    exit: exits.length === 0 ? null : summarise(exits),
-    engine: summarise(own.map((run) => run.backlog.equal - startUp.median)),
-    cpu: summarise(own.map((run) => sum(run.backlog.cpu) - sum(run.startUp.cpu))),
+    seconds: summarise(own.map((run) => run.seconds)),
+    cpu: summarise(own.map((run) => run.cpu)),
   };
-}
-
-function sum({ daemon, source, target }: Cpu): number {
-  return daemon + source + target;
-}
-
-/** How many times as fast as native. Its exit is when it is equal: it does not end. */
-function ratiosTo(native: Figures | undefined, { equal, exit, engine, cpu }: Figures) {
-  const ratio = (theirs: Summary | undefined, ours: Summary | null) =>
-    theirs === undefined || ours === null ? null : theirs.median / ours.median;
-  return {
-    equal: ratio(native?.equal, equal),
-    exit: ratio(native?.equal, exit),
-    engine: ratio(native?.engine, engine),
-    cpu: ratio(native?.cpu, cpu),
-  };
-}
-
-function rowOf({ who, startUp, equal, exit, engine, cpu }: Figures): string[] {
-  return [
-    who,
-    range(startUp, 3),
-    range(equal, 3),
-    exit === null ? '-' : range(exit, 3),
-    range(engine, 3),
-    range(cpu, 2),
-  ];
-}
-
-function ratioRow({ who, equal, exit, engine, cpu }: { readonly who: string } & ReturnType<typeof ratiosTo>) {
-  return [who, ...[equal, exit, engine, cpu].map(times)];
-}
-
-function times(ratio: number | null): string {
-  return ratio === null ? '-' : `${ratio.toFixed(2)}x`;
 }

@@ -7,18 +7,18 @@ import type { Cluster } from '../../src/embedded/cluster.ts';
 import { Ibex } from '../ibex.ts';
 import { type Databases, type Pair, settle } from '../pair.ts';
 import { findPgbench, makePgbenchTemplates, measureTps } from '../pgbench.ts';
-import { hasProc, serverCpuSeconds } from '../proc.ts';
-import { type Outcome, REPEAT, type Scenario, say } from '../scenario.ts';
+import { serverCpuSeconds } from '../proc.ts';
+import { type Outcome, REPEAT, SCALE, type Scenario, say } from '../scenario.ts';
 import { range, type Summary, summarise } from '../statistics.ts';
 
-const SCALE = 10;
 /** The UPDATE that the contract is about. */
 const CONTRACT_ROWS = 200_000;
 
 const options = {
   repeat: REPEAT,
+  scale: SCALE,
   seconds: { kind: 'number', default: 15, help: 'of TPC-B a run' },
-  rows: { kind: 'number', default: CONTRACT_ROWS, help: 'of the large UPDATE, at most 1000000' },
+  rows: { kind: 'number', default: CONTRACT_ROWS, help: 'of the large UPDATE, at most 100000 x scale' },
 } as const;
 
 interface Measured {
@@ -36,15 +36,15 @@ export const overhead: Scenario<typeof options> = {
   options,
   peers: [],
   sizes: {
-    smoke: [{ options: { repeat: 1, seconds: 1, rows: 5_000 }, minutes: 0.1 }],
+    smoke: [{ options: { repeat: 1, scale: 1, seconds: 1, rows: 5_000 }, minutes: 0.1 }],
     all: [{ options: {}, minutes: 4 }],
     full: [{ options: { repeat: 5, seconds: 60 }, minutes: 15 }],
   },
-  run: async ({ repeat, seconds, rows }, { servers }) => {
+  run: async ({ repeat, scale, seconds, rows }, { servers }) => {
     findPgbench();
     await using pair = await servers();
-    say(`filling pgbench tables of scale ${SCALE}`);
-    const templates = await makePgbenchTemplates(pair, SCALE);
+    say(`filling pgbench tables of scale ${scale}`);
+    const templates = await makePgbenchTemplates(pair, scale);
     const plain = await pair.create('plain', templates);
     const armed = await pair.create('armed', templates);
     await new Ibex(armed).run('setup');
@@ -60,7 +60,7 @@ export const overhead: Scenario<typeof options> = {
       }
     }
     for (const databases of [plain, armed]) await databases.drop();
-    return report(await pair.describe(), rows, without, captured);
+    return report(await pair.describe(), { scale, rows }, without, captured);
   },
 };
 
@@ -85,7 +85,7 @@ async function measure(
 }
 
 async function timed<T>(server: Cluster, work: () => Promise<T>) {
-  const cpu = () => (hasProc ? serverCpuSeconds(server) : 0);
+  const cpu = () => serverCpuSeconds(server);
   const [before, startedAt] = [cpu(), performance.now()];
   const result = await work();
   const seconds = (performance.now() - startedAt) / 1000;
@@ -94,7 +94,7 @@ async function timed<T>(server: Cluster, work: () => Promise<T>) {
 
 function report(
   servers: object,
-  rows: number,
+  { scale, rows }: { scale: number; rows: number },
   without: readonly Measured[],
   captured: readonly Measured[],
 ): Outcome {
@@ -112,9 +112,9 @@ function report(
   ];
   return {
     servers,
-    figures: { scale: SCALE, rows, ...figures, runs: { without, captured } },
+    figures: { scale, rows, ...figures, runs: { without, captured } },
     content: [
-      `source of scale ${SCALE}, eight clients, no daemon; median (min-max)`,
+      `source of scale ${scale}, eight clients, no daemon; median (min-max)`,
       '',
       [
         ['', 'without', 'with capture', 'with / without'],
