@@ -19,14 +19,29 @@ import {
 } from './report.ts';
 import { type Bench, type Scenario, say } from './scenario.ts';
 import { backfill } from './scenarios/backfill.ts';
+import { bulk } from './scenarios/bulk.ts';
 import { catchUp } from './scenarios/catch-up.ts';
+import { growth } from './scenarios/growth.ts';
 import { idle } from './scenarios/idle.ts';
-import { latency } from './scenarios/latency.ts';
+import { lag } from './scenarios/lag.ts';
 import { memory } from './scenarios/memory.ts';
 import { overhead } from './scenarios/overhead.ts';
+import { shapes } from './scenarios/shapes.ts';
+import { sustained } from './scenarios/sustained.ts';
 
 /** In the order of a report. */
-export const SCENARIOS: readonly Scenario[] = [overhead, catchUp, backfill, latency, memory, idle];
+export const SCENARIOS: readonly Scenario[] = [
+  overhead,
+  bulk,
+  catchUp,
+  sustained,
+  lag,
+  ...shapes,
+  growth,
+  backfill,
+  memory,
+  idle,
+];
 
 /** 0 done, 1 a run ended with different tables, 2 wrong usage, 3 could not do it. */
 type ExitCode = 0 | 1 | 2 | 3;

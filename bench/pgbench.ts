@@ -47,15 +47,6 @@ export async function runTransactions(login: Login, transactions: number, seed: 
   if (rest > 0) await pgbench(login, [...common, '-c', '1', '-t', String(rest)], IN_HASTE);
 }
 
-/** TPC-B from eight clients for a while; gives transactions per second. */
-export async function measureTps(login: Login, seconds: number, seed: number): Promise<number> {
-  const args = ['-n', `--random-seed=${seed}`, '-c', String(CLIENTS), '-j', '2', '-T', String(seconds)];
-  const output = await pgbench(login, args);
-  const tps = Number(/^tps = ([\d.]+)/m.exec(output)?.[1]);
-  if (!(tps > 0)) throw new Error(`pgbench reported no tps:\n${output}`);
-  return tps;
-}
-
 /** Templates with pgbench's tables and primary keys: filled for sources, empty for targets. */
 export async function makePgbenchTemplates(pair: Pair, scale: number): Promise<Templates> {
   const full = await pair.create('pgbench_template');

@@ -21,6 +21,15 @@ export function percentile(values: readonly number[], p: number): number {
   return low + (high - low) * (at - Math.floor(at));
 }
 
+/** How much `y` grows with each unit of `x`, by least squares; 0 for fewer than two points. */
+export function slope(points: readonly { readonly x: number; readonly y: number }[]): number {
+  const mean = (of: 'x' | 'y') => points.reduce((sum, point) => sum + point[of], 0) / points.length;
+  const [x, y] = [mean('x'), mean('y')];
+  const spread = points.reduce((sum, point) => sum + (point.x - x) ** 2, 0);
+  const together = points.reduce((sum, point) => sum + (point.x - x) * (point.y - y), 0);
+  return spread > 0 ? together / spread : 0;
+}
+
 /** Median and range, such as `0.612 (0.598-0.640)`. */
 export function range(summary: Summary, digits: number): string {
   const [median, min, max] = [summary.median, summary.min, summary.max].map((n) => n.toFixed(digits));
