@@ -6,13 +6,11 @@ import { type Arrival, timeArrival } from '../arrival.ts';
 import { totalCpu } from '../cpu.ts';
 import type { Databases } from '../pair.ts';
 import { NATIVE } from '../peers.ts';
-import { type Outcome, REPEAT, type Scenario, say } from '../scenario.ts';
-import { range, type Summary, summarise } from '../statistics.ts';
+import { REPEAT, type Scenario, say } from '../scenario.ts';
 import { streamsOf } from '../streams.ts';
-import { byWho, equalityOf, inTurns, type Stage, type Turn } from '../while-streaming.ts';
+import { inTurns, type Stage, type Turn } from '../while-streaming.ts';
+import { type Cost, report, TABLES } from './growth-report.ts';
 
-/** Times the number of changes. */
-const TABLES = [1, 10, 100];
 /** The larger backlog meets the largest table, which alone has rows enough to spread it. */
 const LARGE_BACKLOG = 10;
 
@@ -20,16 +18,6 @@ const options = {
   changes: { kind: 'number', default: 20_000, help: 'rows to change, and rows of the smallest table' },
   repeat: REPEAT,
 } as const;
-
-/** What a change costs, in one of the sizes. */
-interface Cost {
-  /** Times the smallest. */
-  readonly table: number;
-  readonly backlog: number;
-  /** Microseconds for each change, in each repetition. */
-  readonly wall: readonly number[];
-  readonly cpu: readonly number[];
-}
 
 export const growth: Scenario<typeof options> = {
   name: 'growth',
@@ -92,88 +80,4 @@ async function measure(
     });
   }
   return costs;
-}
-
-interface Figures {
-  readonly who: string;
-  readonly table: number;
-  readonly backlog: number;
-  readonly wall: Summary;
-  readonly cpu: Summary;
-  /** Times the cost of a change in the smallest table, for the larger backlog in the same table. */
-  readonly wallRatio: number;
-  readonly cpuRatio: number;
-}
-
-function report(servers: object, changes: number, turns: readonly Turn<Cost[]>[]): Outcome {
-  const figures = [...byWho(turns)].flatMap(([who, costs]) => figuresOf(who, costs.flat()));
-  const equality = equalityOf(turns);
-  return {
-    servers,
-    figures: { unit: 'us', changes, figures, runs: turns },
-    content: [
-      `${changes} changes in a table of ${changes} rows, and multiples; microseconds for each change, median (min-max)`,
-      '',
-      [
-        ['', 'wall', '/ smaller', 'CPU', '/ smaller'],
-        ...figures.map(({ who, table, backlog, ...cost }) => [
-          `${who}: table x${table}, backlog x${backlog}`,
-          range(cost.wall, 1),
-          cost.wallRatio.toFixed(2),
-          range(cost.cpu, 1),
-          cost.cpuRatio.toFixed(2),
-        ]),
-      ],
-      '',
-      equality.line,
-    ],
-    plots: [
-      {
-        kind: 'bars',
-        name: 'cpu',
-        title: 'What a change costs as table and backlog grow',
-        subtitle: 'CPU of daemon and both servers for a change / the same for the smaller one',
-        unit: 'x',
-        bars: figures
-          .filter(({ table, cpuRatio }) => table > 1 && Number.isFinite(cpuRatio))
-          .map(({ who, table, backlog, cpuRatio }) => ({
-            label: `${who}: table x${table}, backlog x${backlog}`,
-            value: cpuRatio,
-            ours: who === 'ibex',
-          })),
-        reference: { value: 1, label: 'no dearer' },
-      },
-    ],
-    contract: contractOf(figures),
-    ok: equality.ok,
-  };
-}
-
-function figuresOf(who: string, costs: readonly Cost[]): Figures[] {
-  return costs.map(({ table, backlog, wall, cpu }) => {
-    // A larger table is compared with the smallest, a larger backlog with the small one in the same table.
-    const least = costs.find((one) => one.backlog === 1 && one.table === (backlog === 1 ? 1 : table));
-    const ratio = (kind: 'wall' | 'cpu', own: readonly number[]) =>
-      summarise(own).median / summarise(least?.[kind] ?? own).median;
-    return {
-      who,
-      table,
-      backlog,
-      wall: summarise(wall),
-      cpu: summarise(cpu),
-      wallRatio: ratio('wall', wall),
-      cpuRatio: ratio('cpu', cpu),
-    };
-  });
-}
-
-/** In time and in CPU: the dearer of both counts. */
-function contractOf(figures: readonly Figures[]): NonNullable<Outcome['contract']> {
-  return figures
-    .filter(({ who, table }) => who === 'ibex' && table === Math.max(...TABLES))
-    .flatMap(({ backlog, wallRatio, cpuRatio }) =>
-      [wallRatio, cpuRatio]
-        .filter(Number.isFinite)
-        .map((value) => ({ row: backlog === 1 ? 'growth-table' : 'growth-backlog', value }) as const),
-    );
 }
