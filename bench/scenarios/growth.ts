@@ -26,7 +26,7 @@ export const growth: Scenario<typeof options> = {
   peers: [NATIVE],
   sizes: {
     smoke: [],
-    all: [{ options: {}, minutes: 3 }],
+    all: [{ options: {}, minutes: 2 }],
     full: [{ options: { changes: 100_000, repeat: 5 }, minutes: 20 }],
   },
   run: async ({ changes, repeat }, { peers, servers }) => {

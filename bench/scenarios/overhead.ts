@@ -34,7 +34,7 @@ export const overhead: Scenario<typeof options> = {
   peers: [],
   sizes: {
     smoke: [{ options: { repeat: 1, seconds: 1, scale: 1 }, minutes: 0.2 }],
-    all: [{ options: { seconds: 10 }, minutes: 2 }],
+    all: [{ options: { seconds: 10 }, minutes: 1.5 }],
     full: [{ options: { repeat: 5, seconds: 60 }, minutes: 12 }],
   },
   run: async ({ repeat, seconds, scale }, { servers }) => {

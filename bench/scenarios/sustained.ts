@@ -3,7 +3,7 @@
  * runs at a rate and the lag of a row beside it is looked at. Steady is where a line through the lags does not rise.
  */
 import { runLoad } from '../load.ts';
-import type { Pair, Templates } from '../pair.ts';
+import { type Pair, settle, type Templates } from '../pair.ts';
 import { NATIVE } from '../peers.ts';
 import { findPgbench, makePgbenchTemplates, PGBENCH_TABLES } from '../pgbench.ts';
 import { probe } from '../probe.ts';
@@ -73,6 +73,7 @@ export const sustained: Scenario<typeof options> = {
 async function limitOfLoad(pair: Pair, templates: Templates, seconds: number): Promise<number> {
   const databases = await pair.create('plain', templates);
   try {
+    await settle(databases);
     return (await runLoad(databases.source.login, { seconds, seed: 1 })).tps;
   } finally {
     await databases.drop();
@@ -125,13 +126,13 @@ function report(
   );
   const native = rates.get('native');
   const ibex = rates.get('ibex');
-  const ratio = native === undefined || ibex === undefined ? undefined : ibex.median / native.median;
+  const ratio = native?.median && ibex ? ibex.median / native.median : undefined;
   const equality = equalityOf(turns);
   return {
     servers,
     figures: {
       unit: 'transactions/s',
-      scale: SCALE,
+      scale,
       limit,
       rates: Object.fromEntries(rates),
       ratio,
