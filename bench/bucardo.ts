@@ -67,7 +67,7 @@ export class Bucardo {
 
   /** CPU seconds that its processes and its own server have used. */
   cpuSeconds(): number {
-    return groupCpuSeconds(this.#group()) + serverCpuSeconds(this.#cluster);
+    return groupCpuSeconds(this.#group()) + serverCpuSeconds({ cluster: this.#cluster });
   }
 
   async remove(): Promise<void> {

@@ -17,6 +17,8 @@ export interface Call {
   readonly planned: readonly Planned[];
   /** Names of peers; `undefined` for those that are measured without being asked for. */
   readonly peers: readonly string[] | undefined;
+  /** The URLs of two servers; `undefined` for servers of our own. */
+  readonly against: readonly [string, string] | undefined;
   /** Where the report goes beside the screen. */
   readonly json: string | undefined;
   readonly out: string | undefined;
@@ -24,7 +26,7 @@ export interface Call {
 
 type Given = Readonly<Record<string, string | boolean | undefined>>;
 
-const TEXTS = ['peers', 'json', 'out'] as const;
+const TEXTS = ['peers', 'against', 'json', 'out'] as const;
 const FLAGS = ['full', 'help'] as const;
 
 /** Throws `UsageError`; `undefined` when only help was asked for. Without a name it is the pass `all`. */
@@ -42,7 +44,14 @@ export function parse(argv: readonly string[], scenarios: readonly Scenario[]): 
     (pass === undefined ? [undefined] : scenario.sizes[pass]).map((size) => plan(scenario, size, given)),
   );
   const text = (name: (typeof TEXTS)[number]) => given[name] as string | undefined;
-  return { pass, planned, peers: peersOf(text('peers'), chosen), json: text('json'), out: text('out') };
+  return {
+    pass,
+    planned,
+    peers: peersOf(text('peers'), chosen),
+    against: urlsOf(text('against')),
+    json: text('json'),
+    out: text('out'),
+  };
 }
 
 function readArguments(argv: readonly string[], scenarios: readonly Scenario[]) {
@@ -114,6 +123,18 @@ function peersOf(given: string | undefined, chosen: readonly Scenario[]): string
   return given === 'none' ? [] : namesIn('peers', given, [...known, 'none']);
 }
 
+function urlsOf(given: string | undefined): [string, string] | undefined {
+  if (given === undefined) return undefined;
+  const [source, target, ...more] = given.split(/,(?=postgres(?:ql)?:)/);
+  if (source !== undefined && target !== undefined && more.length === 0) {
+    if ([source, target].every((url) => /^postgres(ql)?:/.test(url) && URL.canParse(url)))
+      return [source, target];
+  }
+  throw new UsageError(
+    '--against takes SOURCE_URL,TARGET_URL, such as postgres://u:p@a/db,postgres://u:p@b/db',
+  );
+}
+
 function namesIn(option: string, given: string | boolean, known: readonly string[]): string[] {
   const names = String(given).split(',');
   if (names.every((name) => known.includes(name))) return names;
@@ -130,6 +151,8 @@ export function usage(scenarios: readonly Scenario[]): string {
     '',
     '  --peers A,B      whom to measure beside Ibex; none for nobody (all that are installed, bucardo only when',
     '                   named). native and pipe come along with any other',
+    '  --against URLS   SOURCE_URL,TARGET_URL: on these servers instead of private ones, in databases of its own, by',
+    '                   roles that may create some. What others have there is not touched',
     '  --full           all, at full size: hours',
     '  --json FILE      every single measurement, with machine, versions, settings and commit',
     '  --out DIR        the same as report.json, what the screen shows as report.md, and the plots as SVG',

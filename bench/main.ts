@@ -4,9 +4,7 @@ import { dirname, join, resolve } from 'node:path';
 import { IbexError } from '../src/core/errors.ts';
 import { draw } from './charts/draw.ts';
 import { type Call, type Planned, parse, UsageError, usage } from './command-line.ts';
-import { Pair } from './pair.ts';
 import { choosePeers } from './peers.ts';
-import { distributionServers } from './programs.ts';
 import {
   contractLines,
   documentOf,
@@ -28,6 +26,7 @@ import { memory } from './scenarios/memory.ts';
 import { overhead } from './scenarios/overhead.ts';
 import { shapes } from './scenarios/shapes.ts';
 import { sustained } from './scenarios/sustained.ts';
+import { Servers } from './servers.ts';
 
 /** In the order of a report. */
 export const SCENARIOS: readonly Scenario[] = [
@@ -47,9 +46,6 @@ export const SCENARIOS: readonly Scenario[] = [
 type ExitCode = 0 | 1 | 2 | 3;
 
 export async function main(argv: readonly string[]): Promise<ExitCode> {
-  // Everything that is started goes with this process: servers and programs each see to it when it exits.
-  process.on('SIGINT', () => process.exit(130));
-  process.on('SIGTERM', () => process.exit(143));
   try {
     const call = parse(argv, SCENARIOS);
     if (call === undefined) {
@@ -66,20 +62,27 @@ export async function main(argv: readonly string[]): Promise<ExitCode> {
 
 /** One scenario that cannot run does not take the others with it. */
 async function runScenarios(call: Call): Promise<ExitCode> {
+  await using servers = await Servers.of(call.against);
+  // What is started goes with this process: servers and programs each see to it when it exits. What was made on the
+  // servers of others does not.
+  const leave = (code: number) => () => servers.cleanUp().finally(() => process.exit(code));
+  process.on('SIGINT', leave(130));
+  process.on('SIGTERM', leave(143));
   const origin = readOrigin(call.pass);
   const results: Result[] = [];
   let code: ExitCode = 0;
   announce(call.planned);
   for (const { scenario, options } of call.planned) {
-    const { peers, leftOut } = choosePeers(scenario.peers, call.peers);
+    const { peers, leftOut } = choosePeers(scenario.peers, call.peers, servers.hasSuperusers);
     for (const { peer, why } of leftOut) say(`${scenario.name}: ${peer} is left out: ${why}`);
     const startedAt = Date.now();
     try {
-      const outcome = await scenario.run(options, benchOf(call, peers));
+      const outcome = await scenario.run(options, benchOf(call, servers, peers));
       const tookSeconds = Math.round((Date.now() - startedAt) / 1000);
       results.push({ scenario: scenario.name, options, tookSeconds, leftOut, outcome });
     } catch (error) {
       code = failed(error);
+      await servers.discard();
       continue;
     }
     // After each of them: hours of measuring are not to be lost to what comes last.
@@ -99,16 +102,18 @@ function announce(planned: readonly Planned[]): void {
 }
 
 /** Who compares with programs of the distribution measures all on the distribution's servers. */
-function benchOf({ peers: asked }: Call, peers: ReadonlySet<string>): Bench {
+function benchOf({ peers: asked }: Call, servers: Servers, peers: ReadonlySet<string>): Bench {
   const distribution = asked?.some((name) => name === 'bucardo' || name === 'pgcopydb') === true;
   return {
     peers,
     servers: (which = 'usual') =>
-      Pair.start(distribution || which === 'distribution' ? distributionServers() : undefined),
+      servers.lend(distribution || which === 'distribution' ? 'distribution' : 'embedded'),
   };
 }
 
-function failed(error: unknown): 3 {
+function failed(thrown: unknown): 3 {
+  // Where cleaning up failed as well, what came first says more.
+  const error = (thrown as { suppressed?: unknown }).suppressed ?? thrown;
   const hint = error instanceof IbexError ? `\n  ${error.hint}` : '';
   process.stderr.write(`error: ${(error as Error).message}${hint}\n`);
   return 3;

@@ -1,23 +1,13 @@
 /**
- * The two servers of a benchmark, and the databases on them. Both servers have the same settings and sync to
- * disk. Databases are made from templates, so that every run starts from the same bytes.
+ * The two servers as a scenario has them, and the databases that it makes there: from templates, so that every run
+ * starts from the same bytes. It leaves none of them behind.
  *
- * Ibex connects as the owner of the database, a role without any special right. The superuser is for what is no
- * part of it: making databases, CHECKPOINT, and native logical replication, which cannot do without.
+ * On servers of our own, Ibex connects as the owner of the database, a role without any special right. The superuser is
+ * for what is no part of it: making databases, CHECKPOINT, and native logical replication, which cannot do without.
+ * On the servers of somebody else all are one role, that of the URL.
  */
-import { randomBytes } from 'node:crypto';
 import pg from 'pg';
-import { type Cluster, startCluster } from '../src/embedded/cluster.ts';
-
-/** Beyond the defaults: room enough that no checkpoint is forced in the middle of a run. */
-const SETTINGS = {
-  shared_buffers: '512MB',
-  max_wal_size: '8GB',
-  min_wal_size: '2GB',
-  checkpoint_timeout: '1h',
-  max_connections: '100',
-};
-const OWNER = 'bench';
+import type { Server } from './servers.ts';
 
 export interface Login {
   readonly host: string;
@@ -33,13 +23,15 @@ export interface Side {
   readonly login: Login;
   /** As the owner of the tables. */
   readonly owner: pg.Client;
+  /** The owner as well where there is no superuser. */
   readonly superuser: pg.Client;
+  readonly hasSuperuser: boolean;
   /** With it the other server can connect to this one as superuser. */
   readonly superuserLogin: Login;
   readonly superuserUrl: string;
 }
 
-/** A database of the same name on both servers. */
+/** A database on each server. */
 export interface Databases {
   readonly name: string;
   readonly source: Side;
@@ -47,89 +39,55 @@ export interface Databases {
   drop(): Promise<void>;
 }
 
+/** The names of databases that others are made from. */
 export interface Templates {
   readonly source: string;
   readonly target: string;
 }
 
-export class Pair {
-  readonly source: Cluster;
-  readonly target: Cluster;
-  readonly #password: string;
+/** The settings that a report names. */
+const TOLD = [
+  ...['fsync', 'synchronous_commit', 'wal_level', 'autovacuum', 'shared_buffers', 'max_wal_size'],
+  ...['min_wal_size', 'checkpoint_timeout', 'max_connections'],
+];
 
-  private constructor(source: Cluster, target: Cluster, password: string) {
+export class Pair {
+  readonly source: Server;
+  readonly target: Server;
+  readonly #prefix: string;
+  /** What is to be removed, by the name of the database. */
+  readonly #made = new Map<string, Databases>();
+
+  /** @param prefix of the names of all databases */
+  constructor(source: Server, target: Server, prefix: string) {
     this.source = source;
     this.target = target;
-    this.#password = password;
+    this.#prefix = prefix;
   }
 
-  /** With servers of another installation than the embedded one where its directory is given. */
-  static async start(installation?: string): Promise<Pair> {
-    const started = await Promise.allSettled([
-      startCluster({ name: 'bench-source', settings: SETTINGS, installation }),
-      startCluster({ name: 'bench-target', settings: SETTINGS, installation }),
-    ]);
-    const clusters = started.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
-    try {
-      const failure = started.find((one) => one.status === 'rejected');
-      if (failure !== undefined) throw failure.reason;
-      const [source, target] = clusters as [Cluster, Cluster];
-      const pair = new Pair(source, target, randomBytes(12).toString('hex'));
-      await pair.#makeOwner();
-      return pair;
-    } catch (error) {
-      await Promise.all(clusters.map((cluster) => cluster.remove()));
-      throw error;
-    }
-  }
-
-  async #makeOwner(): Promise<void> {
-    await this.#onBoth(async (superuser) => {
-      await superuser.query(
-        `create role ${OWNER} login nosuperuser noreplication nocreaterole nocreatedb nobypassrls
-         password ${pg.escapeLiteral(this.#password)}`,
-      );
-    });
-  }
-
-  /** Makes the database `name` on both servers, from a template where one is given. */
+  /** Makes a database on both servers, from a template where one is given. Its `name` is longer where others have databases. */
   async create(name: string, templates?: Templates): Promise<Databases> {
-    const sides: Side[] = [];
-    for (const side of ['source', 'target'] as const) {
-      const template = templates === undefined ? '' : `template ${templates[side]} strategy file_copy`;
-      await withClient(this[side].superuserUrl, (superuser) =>
-        superuser.query(`create database ${name} owner ${OWNER} ${template}`),
-      );
-      sides.push(await this.#open(this[side], name));
-    }
-    const [source, target] = sides as [Side, Side];
-    return { name, source, target, drop: () => this.#drop(name, sides) };
-  }
-
-  async #open(cluster: Cluster, database: string): Promise<Side> {
-    const superuserUrl = new URL(cluster.superuserUrl);
-    superuserUrl.pathname = database;
-    const login = { host: '127.0.0.1', port: cluster.port, user: OWNER, password: this.#password, database };
-    const url = cluster.url(login);
-    const superuser = await connect(superuserUrl.href);
-    await superuser.query(`grant all on schema public to ${OWNER}`);
-    return {
-      url,
-      login,
-      superuser,
-      superuserUrl: superuserUrl.href,
-      superuserLogin: { ...login, user: superuserUrl.username, password: superuserUrl.password },
-      owner: await connect(url),
+    const full = `${this.#prefix}${name}`;
+    const source = await makeSide(this.source, this.#nameOn('source', full), templates?.source);
+    const target = await makeSide(this.target, this.#nameOn('target', full), templates?.target).catch(
+      async (error) => {
+        await dropSide(this.source, source);
+        throw error;
+      },
+    );
+    const drop = async () => {
+      await dropSide(this.source, source);
+      await dropSide(this.target, target);
+      this.#made.delete(full);
     };
+    const databases = { name: full, source, target, drop };
+    this.#made.set(full, databases);
+    return databases;
   }
 
-  async #drop(name: string, sides: readonly Side[]): Promise<void> {
-    await Promise.all(sides.flatMap((side) => [side.owner.end(), side.superuser.end()]));
-    await this.#onBoth((superuser) => superuser.query(`drop database ${name} with (force)`));
-  }
-
-  async #onBoth(work: (superuser: pg.Client) => Promise<unknown>): Promise<void> {
-    for (const { superuserUrl } of [this.source, this.target]) await withClient(superuserUrl, work);
+  /** Both may be one server where it is somebody else's. */
+  #nameOn(side: 'source' | 'target', name: string): string {
+    return this.#prefix === '' ? name : `${name}_${side}`;
   }
 
   /** What the report says about the servers. */
@@ -139,15 +97,65 @@ export class Pair {
         `select current_setting('server_version') as postgresql,
                 (select json_object_agg(name, current_setting(name)) from pg_settings
                   where name = any ($1)) as settings`,
-        [['fsync', 'synchronous_commit', 'wal_level', 'autovacuum', ...Object.keys(SETTINGS)]],
+        [TOLD],
       );
       return rows[0];
     });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.all([this.source.remove(), this.target.remove()]);
+    for (const databases of [...this.#made.values()].reverse()) await databases.drop();
   }
+}
+
+async function makeSide(server: Server, database: string, template: string | undefined): Promise<Side> {
+  await withClient(server.superuserUrl, async (superuser) => {
+    const { rows } = await superuser.query(`select current_setting('server_version_num')::int4 as version`);
+    // Copying files is the only way before PostgreSQL 15, and later the faster one for what is larger than a little.
+    const how = rows[0].version >= 150_000 ? 'strategy file_copy' : '';
+    const from = template === undefined ? '' : `template ${template} ${how}`;
+    await superuser.query(
+      `create database ${database} owner ${pg.escapeIdentifier(server.owner.user)} ${from}`,
+    );
+  });
+  const superuserUrl = new URL(server.superuserUrl);
+  superuserUrl.pathname = database;
+  const url = new URL(superuserUrl);
+  url.username = encodeURIComponent(server.owner.user);
+  url.password = encodeURIComponent(server.owner.password);
+  const superuser = await connect(superuserUrl.href);
+  if (server.hasSuperuser) {
+    await superuser.query(`grant all on schema public to ${pg.escapeIdentifier(server.owner.user)}`);
+  }
+  return {
+    url: url.href,
+    login: loginOf(url),
+    owner: await connect(url.href),
+    superuser,
+    hasSuperuser: server.hasSuperuser,
+    superuserLogin: loginOf(superuserUrl),
+    superuserUrl: superuserUrl.href,
+  };
+}
+
+async function dropSide(server: Server, { owner, superuser, login: { database } }: Side): Promise<void> {
+  await Promise.all([owner.end(), superuser.end()]);
+  await withClient(server.superuserUrl, async (client) => {
+    await client.query('select pg_terminate_backend(pid) from pg_stat_activity where datname = $1', [
+      database,
+    ]);
+    await client.query(`drop database ${database}`);
+  });
+}
+
+function loginOf({ hostname, port, username, password, pathname }: URL): Login {
+  return {
+    host: hostname,
+    port: Number(port || 5432),
+    user: decodeURIComponent(username),
+    password: decodeURIComponent(password),
+    database: pathname.slice(1),
+  };
 }
 
 export async function connect(url: string): Promise<pg.Client> {
@@ -158,7 +166,7 @@ export async function connect(url: string): Promise<pg.Client> {
   return client;
 }
 
-async function withClient<T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
+export async function withClient<T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
   const client = await connect(url);
   try {
     return await work(client);
@@ -167,15 +175,13 @@ async function withClient<T>(url: string, work: (client: pg.Client) => Promise<T
   }
 }
 
-/** Writes down what a run left in memory, so that the next one does not pay for it. */
+/** Writes down what a run left in memory, so that the next one does not pay for it. Without a superuser it may. */
 export async function checkpoint({ source, target }: Databases): Promise<void> {
-  for (const side of [source, target]) await side.superuser.query('checkpoint');
+  for (const side of [source, target]) if (side.hasSuperuser) await side.superuser.query('checkpoint');
 }
 
 /** Rests both servers, so that a run does not pay for what came before it. */
 export async function settle(databases: Databases): Promise<void> {
-  for (const side of [databases.source, databases.target]) {
-    await side.superuser.query('vacuum analyze');
-    await side.superuser.query('checkpoint');
-  }
+  for (const side of [databases.source, databases.target]) await side.superuser.query('vacuum analyze');
+  await checkpoint(databases);
 }

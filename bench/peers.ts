@@ -6,13 +6,15 @@ export interface Peer {
   readonly name: string;
   /** What has to be installed for it. */
   readonly programs: readonly string[];
+  /** Sets itself up by superusers. */
+  readonly superuser?: true;
   /** What else it lacks, if anything. */
   readonly lacks?: () => string | undefined;
   /** Without being named in `--peers`: always, only where nobody is named, or never. */
   readonly unasked: 'always' | 'by default' | 'never';
 }
 
-export const NATIVE: Peer = { name: 'native', programs: [], unasked: 'always' };
+export const NATIVE: Peer = { name: 'native', programs: [], superuser: true, unasked: 'always' };
 export const PIPE: Peer = { name: 'pipe', programs: ['bash', 'psql'], unasked: 'always' };
 export const PG_DUMP: Peer = {
   name: 'pg_dump',
@@ -22,11 +24,13 @@ export const PG_DUMP: Peer = {
 export const PGCOPYDB: Peer = {
   name: 'pgcopydb',
   programs: ['pgcopydb', 'psql', 'pg_dump'],
+  superuser: true,
   unasked: 'by default',
 };
 export const BUCARDO: Peer = {
   name: 'bucardo',
   programs: ['bucardo', 'psql'],
+  superuser: true,
   lacks: () => {
     const servers = distributionServers();
     if (servers === undefined) return 'servers of the version of pg_dump below /usr/lib/postgresql';
@@ -45,10 +49,18 @@ export interface Choice {
   readonly leftOut: readonly LeftOut[];
 }
 
-/** Those of a scenario's peers that are wanted (`asked` is what `--peers` names, nobody's name for `none`) and installed. */
-export function choosePeers(all: readonly Peer[], asked: readonly string[] | undefined): Choice {
+/**
+ * Those of a scenario's peers that are wanted (`asked` is what `--peers` names, nobody's name for `none`), installed,
+ * and can be set up on these servers.
+ */
+export function choosePeers(
+  all: readonly Peer[],
+  asked: readonly string[] | undefined,
+  hasSuperusers = true,
+): Choice {
   const leftOut = all.flatMap((peer) => {
-    const why = isWanted(peer, asked) ? missing(peer) : 'not asked for';
+    const refused = peer.superuser && !hasSuperusers ? 'needs superusers on both servers' : missing(peer);
+    const why = isWanted(peer, asked) ? refused : 'not asked for';
     return why === undefined ? [] : [{ peer: peer.name, why }];
   });
   const out = new Set(leftOut.map(({ peer }) => peer));

@@ -8,8 +8,8 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { IbexError } from '../src/core/errors.ts';
-import type { Cluster } from '../src/embedded/cluster.ts';
 import type { Running } from './children.ts';
+import type { Server } from './servers.ts';
 
 const SAMPLE_MS = 20;
 
@@ -61,9 +61,9 @@ function allPids(): number[] {
   return readdirSync('/proc').flatMap((name) => (/^\d+$/.test(name) ? [Number(name)] : []));
 }
 
-/** CPU seconds that all processes of a server have used, those of ended sessions included; 0 without /proc. */
-export function serverCpuSeconds(cluster: Cluster): number {
-  if (!hasProc) return 0;
+/** CPU seconds that all processes of a server have used, those of ended sessions included; 0 where nobody tells. */
+export function serverCpuSeconds({ cluster }: Pick<Server, 'cluster'>): number {
+  if (!hasProc || cluster === undefined) return 0;
   const postmaster = Number(readFile(join(cluster.directory, 'data', 'postmaster.pid'))?.split('\n')[0]);
   const ofEnded = () => readStat(postmaster)?.ofEnded ?? 0;
   for (;;) {

@@ -48,8 +48,8 @@ export interface Bench {
   /** The names of those of its peers that are wanted and installed. */
   readonly peers: ReadonlySet<string>;
   /**
-   * The two servers, for `await using`. With `distribution` the distribution's own where they are installed, which its
-   * pg_dump can read, whatever the others get.
+   * The two servers, for `await using`: what is made there goes with it. With `distribution` the distribution's own
+   * where they are installed, which its pg_dump can read, whatever the others get.
    */
   servers(which?: 'usual' | 'distribution'): Promise<Pair>;
 }
