@@ -55,5 +55,5 @@ export async function makePgbenchTemplates(pair: Pair, scale: number): Promise<T
   await pgbench(full.target.login, [...init, '-I', 'dtp']);
   // A database can only be copied while nobody is connected to it.
   await Promise.all([full.source, full.target].flatMap((side) => [side.owner.end(), side.superuser.end()]));
-  return { source: full.name, target: full.name };
+  return { source: full.source.login.database, target: full.target.login.database };
 }

@@ -190,13 +190,21 @@ function leftOutLines({ leftOut }: Result): string[] {
   return [`left out: ${leftOut.map(({ peer, why }) => `${peer} (${why})`).join(', ')}`];
 }
 
+/** The part of what is said of the servers that goes under each report. */
+interface Servers {
+  readonly postgresql: string;
+  readonly settings: { readonly fsync: string };
+}
+
 function originLines({ machine, versions, commit, startedAt }: Origin, results: readonly Result[]): string[] {
-  const servers = results.map(({ outcome }) => (outcome.servers as { postgresql: string }).postgresql);
+  const all = results.map(({ outcome }) => outcome.servers as Servers);
+  const servers = all.map(({ postgresql }) => postgresql);
+  const fsync = all.map(({ settings }) => settings.fsync);
   const { ibex, node, ...programs } = versions;
   const short = commit?.replace(/^(.{10}).*?(\+?)$/, '$1$2') ?? 'unknown commit';
   return [
     `${machine.cores} x ${machine.cpu}, ${machine.memoryGib} GiB, ${machine.system}; load before: ${machine.loadBefore}`,
-    `ibex ${ibex} (${short}), node ${node}, PostgreSQL ${[...new Set(servers)].join(' and ')} twice, fsync on`,
+    `ibex ${ibex} (${short}), node ${node}, PostgreSQL ${[...new Set(servers)].join(' and ')} twice, fsync ${[...new Set(fsync)].join(' and ')}`,
     ...(Object.keys(programs).length === 0 ? [] : [Object.values(programs).join(', ')]),
     startedAt,
   ];

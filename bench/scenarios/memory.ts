@@ -33,7 +33,7 @@ export const memory: Scenario<typeof options> = {
   options,
   peers: [],
   sizes: {
-    smoke: [{ options: { rows: 20_000 }, minutes: 0.2 }],
+    smoke: [],
     all: [{ options: { redis: true }, minutes: 2 }],
     full: [{ options: { redis: true, rows: 10_000_000 }, minutes: 20 }],
   },

@@ -51,7 +51,7 @@ test('smoke goes through the main scenarios, and writes the whole report', async
   const document = await bench('smoke', '--peers', 'native');
   expect(document.ok).toBe(true);
   expect(document.scenarios.map(({ scenario }) => scenario)).toEqual(
-    expect.arrayContaining(['overhead', 'catch-up', 'backfill', 'lag']),
+    expect.arrayContaining(['overhead', 'catch-up', 'hot', 'backfill']),
   );
   expect(whoIn(document)).toEqual(expect.arrayContaining(['ibex', 'native']));
   const files = readdirSync(out);

@@ -198,7 +198,7 @@ const RESULT: Result = {
   tookSeconds: 3,
   leftOut: [{ peer: 'absent', why: 'not installed: x' }],
   outcome: {
-    servers: { postgresql: '18.4' },
+    servers: { postgresql: '18.4', settings: { fsync: 'on' } },
     figures: {},
     content: [
       'a line',
