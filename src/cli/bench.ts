@@ -19,7 +19,7 @@ export function addBench(program: Command): void {
     .command('bench')
     .summary('how fast it is on this machine, beside its peers')
     .description(
-      'Runs pgbench workloads on servers of its own, measures Ibex beside its peers, and reports on the screen, as JSON, as Markdown and as a chart. `ibex bench --help` lists scenarios and options.',
+      'Runs pgbench workloads on servers of its own, measures Ibex beside its peers, and reports on the screen, as JSON, as Markdown and as plots. `ibex bench --help` lists scenarios and options.',
     )
     .usage('[options] [scenario..]')
     .argument('[arguments...]')
