@@ -6,7 +6,7 @@ export const pause: CommandSpec = {
   name: 'pause',
   summary: 'stop reading from the source until `ibex resume`',
   description:
-    'A paused sync begins no chunk of a copy and reads no batch; what is under way comes to its end. Changes go on being noted on the source, so nothing is lost and the delta tables grow. It stays paused when its daemon is started again. A running daemon notices within about a second.',
+    'A paused sync begins no chunk of a copy and reads no batch; what is under way comes to its end. Changes go on being noted on the source, so nothing is lost and the delta tables grow. It stays paused when its daemon is started again. A running daemon notices within about a second, and a resume at once.',
   options: ['json'],
   oneSided: true,
   run: async ({ config }) => {

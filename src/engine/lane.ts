@@ -18,6 +18,8 @@ const AHEAD = 2;
 /** Pauses between looks at the source, in milliseconds: at once after a batch, then ever longer up to the last. */
 const PAUSE_MIN = 4;
 const PAUSE_MAX = 100;
+/** The pause before it is seen that a paused lane may go on, which asks nobody. */
+const PAUSED = 20;
 /** A checkpoint that has nothing to carry still moves this often, so that reading stays short and deltas go. */
 const EMPTY_BATCH_EVERY_MS = 10_000;
 
@@ -76,9 +78,10 @@ export class Lane {
     };
     while (!signal.aborted) {
       if (failure !== undefined) throw failure;
-      const carried = !this.#options.isPaused() && (await this.#step(failed));
+      const paused = this.#options.isPaused();
+      const carried = !paused && (await this.#step(failed));
       pause = carried ? PAUSE_MIN : Math.min(PAUSE_MAX, pause * 1.5);
-      await sleep(pause, undefined, { signal }).catch(() => undefined);
+      await sleep(paused ? PAUSED : pause, undefined, { signal }).catch(() => undefined);
     }
     // A clean stop lets what is in the queue arrive.
     await Promise.all([...this.#pending]);

@@ -28,6 +28,8 @@ import { faultText, SequenceCarrier } from './sequences.ts';
 /** Pause between rounds; shorter in a run that is to end soon, unless a round itself takes long. */
 const ROUND_MS = 1_000;
 const SHORT_ROUND_MS = 50;
+/** Whether a paused sync is to go on is looked at more often than that: somebody waits for it. */
+const RESUME_MS = 50;
 /** The source is looked over no more often than this, and at most in this part of the time: thousands of tables take a while. */
 const WATCH_MS = 500;
 const WATCH_SHARE = 1 / 10;
@@ -99,7 +101,18 @@ export class Tending {
       if (until.kind === 'caught-up') this.#rooms.lane.flush();
       const soon = Math.min(ROUND_MS, Math.max(SHORT_ROUND_MS, 2 * (Date.now() - began)));
       const pause = until.kind === 'forever' ? ROUND_MS : soon;
-      await sleep(pause, undefined, { signal }).catch(() => undefined);
+      await this.#rest(pause, signal);
+    }
+  }
+
+  /** Until the next round, or until a paused sync is to go on. */
+  async #rest(ms: number, signal: AbortSignal): Promise<void> {
+    const { brake, target } = this.#rooms;
+    const pause = (part: number) => sleep(part, undefined, { signal }).catch(() => undefined);
+    if (brake.paused === null) return pause(ms);
+    for (let rested = 0; rested < ms && brake.paused !== null && !signal.aborted; rested += RESUME_MS) {
+      await pause(RESUME_MS);
+      await brake.lookAtRecord(target);
     }
   }
 
