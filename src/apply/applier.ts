@@ -6,15 +6,16 @@
 import type { Piece } from '../core/backlog.ts';
 import type { BatchHeader, BatchTable } from '../core/batch.ts';
 import { judge } from '../core/checkpoint.ts';
-import { concerningTable, IbexError } from '../core/errors.ts';
+import { IbexError } from '../core/errors.ts';
 import { failpoint } from '../core/failpoints.ts';
 import { type TablePlan, tableLabel } from '../core/plan.ts';
 import type { BatchOutcome, IncomingBatch } from '../core/ports.ts';
 import { identityDifference, type Snapshot } from '../core/position.ts';
-import type { CopyIn } from '../postgres/copy.ts';
 import type { Session } from '../postgres/session.ts';
 import { type ForeignKey, readForeignKeys } from './foreign-keys.ts';
+import { load } from './loading.ts';
 import { merge, type StagedTable } from './merge.ts';
+import { add, type Counts, countStaged, NOTHING, Slices, standsAlone } from './slices.ts';
 import { dropStages, hasPiece, keepPiece, takeStaged } from './stages.ts';
 import {
   bookBatch,
@@ -45,10 +46,10 @@ export interface AppliedBatch {
   readonly accounts: readonly TableAccount[];
 }
 
-/** What a batch brings of one table. */
+/** What is staged of one table, and what the batch brings of it in all. */
 interface Staged extends Omit<StagedTable, 'facts'> {
   readonly table: BatchTable;
-  readonly deltas: number;
+  readonly all: Counts;
 }
 
 export class Applier {
@@ -156,7 +157,7 @@ export class Applier {
     if (await hasPiece(this.#session, { sync: header.sync, relid: plan.relid }, piece)) return;
     await this.#prepare(plan);
     const [staged] = (await this.#stage(batch)) as [Staged];
-    await keepPiece(this.#session, header.sync, plan, piece, staged.deltas);
+    await keepPiece(this.#session, header.sync, plan, piece, staged.all.deltas);
     this.#large.add(plan.relid);
     await this.#clear(plan, staged.present + staged.gone);
   }
@@ -170,52 +171,47 @@ export class Applier {
         );
   }
 
-  /** Loads the parts into staging tables as they come. */
+  /** Loads what comes, and merges of it what can be before the rest is there. */
   async #stage(batch: IncomingBatch): Promise<Staged[]> {
-    const { tables } = batch.header;
-    let copy: { readonly table: number; readonly into: CopyIn } | undefined;
-    const prepared = new Set<number>();
-    try {
-      for await (const { table, bytes } of batch.parts()) {
-        if (copy?.table !== table) {
-          await copy?.into.end();
-          copy = undefined;
-          const { plan } = tables[table] as BatchTable;
-          await this.#prepare(plan);
-          prepared.add(plan.relid);
-          copy = { table, into: this.#session.copyIn(sql.loadStage(plan)) };
-        }
-        await copy.into.write(bytes);
-      }
-      await copy?.into.end();
-    } catch (error) {
-      await copy?.into.fail(error as Error).catch(() => undefined);
-      // What the server says of a value, such as a character that its encoding lacks, concerns its table alone.
-      throw copy === undefined
-        ? error
-        : concerningTable(error, tableLabel((tables[copy.table] as BatchTable).plan));
-    }
+    const { header } = batch;
+    const slices = new Slices({
+      session: this.#session,
+      readAlone: (table) => this.#readAlone(header, table),
+      clear: (plan, rows) => this.#clear(plan, rows),
+    });
+    const loaded = await load(batch, {
+      session: this.#session,
+      prepare: (plan) => this.#prepare(plan),
+      onSlice: (table) => slices.merge(table),
+    });
     const staged: Staged[] = [];
-    for (const table of tables) {
-      staged.push(await this.#count(batch.header, table, prepared.has(table.plan.relid)));
+    for (const table of header.tables) {
+      const merged = slices.mergedOf(table.plan);
+      staged.push(await this.#count(header, table, loaded.has(table.plan.relid), merged));
     }
     return staged;
   }
 
-  #countStage(plan: TablePlan) {
-    return this.#session.row<{ present: string; gone: string; deltas: string }>(sql.countStage(plan));
+  /** The facts of a table of which slices may be merged at once; null of any other. */
+  async #readAlone(header: BatchHeader, table: BatchTable): Promise<TargetFacts | null> {
+    const { plan } = table;
+    if (header.piece !== undefined) return null;
+    if ((await this.#inStep(header, [{ table }])).length === 0) return null;
+    const foreignKeys = await this.#settleForeignKeys(header.sync, [plan]);
+    const facts = await this.#factsOf(plan);
+    return standsAlone(plan, facts, foreignKeys) ? facts : null;
   }
 
-  async #count(header: BatchHeader, table: BatchTable, loaded: boolean): Promise<Staged> {
+  async #count(header: BatchHeader, table: BatchTable, loaded: boolean, merged: Counts): Promise<Staged> {
     const { plan } = table;
-    let counted = loaded ? await this.#countStage(plan) : { present: '0', gone: '0', deltas: '0' };
+    let counted = loaded ? await countStaged(this.#session, plan) : NOTHING;
     if (table.staged !== undefined) {
       await this.#prepare(plan);
-      const deltas =
-        Number(counted.deltas) + (await takeStaged(this.#session, header.sync, plan, table.staged));
-      counted = { ...(await this.#countStage(plan)), deltas: String(deltas) };
+      const deltas = counted.deltas + (await takeStaged(this.#session, header.sync, plan, table.staged));
+      counted = { ...(await countStaged(this.#session, plan)), deltas };
     }
-    if (plan.mode === 'key' && header.piece === undefined && Number(counted.deltas) > table.captured) {
+    const all = add(counted, merged);
+    if (plan.mode === 'key' && header.piece === undefined && all.deltas > table.captured) {
       throw noKeyAnyMore(plan);
     }
     return {
@@ -223,9 +219,9 @@ export class Applier {
       plan,
       emptied: table.truncated,
       joins: table.floor !== undefined,
-      present: Number(counted.present),
-      gone: Number(counted.gone),
-      deltas: Number(counted.deltas),
+      present: counted.present,
+      gone: counted.gone,
+      all,
     };
   }
 
@@ -233,8 +229,12 @@ export class Applier {
    * The tables that still stand where the batch took them from. One that was sent back to be copied, or held,
    * after the batch was read has a later state to come; what the batch knows of it is out of date.
    */
-  async #inStep(header: BatchHeader, staged: readonly Staged[]): Promise<Staged[]> {
-    const relids = staged.map(({ plan }) => plan.relid);
+  async #inStep<T extends { readonly table: BatchTable }>(
+    header: BatchHeader,
+    staged: readonly T[],
+  ): Promise<T[]> {
+    // All at once, whichever are asked for: the order in which rows are locked is the same for everybody.
+    const relids = header.tables.map(({ plan }) => plan.relid);
     const states = await lockSyncTables(this.#session, header.sync, relids);
     const byRelid = new Map(states.map((state) => [state.relid, state]));
     return staged.filter(({ table }) => standsAt(byRelid.get(table.plan.relid), table));
@@ -316,8 +316,9 @@ function noKeyAnyMore(plan: TablePlan): IbexError {
   return new IbexError('recopy', `several rows of ${label} share what was its key`, { table: label });
 }
 
-function account({ table, present, gone, deltas }: Staged): TableAccount {
+function account({ table, all }: Staged): TableAccount {
   const { captured, truncated, plan } = table;
+  const { present, gone, deltas } = all;
   const carried = present + gone;
   // A table without key that was truncated is sent whole; its deltas are then what the batch counted.
   const counted = plan.mode === 'row' && truncated.length > 0 ? captured : deltas;

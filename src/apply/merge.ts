@@ -28,6 +28,9 @@ export interface StagedTable extends TruncatedTable {
   readonly joins: boolean;
 }
 
+/** What is staged of one table. */
+export type StagedRows = Pick<StagedTable, 'plan' | 'facts' | 'present' | 'gone'>;
+
 export interface MergeContext {
   readonly session: Session;
   readonly sync: string;
@@ -54,6 +57,12 @@ export async function merge(context: MergeContext, tables: readonly StagedTable[
   }
 }
 
+/** Merges what is staged of a table whose rows are tied to no others. */
+export async function mergeAlone(session: Session, table: StagedRows): Promise<void> {
+  await removeGone(session, table);
+  await writePresent(session, table);
+}
+
 /** False when it cannot be done in this way. */
 async function mergeInOrder(context: MergeContext, tables: readonly StagedTable[]): Promise<boolean> {
   const { session } = context;
@@ -69,9 +78,9 @@ async function mergeInOrder(context: MergeContext, tables: readonly StagedTable[
   try {
     await emptyTruncated(session, childrenFirst);
     // A gone row may hand its unique values to a new one; where nothing refers to the table it can go first.
-    for (const table of childrenFirst) if (!isReferenced(table)) await removeGone(context, table);
-    for (const table of ordered) await writePresent(context, table);
-    for (const table of childrenFirst) if (isReferenced(table)) await removeGone(context, table);
+    for (const table of childrenFirst) if (!isReferenced(table)) await removeGone(session, table);
+    for (const table of ordered) await writePresent(session, table);
+    for (const table of childrenFirst) if (isReferenced(table)) await removeGone(session, table);
     if (isDeferred(context, tables)) await session.run('set constraints all immediate');
     return true;
   } catch (error) {
@@ -118,10 +127,10 @@ async function mergeCarefully(context: MergeContext, tables: readonly StagedTabl
     parked.push(...(await parkAll(context, within)));
   }
   await emptyTruncated(session, tables);
-  for (const table of tables) await removeGone(context, table);
+  for (const table of tables) await removeGone(session, table);
   if (!context.replica) parked.push(...(await parkAll(context, fromOutside)));
   for (const table of tables) {
-    if (table.plan.mode === 'row') await mergeRows(context, table);
+    if (table.plan.mode === 'row') await mergeRows(session, table);
     else await rewriteChanged(context, table);
   }
   for (const key of parked) {
@@ -178,15 +187,14 @@ async function requireNoContradiction(
   );
 }
 
-async function removeGone({ session }: MergeContext, { plan, gone }: StagedTable): Promise<void> {
+async function removeGone(session: Session, { plan, gone }: StagedRows): Promise<void> {
   if (plan.mode === 'row' || gone === 0) return;
   await concerning(tableLabel(plan), () => session.run(sql.deleteGone(plan)));
 }
 
-async function writePresent(context: MergeContext, table: StagedTable): Promise<void> {
-  const { session } = context;
+async function writePresent(session: Session, table: StagedRows): Promise<void> {
   const { plan, facts } = table;
-  if (plan.mode === 'row') return mergeRows(context, table);
+  if (plan.mode === 'row') return mergeRows(session, table);
   if (table.present === 0) return;
   await concerning(tableLabel(plan), async () => {
     if (facts.arbiter && facts.takesOnConflict) {
@@ -200,10 +208,7 @@ async function writePresent(context: MergeContext, table: StagedTable): Promise<
 }
 
 /** What goes first, so that it hands over its unique values; what comes and goes within the batch does neither. */
-async function mergeRows(
-  { session }: MergeContext,
-  { plan, facts, present, gone }: StagedTable,
-): Promise<void> {
+async function mergeRows(session: Session, { plan, facts, present, gone }: StagedRows): Promise<void> {
   await concerning(tableLabel(plan), async () => {
     const removed = gone === 0 ? 0 : await session.run(sql.deleteRemoved(plan));
     const added = present === 0 ? 0 : await session.run(sql.insertAdded(plan, facts, gone));

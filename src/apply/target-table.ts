@@ -14,6 +14,8 @@ export interface TargetFacts {
   readonly arbiter: boolean;
   /** Two rows of the same key are refused at once, by an arbiter or as periods that overlap; or will be once an index is back. */
   readonly unique: boolean;
+  /** Rows are told apart by something else too: another unique index, or an exclusion constraint, also of a partition. */
+  readonly rivals: boolean;
   /** Some unique or exclusion constraint is deferrable, which ON CONFLICT without an arbiter does not take. */
   readonly deferrable: boolean;
   readonly identityAlways: readonly string[];
@@ -117,6 +119,9 @@ const READ_FACTS = `
          coalesce(key.unique, false)
            or exists (select from ibex.parked p
                        where p.key is not null and to_regclass(format('%I.%I', p.schema_name, p.table_name)) = c.oid) as "unique",
+         exists (select from pg_index i
+                  where i.indrelid in (select m.oid from ${treeOf('c.oid')} m) and (i.indisunique or i.indisexclusion)
+                    and not ${isKeyIndex('i', 'w.key')}) as rivals,
          exists (select from pg_index i where i.indrelid = c.oid and not i.indimmediate) as deferrable,
          not exists (
            select from pg_rewrite r where r.ev_class = c.oid and r.ev_type in ('2', '3')

@@ -4,13 +4,10 @@
  */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { Applier } from '../../src/apply/applier.ts';
-import { DeltaReader } from '../../src/capture/trigger/reader.ts';
 import type { BatchHeader, BatchPart } from '../../src/core/batch.ts';
 import type { IncomingBatch } from '../../src/core/ports.ts';
-import { readRoster } from '../../src/engine/roster.ts';
-import { readIdentity } from '../../src/postgres/catalog.ts';
 import { Session } from '../../src/postgres/session.ts';
-import { createInProcessQueue } from '../../src/queue/in-process.ts';
+import { recordBatch } from '../support/recorded.ts';
 import { compareTables, type Databases, freshDatabases, useServers, waitFor } from '../support/servers.ts';
 import { expectEqual, onBoth, type RunningSync, startSync } from '../support/sync.ts';
 
@@ -55,47 +52,10 @@ test('a batch whose checkpoint cannot move leaves no row behind, and is applied 
 });
 
 describe('one batch, delivered as queues deliver', () => {
-  const parts: BatchPart[] = [];
+  let parts: readonly BatchPart[];
   let header: BatchHeader;
   let applier: Applier;
   let target: Session;
-  let source: Session;
-  let flush: Session;
-
-  /** Reads one real batch off the source and keeps it, so that it can be delivered again. */
-  async function record(epoch: number): Promise<void> {
-    const queue = createInProcessQueue();
-    queue.consume(async (batch) => {
-      header = batch.header;
-      for await (const part of batch.parts())
-        parts.push({ table: part.table, bytes: Buffer.from(part.bytes) });
-      return { id: batch.header.id, position: batch.header.to };
-    });
-    const identity = await readIdentity(source);
-    const reader = new DeltaReader({
-      reading: source,
-      control: flush,
-      identity,
-      queue,
-      spoolDirectory: '/tmp',
-    });
-    const roster = await readRoster(source, target, { name: 'main', carry: [], keyless: 'carry' });
-    const tables = roster.flatMap((table) =>
-      table.plan === null ? [] : [{ plan: table.plan, floor: null }],
-    );
-    const { rows } = await databases.target.query('select position from ibex.checkpoint');
-    const request = {
-      sync: 'main',
-      epoch,
-      id: `${epoch}-test`,
-      from: rows[0].position,
-      tables,
-      evenIfEmpty: false,
-    };
-    const result = await reader.read(request);
-    await result.published?.applied;
-    await queue.close();
-  }
 
   const deliver = (overrides: Partial<BatchHeader> = {}): IncomingBatch => ({
     header: { ...header, ...overrides },
@@ -115,16 +75,13 @@ describe('one batch, delivered as queues deliver', () => {
     await databases.source.query(
       'insert into history select i, i from generate_series(1, 50) i; insert into account values (1, 1)',
     );
-    source = await Session.open({ url: databases.sourceUrl, name: 'test' });
-    flush = await Session.open({ url: databases.sourceUrl, name: 'test' });
     target = await Session.open({ url: databases.targetUrl, name: 'test' });
     applier = new Applier({ session: target, origin: 'source', replica: false, onApplied: () => undefined });
-    parts.length = 0;
-    await record(1);
+    ({ header, parts } = await recordBatch(databases));
   });
 
   afterEach(async () => {
-    await Promise.all([source.close(), target.close(), flush.close()]);
+    await target.close();
   });
 
   test('twice: applied once, skipped the second time', async () => {
