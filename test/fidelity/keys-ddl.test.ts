@@ -146,6 +146,26 @@ test('keys that are renamed, retyped, replaced, dropped and added, with writes i
   await pair.equal();
 });
 
+test('columns of tables without a key that are renamed, with writes in the same transaction', async () => {
+  const types = ['int', 'bool', 'yes', 'size', 'text', 'varchar(9)', 'char(9)', 'timestamp', 'jsonb'];
+  const values = ['1', 'true', 'true', "'s'", "'t'", "'v'", "'c'", "'2020-01-01'", "'{}'"];
+  const schema = types.map((type, i) => `create table t${i} (a ${type}, n int)`).join(';');
+  const rows = values.map((value, i) => `insert into t${i} values (${value}, 1), (${value}, 2)`).join(';');
+  await pair.inStep(
+    `create type size as enum ('s', 'm'); create domain yes as bool check (value); ${schema}`,
+    rows,
+  );
+  for (const [i, value] of values.entries()) {
+    const rename = `alter table t${i} rename a to b`;
+    await pair.target.query(rename);
+    await pair.source.query(
+      `begin; ${rename}; insert into t${i} (b, n) values (${value}, 3); delete from t${i} where n = 1; commit`,
+    );
+  }
+  await pair.becomesEqual();
+  await pair.equal();
+});
+
 test('a key that is altered by others all the time', async () => {
   await pair.inStep(
     'create table t (id int primary key, v int)',

@@ -23,7 +23,7 @@ begin
     'at timestamptz not null default clock_timestamp(), '
     'op "char" not null, '
     'relation oid, '
-    'origin varchar(63) default left(nullif(current_setting(''ibex.origin'', true), ''''), 63)) '
+    'origin varchar(63) default nullif(current_setting(''ibex.origin'', true), '''')::varchar(63)) '
     'with (autovacuum_enabled = off, toast.autovacuum_enabled = off)',
     format('delta_%s_%s', root, n), noted);
   -- See ibex.share.

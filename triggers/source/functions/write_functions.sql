@@ -98,25 +98,24 @@ $$;
 -- Why:      DDL of the application comes before we know of it, in its own transaction even, and must not make its
 --           writes fail. A name that the rows lack is found in `v` instead, which has one row of nulls, and
 --           ibex.note_ takes any type. The planner removes both: what is executed is the scan of `rows`.
---           A key has no null, so one says that something is amiss; a whole row is known by its columns' types.
+--           A key has no null, so one says that something is amiss; a whole row is known by its columns' types. So in
+--           `v` no column has the type that was captured.
 create or replace function ibex.noted_rows(captured ibex.captured, rows text, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select format(
            'select %s, case when %s then %L::pg_catalog."char" else ''?''::pg_catalog."char" end as op '
            'from (values (%s)) v(%s) cross join lateral (select %s from %s) c',
            ibex.noted_names(captured, 'c.ibex_'),
-           case captured.mode
-             when 'key' then string_agg(format('c.ibex_k%s is not null', c.ord), ' and ' order by c.ord)
-             else format('(select %s from %s limit 1)',
-                         string_agg(format('pg_catalog.pg_typeof(%I) operator(pg_catalog.=) %s::pg_catalog.oid', c.name,
-                                           coalesce(a.atttypid, 0)), ' and ' order by c.ord), rows)
-           end,
+           case captured.mode when 'key' then string_agg(format('c.ibex_k%s is not null', c.ord), ' and ' order by c.ord)
+                              else 'c.ibex_known' end,
            op,
            string_agg('null::' || case when captured.mode = 'key' then c.type
-                                       when a.atttypid = 'bool'::regtype then 'pg_catalog.int4'
+                                       when c.type = 'pg_catalog.bool' then 'pg_catalog.int4'
                                        else 'pg_catalog.bool' end, ', ' order by c.ord),
            string_agg(quote_ident(c.name), ', ' order by c.ord),
-           string_agg(format('%s as ibex_k%s', ibex.noted_value(c.name, c.type), c.ord), ', ' order by c.ord),
+           string_agg(format('%s as ibex_k%s', ibex.noted_value(c.name, c.type), c.ord), ', ' order by c.ord)
+             || case captured.mode when 'row' then format(', %s as ibex_known', string_agg(
+                     ibex.known_type(c.name, c.type, coalesce(a.atttypid, 0)), ' and ' order by c.ord)) else '' end,
            rows)
     from unnest(captured.columns, captured.types, captured.attnums) with ordinality c(name, type, attnum, ord)
     left join pg_attribute a on a.attrelid = captured.relid and a.attnum = c.attnum and not a.attisdropped
@@ -174,3 +173,6 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
          'set quote_all_identifiers = off'
     else '' end
 $$;
+
+-- Tables that another version captured are noted by its functions until this file is another one.
+select ibex.write_functions(c.relid) from (select c.relid from ibex.captured c order by c.relid for update) c;
