@@ -46,9 +46,9 @@ export async function probe(
     const writing = write(writer, load, pause, committed);
     const [seen] = await Promise.all([look(reader, before, committed, writing), writing]);
     return committed.map((at, index) => ({
-      at: (at - startedAt) / 1000,
-      // The target may show a commit before the source has replied to it.
-      lag: Math.max(0, (seen[index] as number) - at),
+      at: Math.round(at - startedAt) / 1000,
+      // The target may show a commit before the source has replied to it. Beyond hundredths there is only noise.
+      lag: Math.max(0, Math.round(100 * ((seen[index] as number) - at)) / 100),
     }));
   } finally {
     await Promise.all([writer.end(), reader.end()]);

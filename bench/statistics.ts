@@ -36,6 +36,11 @@ export function range(summary: Summary, digits: number): string {
   return `${median} (${min}-${max})`;
 }
 
+/** Such as `0.87`; `-` for what could not be measured. */
+export function ratioText(ratio: number): string {
+  return Number.isFinite(ratio) ? ratio.toFixed(2) : '-';
+}
+
 /** Rows of equal length as lines with aligned columns, the first to the left, the others to the right. */
 export function align(rows: readonly (readonly string[])[]): string[] {
   const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));

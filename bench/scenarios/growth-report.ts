@@ -1,6 +1,6 @@
 /** What `growth` comes to: the cost of a change in each size, beside that in the smaller one. */
 import type { Outcome } from '../scenario.ts';
-import { range, type Summary, summarise } from '../statistics.ts';
+import { range, ratioText, type Summary, summarise } from '../statistics.ts';
 import { byWho, equalityOf, type Turn } from '../while-streaming.ts';
 
 /** Rows of the tables, times the number of changes. */
@@ -41,9 +41,9 @@ export function report(servers: object, changes: number, turns: readonly Turn<Co
         ...figures.map(({ who, table, backlog, ...cost }) => [
           `${who}: table x${table}, backlog x${backlog}`,
           range(cost.wall, 1),
-          cost.wallRatio.toFixed(2),
+          ratioText(cost.wallRatio),
           range(cost.cpu, 1),
-          cost.cpuRatio.toFixed(2),
+          ratioText(cost.cpuRatio),
         ]),
       ],
       '',

@@ -8,7 +8,7 @@ import { type Databases, type Pair, settle } from '../pair.ts';
 import { findPgbench, makePgbenchTemplates } from '../pgbench.ts';
 import { serverCpuSeconds } from '../proc.ts';
 import { type Outcome, REPEAT, SCALE, type Scenario, say } from '../scenario.ts';
-import { range, type Summary, summarise } from '../statistics.ts';
+import { range, ratioText, type Summary, summarise } from '../statistics.ts';
 
 /** Three updates and an insert. */
 const CHANGES_OF_A_TRANSACTION = 4;
@@ -101,7 +101,7 @@ function report(
     name,
     range(figure.without, digits),
     range(figure.captured, digits),
-    figure.ratio.toFixed(2),
+    ratioText(figure.ratio),
   ];
   return {
     servers,
