@@ -13,6 +13,7 @@ import { setup } from './setup.ts';
 import { status } from './status.ts';
 import { tables } from './tables.ts';
 import { teardown } from './teardown.ts';
+import { verify } from './verify.ts';
 import { wait } from './wait.ts';
 import { worker } from './worker.ts';
 
@@ -29,7 +30,8 @@ const program = new Command('ibex')
   .exitOverride();
 
 addGroup(program, schema);
-for (const spec of [setup, backfill, run, worker, pause, resume, wait, status]) addCommand(program, spec);
+for (const spec of [setup, backfill, run, worker, pause, resume, wait, status, verify])
+  addCommand(program, spec);
 addGroup(program, tables);
 addGroup(program, sequences);
 addCommand(program, teardown);

@@ -47,7 +47,7 @@ export interface Config {
   stageAbove: number;
   /** How long `setup` keeps trying to arm. */
   armTimeoutMs: number;
-  /** How long `wait` waits. */
+  /** How long `wait` waits, and `verify` for rows to settle. */
   timeoutMs: number;
   /** Sentences to show to the user once. */
   warnings: string[];

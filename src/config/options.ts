@@ -237,11 +237,15 @@ export const optionSchema = z.object({
       argument: 'WHAT',
       env: 'IBEX_KEYLESS',
     }),
-  jobs: count(1, 64).prefault(4).register(optionInfo, {
-    description: 'How many chunks of tables are copied at once, each over its own session on either side.',
-    argument: 'N',
-    env: 'IBEX_JOBS',
-  }),
+  jobs: count(1, 64)
+    .prefault(4)
+    .register(optionInfo, {
+      description:
+        'How many chunks of tables are copied, or ranges compared by `verify`, at once, each over its own session on ' +
+        'either side.',
+      argument: 'N',
+      env: 'IBEX_JOBS',
+    }),
   max_source_connections: count(1, 1000)
     .prefault(6)
     .register(optionInfo, {
@@ -289,8 +293,8 @@ export const optionSchema = z.object({
   }),
   limit_mbps: megabytes.optional().register(optionInfo, {
     description:
-      'How many megabytes (of 1,000,000 bytes) a second the copy of existing rows may take, over all jobs of a ' +
-      'process. Without it: as many as go.',
+      'How many megabytes (of 1,000,000 bytes) a second the copy of existing rows may take, and `verify` may read of ' +
+      'the source, over all jobs of a process. Without it: as many as go.',
     argument: 'X',
     env: 'IBEX_LIMIT_MBPS',
   }),
@@ -347,7 +351,7 @@ export const optionSchema = z.object({
     env: 'IBEX_ARM_TIMEOUT',
   }),
   timeout: duration.prefault('60s').register(optionInfo, {
-    description: 'How long `wait` waits.',
+    description: 'How long `wait` waits, and how long `verify` looks again at rows that keep changing.',
     argument: 'DURATION',
     env: 'IBEX_TIMEOUT',
   }),

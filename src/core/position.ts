@@ -37,6 +37,11 @@ export function parseSnapshot(text: Snapshot): SnapshotParts {
   return { xmin: BigInt(match[1] as string), xmax: BigInt(match[2] as string), running };
 }
 
+/** Whether a snapshot sees what a transaction did, once that has committed. */
+export function sees({ xmin, xmax, running }: SnapshotParts, xid: bigint): boolean {
+  return xid < xmin || (xid < xmax && !running.includes(xid));
+}
+
 /** True when `later` sees every transaction that `earlier` sees, both taken on the same source. */
 export function covers(later: Snapshot, earlier: Snapshot): boolean {
   if (later === earlier) return true;

@@ -103,7 +103,7 @@ export class SequenceCarrier {
     target: Session,
     tables: readonly CarriedTable[],
   ): Promise<SequenceReport> {
-    const { pairs, faults } = await match(source, target, tables);
+    const { pairs, faults } = await matchSequences(source, target, tables);
     const here = await readSequences(
       source,
       pairs.map((pair) => pair.source),
@@ -157,7 +157,7 @@ export async function findSequenceFaults(
   target: Session,
   tables: readonly CarriedTable[],
 ): Promise<readonly SequenceFault[]> {
-  return (await match(source, target, tables)).faults;
+  return (await matchSequences(source, target, tables)).faults;
 }
 
 interface Pair {
@@ -166,7 +166,7 @@ interface Pair {
 }
 
 /** Which sequence of the target stands for which of the source, and what keeps others from being carried. */
-async function match(source: Session, target: Session, tables: readonly CarriedTable[]) {
+export async function matchSequences(source: Session, target: Session, tables: readonly CarriedTable[]) {
   const there = new Map(tables.map((table) => [tableLabel(table.source), tableLabel(table.target)]));
   const find = counterparts(await listSequences(target));
   const pairs: Pair[] = [];

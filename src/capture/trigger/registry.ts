@@ -346,6 +346,15 @@ export async function readGenerations(session: Session, sync: string): Promise<G
   return rows.map((row) => ({ ...row, relid: Number(row.relid), bytes: Number(row.bytes) }));
 }
 
+/** Has the stream carry the rows of some keys, each an array of texts, as if they had changed. */
+export async function noteKeys(
+  session: Session,
+  relid: number,
+  keys: readonly (readonly string[])[],
+): Promise<void> {
+  await session.run('select ibex.note_keys($1, $2)', [relid, JSON.stringify(keys)]);
+}
+
 export async function rotate(session: Session, relid: number): Promise<void> {
   await session.run('select ibex.rotate($1)', [relid]);
 }

@@ -13,7 +13,7 @@ export type Generations = readonly number[];
  * The unread deltas of one table: not visible in `from`. That they are visible in the reading transaction's own
  * snapshot is what MVCC means. The bound on xid only spares looking into the snapshot.
  */
-function unread(
+export function unread(
   plan: Pick<TablePlan, 'relid'>,
   generations: Generations,
   from: Snapshot,
@@ -188,7 +188,8 @@ function converted(column: ColumnPlan, value: string): string {
   return wrapped(value, column.toText ?? ['', `::${column.wire}`]);
 }
 
-function wrapped(value: string, [before, after]: Wrap = ['', '']): string {
+/** SQL with what is to stand before and after it. */
+export function wrapped(value: string, [before, after]: Wrap = ['', '']): string {
   return `${before}${value}${after}`;
 }
 

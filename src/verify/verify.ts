@@ -1,0 +1,212 @@
+/**
+ * Compares source and target of a sync, table by table, while both are written to. Nothing is locked but what any reader
+ * locks, and no snapshot lives longer than one range takes to be read; rows that differ are settled one by one
+ * (`settle.ts`). Whatever could not be settled counts against equality.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { readRecord } from '../apply/state.ts';
+import { RateLimit } from '../backfill/rate-limit.ts';
+import { IbexError, isKind } from '../core/errors.ts';
+import { type TableName, tableLabel } from '../core/plan.ts';
+import { type RosterTable, readRoster, type Wishes } from '../engine/roster.ts';
+import { readIdentity } from '../postgres/catalog.ts';
+import type { Session } from '../postgres/session.ts';
+import type { RangeResult } from './findings.ts';
+import { compareRange, type Wish } from './keyed.ts';
+import { compareKeyless } from './keyless.ts';
+import { type Reading, readStanding } from './looks.ts';
+import { chooseSample, planRanges, type Size } from './ranges.ts';
+import { Accounts, type VerifyReport } from './report.ts';
+import { compareSequences } from './sequences.ts';
+import { EVERYTHING, type Range, READ_SIZES } from './statements.ts';
+
+export interface VerifyOptions extends Wish {
+  readonly wishes: Wishes;
+  readonly filter: (table: TableName) => boolean;
+  /** Some tables only: sequences that belong to none are left out then. */
+  readonly some: boolean;
+  /** The share of the ranges of each table that is compared; 1: all of them. */
+  readonly sample: number;
+  readonly jobs: number;
+  /** Bytes that may be read of the source a second; null: as many as go. */
+  readonly bytesPerSecond: number | null;
+  /** Opens a session of one side, for one of the jobs. */
+  readonly open: (side: 'source' | 'target') => Promise<Session>;
+  readonly onProgress: (done: Progress) => void;
+}
+
+export interface Progress {
+  readonly ranges: { readonly done: number; readonly all: number };
+  readonly bytes: { readonly done: number; readonly all: number };
+}
+
+interface Task {
+  readonly table: RosterTable;
+  readonly range: Range;
+  readonly bytes: number;
+}
+
+/** Compares what the filter lets through. Errors: `not_set_up`; those of the servers; the signal's reason. */
+export async function verify(
+  source: Session,
+  target: Session,
+  options: VerifyOptions,
+): Promise<VerifyReport> {
+  const { wishes, filter, sample } = options;
+  const started = new Date();
+  await setUp(source);
+  const roster = (await readRoster(source, target, wishes)).filter(filter);
+  const accounts = new Accounts();
+  const recoded = (await encodingOf(source)) !== (await encodingOf(target));
+  const tasks = await planTasks(source, roster, { sample, accounts });
+  await workOff(tasks, { ...options, recoded, accounts });
+  const tables = roster.filter(({ state }) => state !== 'dropped');
+  const sequences = await compareSequences(source, target, { tables, all: !options.some, patience: options });
+  const record = await readRecord(target, wishes.name);
+  return accounts.report({
+    sync: wishes.name,
+    started,
+    sample,
+    position: record?.position ?? '',
+    source: await describe(source),
+    target: await describe(target),
+    sequences,
+  });
+}
+
+/** A lock that is not to be had soon is asked for again, lest whoever waits behind us waits long. */
+async function setUp(session: Session): Promise<void> {
+  await session.run(`set lock_timeout = '100ms'`);
+}
+
+async function encodingOf(session: Session): Promise<string> {
+  return (await session.row<{ encoding: string }>(`select current_setting('server_encoding') as encoding`))
+    .encoding;
+}
+
+async function describe(session: Session) {
+  return { server: session.server, version: session.version, ...(await readIdentity(session)) };
+}
+
+/** What is to be compared, the largest tables' ranges spread over the jobs in their order. */
+async function planTasks(
+  source: Session,
+  roster: readonly RosterTable[],
+  { sample, accounts }: { readonly sample: number; readonly accounts: Accounts },
+): Promise<Task[]> {
+  const sizes = await readSizes(source, roster);
+  const tasks: Task[] = [];
+  for (const table of roster) {
+    const { plan, state, reason, obstacle } = table;
+    if (state === 'dropped') continue;
+    const standsBack =
+      plan === null
+        ? (obstacle?.message ?? 'it has no plan')
+        : state === 'streaming'
+          ? null
+          : `it is ${state}`;
+    if (plan === null || standsBack !== null) {
+      accounts.refuse(table, reason ?? standsBack ?? '');
+      continue;
+    }
+    const size = sizes.get(table.relid) ?? { bytes: 0, blocks: 0 };
+    const ranges =
+      plan.mode === 'row'
+        ? [EVERYTHING]
+        : await planRanges(source, { side: 'source', plan, recoded: false }, size);
+    const chosen = sample < 1 ? chooseSample(ranges, sample) : ranges;
+    accounts.begin(table, plan.mode, ranges.length);
+    tasks.push(...chosen.map((range) => ({ table, range, bytes: size.bytes / ranges.length })));
+  }
+  return tasks;
+}
+
+async function readSizes(source: Session, roster: readonly RosterTable[]): Promise<Map<number, Size>> {
+  const rows = await source.rows<Size & { relid: number }>(READ_SIZES, [roster.map(({ relid }) => relid)]);
+  return new Map(rows.map(({ relid, ...size }) => [relid, size]));
+}
+
+interface Work extends VerifyOptions {
+  readonly recoded: boolean;
+  readonly accounts: Accounts;
+}
+
+/** Several jobs, each with a session of its own on either side. The first error ends them all. */
+async function workOff(tasks: readonly Task[], work: Work): Promise<void> {
+  const { jobs, bytesPerSecond, onProgress } = work;
+  const limit = bytesPerSecond === null ? null : new RateLimit(bytesPerSecond);
+  const all = tasks.reduce((sum, { bytes }) => sum + bytes, 0);
+  const progress = { next: 0, done: 0, bytes: 0 };
+  const stop = new AbortController();
+  const signal = AbortSignal.any([work.signal, stop.signal]);
+  const job = async () => {
+    await using source = await work.open('source');
+    await using target = await work.open('target');
+    await setUp(source);
+    await setUp(target);
+    for (let task = tasks[progress.next++]; task !== undefined; task = tasks[progress.next++]) {
+      signal.throwIfAborted();
+      await sleep(limit?.reserve(task.bytes) ?? 0, undefined, { signal });
+      await compareTask(task, { source, target }, { ...work, signal });
+      progress.done++;
+      progress.bytes += task.bytes;
+      onProgress({
+        ranges: { done: progress.done, all: tasks.length },
+        bytes: { done: progress.bytes, all },
+      });
+    }
+  };
+  const running = Array.from({ length: Math.min(jobs, tasks.length) }, () =>
+    job().catch((error) => {
+      stop.abort(error);
+      throw error;
+    }),
+  );
+  const ended = await Promise.allSettled(running);
+  work.signal.throwIfAborted();
+  const failed = ended.find((one) => one.status === 'rejected');
+  if (failed !== undefined) throw stop.signal.aborted ? stop.signal.reason : failed.reason;
+}
+
+/** What concerns the table alone leaves that table undecided. */
+async function compareTask(
+  { table, range }: Task,
+  sessions: { readonly source: Session; readonly target: Session },
+  work: Work,
+): Promise<void> {
+  const plan = table.plan;
+  if (plan === null) throw new IbexError('internal', `${tableLabel(table)} has no plan to compare by`);
+  const { recoded, accounts, wishes } = work;
+  const reading: Reading = {
+    ...sessions,
+    sync: wishes.name,
+    plan,
+    here: { side: 'source', plan, recoded },
+    there: { side: 'target', plan, recoded },
+  };
+  try {
+    const compare = () =>
+      plan.mode === 'row' ? compareKeyless(reading, work) : compareRange(reading, range, work);
+    accounts.add(table, await again(compare, work));
+    await readStanding(reading);
+  } catch (error) {
+    if (!(error instanceof IbexError) || (error.table === undefined && !isKind(error, 'lock'))) throw error;
+    accounts.refuse(table, error.message);
+  }
+}
+
+const RETRY_MS = 200;
+
+/** What others have locked for the moment, and what a server ended in favour of others, is tried again for a while. */
+async function again(compare: () => Promise<RangeResult>, { settleMs, signal }: Work): Promise<RangeResult> {
+  const deadline = Date.now() + settleMs;
+  for (;;) {
+    try {
+      return await compare();
+    } catch (error) {
+      const passes = isKind(error, 'lock') || isKind(error, 'transient');
+      if (!passes || Date.now() >= deadline) throw error;
+      await sleep(RETRY_MS * (0.5 + Math.random()), undefined, { signal });
+    }
+  }
+}
