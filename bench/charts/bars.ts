@@ -19,12 +19,12 @@ export function drawBars({ title, subtitle, unit, bars, reference }: Bars): stri
       text(left - 12, middle + 4, label, { anchor: 'end' }),
       `<rect x="${left}" y="${round(middle - BAR / 2)}" width="${round(x(value) - left)}" height="${BAR}" rx="2" fill="${colour(ours, 0)}"/>`,
       ...(spread === undefined ? [] : whisker(x(spread[0]), x(spread[1]), middle)),
-      text(x(spread?.[1] ?? value) + 8, middle + 4, `${written(value)}${unit}`, { bold: ours }),
+      text(x(spread?.[1] ?? value) + 8, middle + 4, `${written(value)}${unit}`, { bold: ours, halo: true }),
     ];
   });
   if (reference !== undefined) {
     const at = x(reference.value);
-    parts.push(line(at, TOP - 4, at, bottom + 4, { stroke: INK, dashed: true }));
+    parts.unshift(line(at, TOP - 4, at, bottom + 4, { stroke: INK, dashed: true }));
     parts.push(text(at, bottom + 20, reference.label, { size: 12, fill: FAINT, anchor: 'middle' }));
   }
   return image(title, subtitle, bottom + (reference === undefined ? 16 : 36), parts);

@@ -24,12 +24,15 @@ interface TextStyle {
   readonly fill?: string;
   readonly anchor?: 'start' | 'middle' | 'end';
   readonly bold?: boolean;
+  /** White around the letters, where a line may run behind them. */
+  readonly halo?: boolean;
 }
 
 export function text(x: number, y: number, content: string, style: TextStyle = {}): string {
-  const { size = 13, fill = INK, anchor = 'start', bold = false } = style;
+  const { size = 13, fill = INK, anchor = 'start', bold = false, halo = false } = style;
   const weight = bold ? ' font-weight="600"' : '';
-  return `<text x="${round(x)}" y="${round(y)}" font-size="${size}" fill="${fill}" text-anchor="${anchor}"${weight}>${escaped(content)}</text>`;
+  const around = halo ? ' stroke="#ffffff" stroke-width="4" paint-order="stroke"' : '';
+  return `<text x="${round(x)}" y="${round(y)}" font-size="${size}" fill="${fill}" text-anchor="${anchor}"${weight}${around}>${escaped(content)}</text>`;
 }
 
 interface Stroke {

@@ -21,6 +21,7 @@ import {
 } from '../../bench/report.ts';
 import { REPEAT, type Scenario } from '../../bench/scenario.ts';
 import { type Run, report } from '../../bench/scenarios/backfill-report.ts';
+import { type Run as CatchUpRun, report as reportCatchUp } from '../../bench/scenarios/catch-up-report.ts';
 import { ibex } from '../support/ibex.ts';
 
 const ABSENT: Peer = { name: 'absent', programs: ['no-such-program'], unasked: 'by default' };
@@ -109,6 +110,11 @@ describe('arguments', () => {
     expect(planned('all', '--full')).toEqual([['one', { repeat: 3, rows: 30 }, 9]]);
   });
 
+  test('take two servers by their URLs, whatever is in these', () => {
+    const [source, target] = ['postgresql://u:a,b@one:1/db', 'postgres://u@two/db'];
+    expect(parse(['one', '--against', `${source},${target}`], SCENARIOS)?.against).toEqual([source, target]);
+  });
+
   test('go before the sizes', () => {
     expect(planned('smoke', '--rows', '7')).toEqual([['one', { repeat: 3, rows: 7 }, 0.1]]);
   });
@@ -121,9 +127,11 @@ describe('arguments', () => {
     [['one', '--peers', 'bucardo'], '--peers takes native, absent, none'],
     [['one', '--nothing'], "Unknown option '--nothing'"],
     [['all', 'one'], 'all stands alone'],
+    [['one', '--against', 'postgres://a/b'], /^--against takes SOURCE_URL,TARGET_URL/],
     [['one', '--full'], '--full goes with all'],
   ])('%j are wrong: %s', (argv, message) => {
-    expect(() => parse(argv, SCENARIOS)).toThrow(new UsageError(message));
+    expect(() => parse(argv, SCENARIOS)).toThrow(UsageError);
+    expect(() => parse(argv, SCENARIOS)).toThrow(message);
   });
 });
 
@@ -146,6 +154,13 @@ describe('peers', () => {
     expect(choosePeers([NATIVE], none)).toEqual({
       peers: new Set(),
       leftOut: [{ peer: 'native', why: 'not asked for' }],
+    });
+  });
+
+  test('that need superusers are left out where there are none', () => {
+    expect(choosePeers([NATIVE, RARE], ['rare'], false)).toEqual({
+      peers: new Set(['rare']),
+      leftOut: [{ peer: 'native', why: 'needs superusers on both servers' }],
     });
   });
 
@@ -372,5 +387,51 @@ describe('the figures of backfill', () => {
     expect(ok).toBe(false);
     expect(content.at(-1)).toBe('1 of 2 runs ended DIFFERENT and have no figure');
     expect(JSON.stringify(content)).toContain('10.00 (10.00-10.00)');
+  });
+});
+
+describe('the figures of catch-up', () => {
+  const run = (who: string, seconds: number, differences: string[] = []): CatchUpRun => ({
+    who,
+    round: 1,
+    seconds,
+    cpu: 1,
+    differences,
+  });
+  const RUNS = [run('ibex', 1), run('ibex', 3), run('ibex', 2), run('native', 10), run('ibex, redis', 2.5)];
+
+  test('are medians, and how many times as fast as each peer', () => {
+    const { ok, content, contract } = reportCatchUp({}, { scale: 10, transactions: 55_000 }, [
+      ...RUNS,
+      run('bucardo', 30),
+    ]);
+    expect(ok).toBe(true);
+    expect(content[2]).toContainEqual([
+      'ibex',
+      '2.000 (1.000-3.000)',
+      '27500',
+      '1.00 (1.00-1.00)',
+      '5.00x',
+      '15.00x',
+    ]);
+    expect(contract).toEqual([
+      { row: 'catch-up-native', value: 5 },
+      { row: 'catch-up-bucardo', value: 15 },
+      { row: 'redis', value: 0.8 },
+    ]);
+  });
+
+  test('have nothing of a run that ended with other rows, of whomever', () => {
+    const { ok, content, contract } = reportCatchUp({}, { scale: 10, transactions: 55_000 }, [
+      ...RUNS,
+      run('bucardo', 1, ['pgbench_history']),
+    ]);
+    expect(ok).toBe(false);
+    expect(content.at(-1)).toBe('1 of 6 runs ended DIFFERENT and have no figure');
+    expect(contract?.map(({ row }) => row)).toEqual(['catch-up-native', 'redis']);
+  });
+
+  test('say nothing about the contract with another backlog', () => {
+    expect(reportCatchUp({}, { scale: 10, transactions: 500 }, RUNS).contract).toEqual([]);
   });
 });
