@@ -15,6 +15,7 @@ import type { Session } from '../postgres/session.ts';
 import { type ForeignKey, readForeignKeys } from './foreign-keys.ts';
 import { load } from './loading.ts';
 import { merge, type StagedTable } from './merge.ts';
+import { MergeMeter, type OnMerging } from './merge-meter.ts';
 import { add, type Counts, countStaged, NOTHING, Slices, standsAlone } from './slices.ts';
 import { dropStages, hasPiece, keepPiece, takeStaged } from './stages.ts';
 import {
@@ -57,6 +58,7 @@ export class Applier {
   readonly #origin: string;
   readonly #replica: boolean;
   readonly #onApplied: (batch: AppliedBatch) => void;
+  readonly #onMerging: OnMerging;
   readonly #stages = new Map<number, Stage>();
   /** Tables of which pieces are staged, by their oids on the source. */
   readonly #large: Set<number>;
@@ -72,12 +74,15 @@ export class Applier {
     /** Tables of which pieces are staged from before, by their oids on the source. */
     large?: readonly number[];
     onApplied: (batch: AppliedBatch) => void;
+    /** Hears how far the merge of a large backlog is, and null when it has ended. */
+    onMerging?: OnMerging;
   }) {
     this.#session = options.session;
     this.#origin = options.origin;
     this.#replica = options.replica;
     this.#large = new Set(options.large ?? []);
     this.#onApplied = options.onApplied;
+    this.#onMerging = options.onMerging ?? (() => undefined);
   }
 
   /** Forgets what it knows of the target's tables, after a change of their foreign keys, triggers or columns. */
@@ -93,7 +98,7 @@ export class Applier {
       const position = await this.#applyInTransaction(batch, (booked) => {
         accounts = booked;
       });
-      failpoint('after-commit');
+      failpoint(header.piece === undefined ? 'after-commit' : 'piece-kept');
       if (position === header.to) {
         for (const { plan } of header.tables) this.#large.delete(plan.relid);
         this.#onApplied({ header, accounts });
@@ -103,6 +108,8 @@ export class Applier {
       // Staging tables that the transaction created went with it.
       this.#stages.clear();
       throw error;
+    } finally {
+      this.#onMerging(null);
     }
   }
 
@@ -122,7 +129,10 @@ export class Applier {
         await this.#keepPiece(batch, header.piece);
         return header.from;
       }
-      const staged = await this.#stage(batch);
+      const isLarge = header.tables.some((table) => table.staged !== undefined);
+      const meter = new MergeMeter(isLarge ? this.#onMerging : () => undefined);
+      const staged = await this.#stage(batch, meter);
+      if (isLarge) failpoint('backlog-gathered');
       failpoint('staging-loaded');
       const current = await this.#inStep(header, staged);
       const foreignKeys = await this.#settleForeignKeys(
@@ -130,9 +140,10 @@ export class Applier {
         current.map(({ plan }) => plan),
       );
       await merge(
-        { session: this.#session, sync: header.sync, replica: this.#replica, foreignKeys },
+        { session: this.#session, sync: header.sync, replica: this.#replica, foreignKeys, meter },
         await this.#toMerge(current, foreignKeys),
       );
+      meter.finish();
       const accounts = current.map(account);
       book(accounts);
       // No error is no proof: nothing of the application may have fired, which would swallow or change rows in silence.
@@ -160,6 +171,7 @@ export class Applier {
     await keepPiece(this.#session, header.sync, plan, piece, staged.all.deltas);
     this.#large.add(plan.relid);
     await this.#clear(plan, staged.present + staged.gone);
+    failpoint('piece-written');
   }
 
   #refusal(verdict: 'gap' | 'fenced', header: BatchHeader, epoch: number): IbexError {
@@ -172,7 +184,7 @@ export class Applier {
   }
 
   /** Loads what comes, and merges of it what can be before the rest is there. */
-  async #stage(batch: IncomingBatch): Promise<Staged[]> {
+  async #stage(batch: IncomingBatch, meter?: MergeMeter): Promise<Staged[]> {
     const { header } = batch;
     const slices = new Slices({
       session: this.#session,
@@ -186,6 +198,7 @@ export class Applier {
     });
     const staged: Staged[] = [];
     for (const table of header.tables) {
+      if (table.staged !== undefined) meter?.gather(table.plan, staged.length, header.tables.length);
       const merged = slices.mergedOf(table.plan);
       staged.push(await this.#count(header, table, loaded.has(table.plan.relid), merged));
     }

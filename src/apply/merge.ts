@@ -14,6 +14,7 @@ import type { Session } from '../postgres/session.ts';
 import { nameRow } from './culprit.ts';
 import { emptyTruncated, type TruncatedTable } from './emptying.ts';
 import { actsBeyond, type ForeignKey, requireParents } from './foreign-keys.ts';
+import { MergeMeter } from './merge-meter.ts';
 import { type DroppedKey, enforceForeignKey, parkForeignKey } from './parking.ts';
 import * as sql from './statements.ts';
 import { requireUndisturbed, type TargetFacts } from './target-table.ts';
@@ -38,7 +39,14 @@ export interface MergeContext {
   readonly replica: boolean;
   /** Every foreign key of the tables; for a replica only those with an end outside of the sync. */
   readonly foreignKeys: readonly ForeignKey[];
+  readonly meter: MergeMeter;
 }
+
+type Writing = Pick<MergeContext, 'session' | 'foreignKeys' | 'meter'>;
+
+/** A large table is written in so many statements at most, of at least so many rows: after each, it is known how far it is. */
+const PARTS = 20;
+const PART_ROWS = 100_000;
 
 /** The unique and foreign key violations that the careful way can solve. */
 const ORDER_STATES = new Set(['23503', '23505', '23P01', '23001', '21000']);
@@ -59,13 +67,15 @@ export async function merge(context: MergeContext, tables: readonly StagedTable[
 
 /** Merges what is staged of a table whose rows are tied to no others. */
 export async function mergeAlone(session: Session, table: StagedRows): Promise<void> {
-  await removeGone(session, table);
-  await writePresent(session, table);
+  const context = { session, foreignKeys: [], meter: new MergeMeter(() => undefined) };
+  await removeGone(context, table);
+  await writePresent(context, table);
 }
 
 /** False when it cannot be done in this way. */
 async function mergeInOrder(context: MergeContext, tables: readonly StagedTable[]): Promise<boolean> {
-  const { session } = context;
+  const { session, meter } = context;
+  meter.begin(tables);
   for (const table of tables) if (await identityMoved(context, table)) return false;
   if (!context.replica && (await anyActsBeyond(context, tables))) return false;
   const ordered = parentsFirst(
@@ -78,9 +88,9 @@ async function mergeInOrder(context: MergeContext, tables: readonly StagedTable[
   try {
     await emptyTruncated(session, childrenFirst);
     // A gone row may hand its unique values to a new one; where nothing refers to the table it can go first.
-    for (const table of childrenFirst) if (!isReferenced(table)) await removeGone(session, table);
-    for (const table of ordered) await writePresent(session, table);
-    for (const table of childrenFirst) if (isReferenced(table)) await removeGone(session, table);
+    for (const table of childrenFirst) if (!isReferenced(table)) await removeGone(context, table);
+    for (const table of ordered) await writePresent(context, table);
+    for (const table of childrenFirst) if (isReferenced(table)) await removeGone(context, table);
     if (isDeferred(context, tables)) await session.run('set constraints all immediate');
     return true;
   } catch (error) {
@@ -112,7 +122,8 @@ function isDeferred({ foreignKeys }: MergeContext, tables: readonly StagedTable[
  * happens. The keys within the sync, and those from outside while rows are written anew, are set aside.
  */
 async function mergeCarefully(context: MergeContext, tables: readonly StagedTable[]): Promise<void> {
-  const { session } = context;
+  const { session, meter } = context;
+  meter.begin(tables);
   const inBatch = new Set(tables.map(({ plan }) => tableLabel(plan)));
   const keys = context.foreignKeys.filter(
     (key) => inBatch.has(tableLabel(key.parent)) || !isInStep(key.parentState),
@@ -127,11 +138,12 @@ async function mergeCarefully(context: MergeContext, tables: readonly StagedTabl
     parked.push(...(await parkAll(context, within)));
   }
   await emptyTruncated(session, tables);
-  for (const table of tables) await removeGone(session, table);
+  for (const table of tables) await removeGone(context, table);
   if (!context.replica) parked.push(...(await parkAll(context, fromOutside)));
   for (const table of tables) {
-    if (table.plan.mode === 'row') await mergeRows(session, table);
-    else await rewriteChanged(context, table);
+    await meter.write(table.plan, table.present + table.gone, () =>
+      table.plan.mode === 'row' ? mergeRows(session, table) : rewriteChanged(context, table),
+    );
   }
   for (const key of parked) {
     await concerning(tableLabel(key.child), () => enforceForeignKey(session, key));
@@ -187,24 +199,42 @@ async function requireNoContradiction(
   );
 }
 
-async function removeGone(session: Session, { plan, gone }: StagedRows): Promise<void> {
+async function removeGone({ session, meter }: Writing, { plan, gone }: StagedRows): Promise<void> {
   if (plan.mode === 'row' || gone === 0) return;
-  await concerning(tableLabel(plan), () => session.run(sql.deleteGone(plan)));
+  await meter.write(plan, gone, () => concerning(tableLabel(plan), () => session.run(sql.deleteGone(plan))));
 }
 
-async function writePresent(session: Session, table: StagedRows): Promise<void> {
-  const { plan, facts } = table;
-  if (plan.mode === 'row') return mergeRows(session, table);
-  if (table.present === 0) return;
+async function writePresent(context: Writing, table: StagedRows): Promise<void> {
+  const { session, meter } = context;
+  const { plan, facts, present, gone } = table;
+  if (plan.mode === 'row') return meter.write(plan, present + gone, () => mergeRows(session, table));
+  if (present === 0) return;
   await concerning(tableLabel(plan), async () => {
-    if (facts.arbiter && facts.takesOnConflict) {
-      await session.run(sql.upsert(plan, facts));
-    } else {
+    if (facts.arbiter && facts.takesOnConflict) return upsert(context, table);
+    await meter.write(plan, present, async () => {
       const update = sql.updatePresent(plan, facts);
       if (update !== null) await session.run(update);
       await session.run(sql.insertMissing(plan, facts));
-    }
+    });
   });
+}
+
+/** In parts, unless rows may refer to others of their table: those have to be there when a statement ends. */
+async function upsert(context: Writing, { plan, facts, present }: StagedRows): Promise<void> {
+  const { session, meter, foreignKeys } = context;
+  const label = tableLabel(plan);
+  const toItself = foreignKeys.some(
+    ({ child, parent }) => tableLabel(child) === label && tableLabel(parent) === label,
+  );
+  const parts = toItself ? 1 : Math.min(PARTS, Math.ceil(present / PART_ROWS));
+  if (parts === 1) return meter.write(plan, present, () => session.run(sql.upsert(plan, facts)));
+  const { blocks } = await session.row<{ blocks: number }>(sql.blocksOfStage(plan));
+  const size = Math.ceil(blocks / parts);
+  for (let first = 0; first < blocks; first += size) {
+    const rows = Math.ceil(present / parts);
+    const range = { first, end: first + size };
+    await meter.write(plan, rows, () => session.run(sql.upsert(plan, facts, range)));
+  }
 }
 
 /** What goes first, so that it hands over its unique values; what comes and goes within the batch does neither. */

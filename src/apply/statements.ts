@@ -73,8 +73,17 @@ export function deleteGone(plan: TablePlan): string {
   return `delete from ${fromTable(plan)} t using ${stageName(plan)} s where not s.present and ${keyMatch(plan)}`;
 }
 
-/** Writes the rows that are present, through the unique index of the key. */
-export function upsert(plan: TablePlan, facts: TargetFacts): string {
+/** One row: the blocks of a table's stage. */
+export function blocksOfStage(plan: TablePlan): string {
+  return `select (pg_relation_size('${stageName(plan)}') / current_setting('block_size')::int8)::int4 as blocks`;
+}
+
+/** Writes the rows that are present, or those in these blocks of the stage, through the unique index of the key. */
+export function upsert(
+  plan: TablePlan,
+  facts: TargetFacts,
+  blocks?: { readonly first: number; readonly end: number },
+): string {
   const key = keyOf(plan).map((column) => ident(column.name));
   const set = settable(plan, facts);
   const action =
@@ -82,7 +91,9 @@ export function upsert(plan: TablePlan, facts: TargetFacts): string {
       ? 'nothing'
       : `update set ${set.map((column) => `${ident(column.name)} = excluded.${ident(column.name)}`).join(', ')}
           where ${image(set, 't')} *<> ${image(set, 'excluded')}`;
-  return `${insertPresent(plan, facts)} where s.present on conflict (${key.join(', ')}) do ${action}`;
+  const within =
+    blocks === undefined ? '' : ` and s.ctid >= '(${blocks.first},0)' and s.ctid < '(${blocks.end},0)'`;
+  return `${insertPresent(plan, facts)} where s.present${within} on conflict (${key.join(', ')}) do ${action}`;
 }
 
 /** Writes the rows that are present where no unique index can be inferred: update what differs .. */

@@ -4,7 +4,8 @@
  * Why chunks are exact together: the lower bound (floor) is noted after the table was armed and before the first chunk
  * is read. Whatever a chunk's own snapshot misses or has out of date was changed after the floor, so it is in the
  * deltas, and the batch that takes the table into step carries every key changed since the floor once more. Each
- * chunk commits together with its progress row: killed anywhere, only chunks in flight are redone.
+ * chunk commits together with its progress row: killed anywhere, only chunks in flight are redone. It commits only what
+ * a crash of the source cannot take back: of rows that are lost there, no delta would tell.
  */
 import { createHash } from 'node:crypto';
 import * as merge from '../apply/statements.ts';
@@ -13,8 +14,8 @@ import { concerning, IbexError, isKind } from '../core/errors.ts';
 import { failpoint } from '../core/failpoints.ts';
 import { type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
 import type { ChunkJob, ChunkOutcome, ChunkResult } from '../core/ports.ts';
-import type { Snapshot } from '../core/position.ts';
 import { serverError } from '../postgres/errors.ts';
+import { waitForFlush } from '../postgres/flush.ts';
 import type { Piped } from '../postgres/pipe.ts';
 import { tableIdent } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
@@ -123,6 +124,7 @@ async function readAndWrite(
   }
   const read = await readChunk(options, job, chunk, direct);
   if (read === 'moved') return came('moved');
+  await waitForFlush(options.source, read.lsn);
   let met = 0;
   if (!direct) {
     if (chunk.found) met = (await target.row<{ met: number }>(merge.countMet(plan))).met;
@@ -143,7 +145,7 @@ async function readChunk(
   job: ChunkJob,
   chunk: Claimed,
   direct: boolean,
-): Promise<(Piped & { readonly snapshot: Snapshot }) | 'moved'> {
+): Promise<(Piped & Pick<sql.RelationNow, 'snapshot' | 'lsn'>) | 'moved'> {
   const [relation] = await source.rows<TableName>(sql.RELATION_NAME, [chunk.relation]);
   if (relation === undefined) return 'moved';
   return source.transaction('isolation level repeatable read read only', async () => {
@@ -161,7 +163,7 @@ async function readChunk(
       signal: limited ? AbortSignal.any([signal, AbortSignal.timeout(patienceMs)]) : signal,
     });
     if (chunk.filenode === 0) await requireKnownPartitions(source, plan);
-    return { ...piped, snapshot: now.snapshot };
+    return { ...piped, snapshot: now.snapshot, lsn: now.lsn };
   });
 }
 

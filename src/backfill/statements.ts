@@ -59,17 +59,18 @@ function only(chunk: ChunkPlan): string {
   return chunk.filenode === 0 ? '' : 'only ';
 }
 
-/** A relation as it is read: its file (0: it has none) and how many blocks that has, the snapshot, its table's outline. */
+/** A relation as it is read: its file (0: it has none) and how many blocks that has, the snapshot and the log, its table's outline. */
 export interface RelationNow {
   readonly filenode: number;
   readonly snapshot: string;
+  readonly lsn: string;
   readonly outline: string | null;
   readonly blocks: number;
 }
 
 export const READ_RELATION = `
   select coalesce(pg_relation_filenode(c.oid), 0)::int8::float8 as filenode, txid_current_snapshot()::text as snapshot,
-         ibex.outline($2) as outline,
+         pg_current_wal_insert_lsn()::text as lsn, ibex.outline($2) as outline,
          (coalesce(pg_relation_size(c.oid), 0) / current_setting('block_size')::int8)::float8 as blocks
     from pg_class c where c.oid = $1`;
 

@@ -43,6 +43,28 @@ export interface LargePart extends DeltaWindow {
   readonly deltas: number;
 }
 
+/**
+ * How far the transaction is that merges a batch with a large backlog: nobody sees anything of it before its end.
+ * - `gather`: of each key the newest row is looked for among the pieces, table by table;
+ * - `write`: rows are written and removed;
+ * - `commit`: all are.
+ */
+export interface MergeProgress {
+  readonly step: 'gather' | 'write' | 'commit';
+  /** The table that is being worked on; null at the end. */
+  readonly table: string | null;
+  /** Tables with which the step is done. */
+  readonly tables: { readonly done: number; readonly all: number };
+  /** Rows written or removed; null before it is known how many there are. */
+  readonly rows: { readonly done: number; readonly all: number } | null;
+}
+
+/** The same with its time, in seconds; what is left is known once rows were written. */
+export interface MergeStatus extends MergeProgress {
+  readonly seconds: number;
+  readonly secondsLeft: number | null;
+}
+
 /** A delta table and its size now. */
 export interface DeltaFile {
   readonly generation: number;

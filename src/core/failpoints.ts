@@ -24,6 +24,12 @@ export const FAILPOINTS = [
   'before-publish',
   /** The batch may be committed from here on. */
   'after-publish',
+  /** A piece of a large backlog is written and booked; not committed. */
+  'piece-written',
+  /** It is committed, and nobody has been told. */
+  'piece-kept',
+  /** The pieces of a large backlog are added to what its batch has brought; nothing is merged. */
+  'backlog-gathered',
   /** All rows are in staging tables. */
   'staging-loaded',
   /** Rows, accounts and checkpoint are written. */

@@ -7,6 +7,7 @@ import type { TableName } from '../core/plan.ts';
 import type { BatchQueue, ChunkQueue } from '../core/ports.ts';
 import type { Metrics } from '../observe/metrics.ts';
 import type { DiskWatch } from './disk-watch.ts';
+import { PAUSE_MAX_MS } from './retrying.ts';
 
 /**
  * When a run ends by itself:
@@ -37,8 +38,10 @@ export interface CopyingOptions {
   readonly existing: Existing;
 }
 
-/** For how long what failed for one table rests before it is tried again, in milliseconds. */
+/** For how long what failed rests before it is tried again, in milliseconds. */
 export interface Pauses {
+  /** A sync that failed as a whole, at the most. */
+  readonly longest: number;
   /** A held table: the first time, and at the most, as each further try waits twice as long as the one before. */
   readonly heldFirst: number;
   readonly heldLongest: number;
@@ -46,7 +49,12 @@ export interface Pauses {
   readonly copy: number;
 }
 
-export const PAUSES: Pauses = { heldFirst: 15_000, heldLongest: 600_000, copy: 15_000 };
+export const PAUSES: Pauses = {
+  longest: PAUSE_MAX_MS,
+  heldFirst: 15_000,
+  heldLongest: 600_000,
+  copy: 15_000,
+};
 
 export interface SyncEngineOptions {
   readonly sync: SyncConfig;

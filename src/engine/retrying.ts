@@ -9,8 +9,8 @@ export const PAUSE_MIN_MS = 500;
 export const PAUSE_MAX_MS = 30_000;
 
 /** The pause after so many attempts without success; within a quarter of it, at random. */
-export function pauseMs(attempt: number): number {
-  return Math.min(PAUSE_MAX_MS, PAUSE_MIN_MS * 2 ** attempt) * (0.75 + Math.random() / 2);
+export function pauseMs(attempt: number, longestMs = PAUSE_MAX_MS): number {
+  return Math.min(longestMs, PAUSE_MIN_MS * 2 ** attempt) * (0.75 + Math.random() / 2);
 }
 
 /** Whether trying again is of no use. `hasRun`: all that it takes was there before. */

@@ -7,7 +7,7 @@ import { becomeReplica } from '../apply/parking.ts';
 import { keepValidStages } from '../apply/stages.ts';
 import { readRecord, requestCopy, startLane } from '../apply/state.ts';
 import { DeltaReader } from '../capture/trigger/reader.ts';
-import { readSnapshot } from '../capture/trigger/registry.ts';
+import { readLastingSnapshot, readSnapshot } from '../capture/trigger/registry.ts';
 import { failpoint } from '../core/failpoints.ts';
 import { tableLabel } from '../core/plan.ts';
 import type { BatchQueue, ChunkQueue } from '../core/ports.ts';
@@ -23,6 +23,7 @@ import { answerDrift } from './drift.ts';
 import { fitTables } from './fitting.ts';
 import { Lane } from './lane.ts';
 import { Lease } from './lease.ts';
+import { MergeReport } from './merge-report.ts';
 import type { IncarnationOptions } from './options.ts';
 import type { Roster } from './roster.ts';
 import type { Sessions } from './sessions.ts';
@@ -43,6 +44,7 @@ export interface Rooms {
   readonly source: Session;
   readonly target: Session;
   readonly watch: TargetWatch;
+  readonly merges: MergeReport;
   readonly brake: Brake;
   /** The target's role may set session_replication_role: nothing has to be parked. */
   readonly replica: boolean;
@@ -83,12 +85,14 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
   await requireDeltas(context, source, target, start);
   await fitTables({ source, target, sync: sync.name, roster, watch, rules: sync.carry, start, log });
   const stages = await keepValidStages(target, sync.name);
+  const merges = new MergeReport(sync.name, log, options.metrics);
   const applier = new Applier({
     session: apply,
     origin: sync.source.name,
     replica,
     large: stages.map(({ relid }) => relid),
     onApplied: context.onApplied,
+    onMerging: (progress) => merges.note(progress),
   });
   failpoint('lane-taken');
   await brake.lookAtRecord(target);
@@ -122,7 +126,7 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
     onStaged: (plan, progress) => stagingLog.note(plan, progress),
   });
   log.info({ epoch: lease.epoch, queue: queue.kind, replica }, `sync ${sync.name} runs`);
-  return { lease, lane, applier, queue, chunks, pairs, source, target, watch, brake, replica, goal };
+  return { lease, lane, applier, queue, chunks, pairs, source, target, watch, merges, brake, replica, goal };
 }
 
 /** All at once: what each waits for is mostly the network. */
@@ -216,7 +220,7 @@ async function startPosition(
   lease: Lease,
 ): Promise<Snapshot> {
   const { name } = options.sync;
-  const now = await readSnapshot(source);
+  const now = await readLastingSnapshot(source);
   const record = await readRecord(target, name);
   await startLane(target, name, lease.epoch, now);
   const position = record?.started ?? now;

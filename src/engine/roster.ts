@@ -181,9 +181,16 @@ async function readNames(
   return new Map(rows.map(({ relation, ...name }) => [Number(relation), name]));
 }
 
-/** The roster of one incarnation. */
+/**
+ * The roster of one incarnation. Several read it again beside each other, over different sessions, so what an older reading
+ * saw must not come after what a newer one saw: a lane that is told that a table in step were still being copied would
+ * pass over its changes.
+ */
 export class Roster {
   #tables: readonly RosterTable[] = [];
+  /** Readings of the states, numbered as they began; the newest that is shown. */
+  #begun = 0;
+  #shown = 0;
   readonly #sync: Wishes;
 
   constructor(sync: Wishes) {
@@ -201,20 +208,30 @@ export class Roster {
     );
   }
 
-  /** Reads everything again, catalogs included. */
+  /** Reads everything again, catalogs included. The states come last: the catalogs take a while. */
   async refresh(source: Session, target: Session): Promise<void> {
-    this.#tables = await readRoster(source, target, this.#sync);
+    const tables = await readRoster(source, target, this.#sync);
+    await this.#show(target, () => tables);
   }
 
   /**
    * Reads the states again; plans only change with `refresh`. False when there are tables that it has no plan of,
    * because somebody added them to the sync.
    */
-  async readStates(target: Session): Promise<boolean> {
+  readStates(target: Session): Promise<boolean> {
+    return this.#show(target, () => this.#tables);
+  }
+
+  /** Shows tables with their states as of now. */
+  async #show(target: Session, tables: () => readonly RosterTable[]): Promise<boolean> {
+    const reading = ++this.#begun;
     const states = new Map(
       (await readSyncTables(target, this.#sync.name)).map((state) => [state.relid, state]),
     );
-    this.#tables = this.#tables.flatMap((table) => {
+    // Somebody who began later has shown what is newer.
+    if (reading < this.#shown) return this.#show(target, tables);
+    this.#shown = reading;
+    this.#tables = tables().flatMap((table) => {
       const state = states.get(table.relid);
       return state === undefined ? [] : [{ ...table, ...state }];
     });

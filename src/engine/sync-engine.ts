@@ -86,7 +86,7 @@ export class SyncEngine {
         await this.#answer(error, incarnation);
         // What concerns one table is no reason for the others to wait: it is held the second time at the latest.
         const atOnce = AT_ONCE.has(kindOf(error)) || concernsTable(error);
-        const pause = atOnce ? AT_ONCE_MS : pauseMs(attempt++);
+        const pause = atOnce ? AT_ONCE_MS : pauseMs(attempt++, this.#options.pauses.longest);
         if (!atOnce) await Promise.race([this.#noteTrouble((error as IbexError).message), stopped]);
         if (pause >= PAUSE_MIN_MS) log.info(`trying again in ${(pause / 1000).toFixed(1)} s`);
         await sleep(pause, undefined, { signal }).catch(() => undefined);

@@ -88,6 +88,7 @@ export class Tending {
       await this.#settleTrouble();
       await this.#explain();
       this.#countStates();
+      await this.#rooms.merges.tell(this.#rooms.target);
       await this.#armWaiting();
       await this.#restoreParked();
       if (Date.now() >= this.#watchAt) await this.#watchSource();

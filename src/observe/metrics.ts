@@ -1,6 +1,7 @@
 /** Every metric, with its name, unit and labels, in one place. Values of rows never appear in a label. */
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { DeltaUsage } from '../capture/trigger/budget.ts';
+import type { MergeStatus } from '../core/backlog.ts';
 import type { CopyProgress } from './progress.ts';
 
 export class Metrics {
@@ -132,6 +133,24 @@ export class Metrics {
     labelNames: ['sync', 'table'] as const,
     registers: [this.registry],
   });
+  readonly mergeRows = new Gauge({
+    name: 'ibex_merge_rows',
+    help: 'Rows of a large backlog that is being merged in one transaction: written, and left. None: there is none.',
+    labelNames: ['sync', 'kind'] as const,
+    registers: [this.registry],
+  });
+  readonly mergeTables = new Gauge({
+    name: 'ibex_merge_tables',
+    help: 'Tables of a large backlog that is being merged: done, and left. None: there is none.',
+    labelNames: ['sync', 'kind'] as const,
+    registers: [this.registry],
+  });
+  readonly mergeSeconds = new Gauge({
+    name: 'ibex_merge_seconds',
+    help: 'For how long a large backlog has been merged (passed), and about how long it will take (left). None: not known.',
+    labelNames: ['sync', 'kind'] as const,
+    registers: [this.registry],
+  });
   readonly restarts = new Counter({
     name: 'ibex_lane_restarts_total',
     help: 'Times a lane started again at its checkpoint, by the kind of error.',
@@ -149,6 +168,17 @@ export class Metrics {
     setOrRemove(this.backlog, { ...labels, kind: 'staged' }, progress?.staged ?? null);
     setOrRemove(this.backlog, { ...labels, kind: 'left' }, progress?.left ?? null);
     setOrRemove(this.backlogSeconds, labels, progress?.secondsLeft ?? null);
+  }
+
+  /** Notes how far the merge of a large backlog is; null: there is none. */
+  showMerge(sync: string, merge: MergeStatus | null): void {
+    const { tables = null, rows = null } = merge ?? {};
+    setOrRemove(this.mergeTables, { sync, kind: 'done' }, tables?.done ?? null);
+    setOrRemove(this.mergeTables, { sync, kind: 'left' }, tables && tables.all - tables.done);
+    setOrRemove(this.mergeRows, { sync, kind: 'written' }, rows?.done ?? null);
+    setOrRemove(this.mergeRows, { sync, kind: 'left' }, rows && rows.all - rows.done);
+    setOrRemove(this.mergeSeconds, { sync, kind: 'passed' }, merge?.seconds ?? null);
+    setOrRemove(this.mergeSeconds, { sync, kind: 'left' }, merge?.secondsLeft ?? null);
   }
 
   /** Notes how far the copy of a sync is. */

@@ -1,4 +1,6 @@
 /** `SyncStatus` as a person reads it on a terminal. */
+
+import { mergeText } from './merging.ts';
 import type { CopyProgress } from './progress.ts';
 import type { BacklogStatus, SyncStatus } from './status.ts';
 import { bytesText, countText, shareText, timeText } from './units.ts';
@@ -14,6 +16,7 @@ export function statusText(status: SyncStatus): string {
     ...diskLine(status.disk),
     ...copyLine(status.copy),
     ...status.backlogs.map(backlogLine),
+    ...(status.merge === null ? [] : [`  merge     ${mergeText(status.merge)}`]),
     ...(status.slowed === null ? [] : [`  slowed    the source is busy: ${status.slowed.why}`]),
     ...surplusText(status.tables),
     ...status.parked.map(

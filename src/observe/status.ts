@@ -8,6 +8,7 @@ import { readStagedAmounts } from '../apply/stages.ts';
 import { readSyncTables, requireRecord, SILENT_MS, type SyncTable } from '../apply/state.ts';
 import { readTrouble } from '../apply/trouble.ts';
 import { type DeltaUsage, isNear, needsBackfill, readGivenUp, readUsage } from '../capture/trigger/budget.ts';
+import type { MergeStatus } from '../core/backlog.ts';
 import { type IbexError, isKind } from '../core/errors.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
 import type { Snapshot } from '../core/position.ts';
@@ -16,6 +17,7 @@ import { isInstalled } from '../postgres/migrate.ts';
 import type { Session } from '../postgres/session.ts';
 import { type Peer, remarkOn } from '../postgres/tls.ts';
 import { findHistoryFault } from '../setup/history.ts';
+import { readMerging } from './merging.ts';
 import { readPending } from './pending.ts';
 import {
   type CopyProgress,
@@ -62,6 +64,8 @@ export interface SyncStatus {
   readonly lag: { readonly seconds: number; readonly bytes: number; readonly keys: number };
   /** Large backlogs that are being staged on the target, before they are merged. */
   readonly backlogs: readonly BacklogStatus[];
+  /** The transaction that merges large backlogs once they are staged; null while there is none. */
+  readonly merge: MergeStatus | null;
   /** What the deltas take of the source's disk; past the limits the capture of the largest or oldest ends. */
   readonly disk: DiskStatus | null;
   /** Foreign keys, triggers, rules and indexes of the target that are set aside, in the order in which they come back. */
@@ -178,6 +182,7 @@ export async function readStatus(
     position: record.started,
     lag,
     backlogs,
+    merge: daemon === null ? null : await readMerging(target, sync),
     disk: installed ? await readDisk(source, sync) : null,
     parked,
     copy: sumOf(tables, await countJobs(target, sync)),

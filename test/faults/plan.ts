@@ -11,11 +11,16 @@ export const ROUNDS_FOR_ALL = Math.ceil(FAILPOINTS.length / FAILPOINTS_A_ROUND);
 /** Has no divisor with the number of kinds in common, so that rounds in a row are of many sorts. */
 const STRIDE = 7;
 
+/** What only a large backlog passes. */
+export const OF_BACKLOGS: readonly Failpoint[] = ['piece-written', 'piece-kept', 'backlog-gathered'];
+
 /** What passes often enough that a later pass can be chosen. */
 const PASSED_OFTEN: readonly Failpoint[] = [
   'after-read',
   'before-publish',
   'after-publish',
+  'piece-written',
+  'piece-kept',
   'staging-loaded',
   'before-commit',
   'after-commit',
@@ -28,6 +33,8 @@ export interface Plan {
   /** The fault from outside comes while the tables are copied first, and not when all failpoints have struck. */
   readonly early: boolean;
   readonly failpoints: readonly ArmedFailpoint[];
+  /** What one statement changes is more than a batch takes at once: it is staged in pieces, and is when the fault comes. */
+  readonly largeBacklog: boolean;
   readonly withRedis: boolean;
   readonly withWorker: boolean;
   /** The target's role may set session_replication_role. */
@@ -54,6 +61,7 @@ export function planOf(seed: number, kinds: readonly Kind[], redisIsThere: boole
     kind,
     early: !kind.comesLast && random() < 0.4,
     failpoints,
+    largeBacklog: failpoints.some(({ name }) => OF_BACKLOGS.includes(name)) || random() < 0.3,
     withWorker,
     withRedis: withWorker || kind.needs === 'redis' || (redisIsThere && random() < 0.4),
     replica: seed % 2 === 0,
@@ -61,8 +69,10 @@ export function planOf(seed: number, kinds: readonly Kind[], redisIsThere: boole
 }
 
 /** In one line, for the report. */
-export function describe({ seed, kind, early, failpoints, withRedis, replica }: Plan): string {
+export function describe(plan: Plan): string {
+  const { seed, kind, early, failpoints, largeBacklog, withRedis, replica } = plan;
   const armed = failpoints.map(({ name, failure, pass }) => `${failure} at ${name} (${pass})`);
   const queue = withRedis ? 'Redis' : 'in process';
-  return `seed ${seed}, ${queue}, ${replica ? 'replica' : 'no replica'}: ${kind.name}${early ? ' early' : ''}; ${armed.join('; ')}`;
+  const role = replica ? 'replica' : 'no replica';
+  return `seed ${seed}, ${queue}, ${role}${largeBacklog ? ', large backlog' : ''}: ${kind.name}${early ? ' early' : ''}; ${armed.join('; ')}`;
 }

@@ -2,25 +2,28 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Failpoint } from '../../src/core/failpoints.ts';
 import type { RedisServer } from '../../src/embedded/redis.ts';
+import type { SyncStatus } from '../../src/observe/status.ts';
 import { ibex } from '../support/ibex.ts';
 import { startNetwork } from '../support/network.ts';
 import { OutOfPatience } from '../support/patience.ts';
 import { randomFrom } from '../support/random.ts';
 import { type Databases, freshDatabases, type Servers, waitFor } from '../support/servers.ts';
-import { onBoth, readSyncStatus, waitUntilCaughtUp } from '../support/sync.ts';
+import { onBoth, waitUntilCaughtUp } from '../support/sync.ts';
 import { ask } from './ask.ts';
 import { compareSides } from './equality.ts';
 import { Fleet } from './fleet.ts';
 import type { World } from './kinds.ts';
 import { CHANGE_BULK, FILL, FILL_LATE, LATE_SCHEMA, SCHEMA, TABLES, Writer } from './ledger.ts';
 import { Observer } from './observer.ts';
-import type { Plan } from './plan.ts';
+import { OF_BACKLOGS, type Plan } from './plan.ts';
 
 /** What is waited for comes at some time, on the slowest of machines. */
 const PATIENCE = 240_000;
 /** How long failpoints are waited for before more is done that passes them. */
 const PROVOKE_MS = 4_000;
 const WRITERS = 2;
+/** Where a backlog is to be large: less than one CHANGE_BULK, which then comes in some ten pieces. */
+const STAGE_ABOVE = '20000';
 
 export interface RoundResult {
   /** Milliseconds from the end of each fault until what was written then was on the target. */
@@ -74,7 +77,7 @@ class Round {
   }
 
   async run(): Promise<RoundResult> {
-    const { early, random } = this.#plan;
+    const { early, largeBacklog, random } = this.#plan;
     const world = await this.#open();
     const observer = this.#startWorld(world);
     if (early) await this.#strike(world, 1_500);
@@ -82,6 +85,7 @@ class Round {
     await this.#addLate(world);
     await this.#provoke(world);
     if (!early) {
+      if (largeBacklog) await ask(world.urls.source, CHANGE_BULK);
       await this.#strike(world, 500 * random());
       await this.#recovered(world, this.#plan.kind.name);
     }
@@ -93,7 +97,7 @@ class Round {
   }
 
   async #open(): Promise<World> {
-    const { random, replica, failpoints, withWorker } = this.#plan;
+    const { random, replica, failpoints, largeBacklog, withWorker } = this.#plan;
     const databases = await freshDatabases(this.#servers, { replica });
     this.#databases = databases;
     this.#closing.push(() => databases.dropAll());
@@ -119,6 +123,7 @@ class Round {
       env: {
         IBEX_SOURCE_URL: networks.source.through(urls.source),
         IBEX_TARGET_URL: networks.target.through(urls.target),
+        ...(largeBacklog && { IBEX_STAGE_ABOVE: STAGE_ABOVE }),
         ...(redis && networks.redis && { IBEX_REDIS_URL: networks.redis.through(redis.url) }),
       },
       random,
@@ -196,7 +201,7 @@ class Round {
     const deadline = Date.now() + PATIENCE;
     while (left().length > 0) {
       if (Date.now() > deadline) throw new OutOfPatience(PATIENCE, `${left()} to strike`);
-      if (left().some((name) => OF_ROTATION.includes(name))) await ask(urls.source, CHANGE_BULK);
+      if (left().some((name) => OF_BULK.includes(name))) await ask(urls.source, CHANGE_BULK);
       if (left().some((name) => OF_COPIES.includes(name)))
         await this.#command(world, ['tables', 'recopy', 'public.late']);
       if (left().includes('lane-taken')) await fleet.daemon.kill9();
@@ -212,7 +217,7 @@ class Round {
     this.#writing.abort();
     await waitUntilCaughtUp(this.#databases, PATIENCE);
     const { rows, differences } = await compareSides(urls.source, urls.target, [...TABLES, 'late']);
-    const accounts = await this.#readAccounts();
+    const accounts = await this.#readAccounts(world);
     const blind = observer.looks === 0 ? ['the observer saw no table in step'] : [];
     const wrong = [...differences, ...accounts, ...fleet.wrong, ...observer.wrong, ...blind];
     return {
@@ -224,21 +229,36 @@ class Round {
     };
   }
 
-  /** Tables whose account does not add up, or that are not in step. */
-  async #readAccounts(): Promise<string[]> {
-    const { tables } = await readSyncStatus(this.#databases);
-    const isRight = (one: (typeof tables)[number]) =>
+  /** Tables whose account does not add up by what `ibex status` says beside the daemon, that are not in step, or missing. */
+  async #readAccounts({ urls }: World): Promise<string[]> {
+    const { stdout, stderr } = await ibex(['status', '--json'], { env: commandEnv(urls) });
+    if (stdout === '') return [`ibex status said nothing: ${stderr}`];
+    const [{ daemon, tables }] = JSON.parse(stdout) as [SyncStatus];
+    const isRight = (one: SyncStatus['tables'][number]) =>
       one.state === 'streaming' && one.captured === one.applied + one.coalesced + one.resolved + one.held;
-    return tables.filter((one) => !isRight(one)).map((one) => `the account of ${JSON.stringify(one)}`);
+    const expected = [...TABLES, 'late'].length;
+    return [
+      ...(daemon === null ? ['ibex status saw no daemon'] : []),
+      ...(tables.length === expected ? [] : [`ibex status has ${tables.length} tables, not ${expected}`]),
+      ...tables.filter((one) => !isRight(one)).map((one) => `the account of ${JSON.stringify(one)}`),
+    ];
   }
 
   /** A command that may come while nobody answers, and so is given until it succeeds. */
   async #command({ urls }: World, args: readonly string[]): Promise<void> {
-    const env = { IBEX_SOURCE_URL: urls.source, IBEX_TARGET_URL: urls.target };
-    const done = async () => (await ibex(args, { env })).code === 0;
+    const done = async () => (await ibex(args, { env: commandEnv(urls) })).code === 0;
     await waitFor(done, { timeout: PATIENCE, what: `ibex ${args.join(' ')}` });
   }
 }
 
-const OF_ROTATION: readonly Failpoint[] = ['before-acknowledge', 'during-forgetting', 'during-rotation'];
+function commandEnv(urls: World['urls']) {
+  return { IBEX_SOURCE_URL: urls.source, IBEX_TARGET_URL: urls.target };
+}
+
+const OF_BULK: readonly Failpoint[] = [
+  'before-acknowledge',
+  'during-forgetting',
+  'during-rotation',
+  ...OF_BACKLOGS,
+];
 const OF_COPIES: readonly Failpoint[] = ['chunk-written', 'during-hand-over', 'after-hand-over'];

@@ -3,6 +3,7 @@
  * truncated, altered, copied anew. Whatever happens in between, the target becomes equal, and nothing is left behind.
  */
 import { expect, test } from 'vitest';
+import { freePort } from '../../src/embedded/process.ts';
 import { usePair } from '../support/pair.ts';
 import { randomFrom, seedOf } from '../support/random.ts';
 import { useServers, waitFor } from '../support/servers.ts';
@@ -82,6 +83,44 @@ test('the status says how much of a backlog is staged', async () => {
   });
   await pair.equal();
   expect((await pair.sync.status()).backlogs).toEqual([]);
+});
+
+/** Written in two parts. */
+const LARGE = 200_000;
+
+test('the status, the metrics and the log say how far the merge is, which is one transaction', async () => {
+  const lines: string[] = [];
+  const port = await freePort();
+  await withBacklog(
+    'create table t (id int primary key, v int); create table u (id int primary key, v int)',
+    `insert into t select i, i from generate_series(1, ${LARGE}) i; insert into u select i, i from generate_series(1, 3000) i`,
+    'update t set v = -v; update u set v = -v',
+  );
+  await pair.target.query(`begin; select from t where id = ${LARGE} for update`);
+  pair.start({
+    flags: { stageAbove: '100000', listen: `127.0.0.1:${port}` },
+    logTo: (line) => lines.push(line),
+  });
+  const mergeOf = async () => (await pair.sync.status()).merge;
+  await waitFor(async () => (await mergeOf())?.secondsLeft != null, {
+    what: 'the first part of a merge',
+    timeout: 90_000,
+  });
+  const merge = await mergeOf();
+  expect(merge).toMatchObject({ step: 'write', table: 'public.t', tables: { all: 2 } });
+  expect(merge?.rows?.all).toBe(LARGE + 3000);
+  // The part with the row that is locked is not done; those before it are.
+  expect(merge?.rows?.done).toBeGreaterThan(0);
+  expect(merge?.rows?.done).toBeLessThan(LARGE);
+  expect(lines.join('')).toMatch(/public\.t: a large backlog is merged: [\d,]+ of 203,000 rows/);
+  const metrics = async () => (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
+  expect(await metrics()).toContain(`ibex_merge_rows{sync="main",kind="written"} ${merge?.rows?.done}`);
+  const seen = await pair.databases.targetAdmin.query('select count(*)::int as n from t where v < 0');
+  expect(seen.rows).toEqual([{ n: 0 }]);
+  await pair.target.query('commit');
+  await pair.equal();
+  await waitFor(async () => (await mergeOf()) === null, { what: 'the merge to be over' });
+  expect(await metrics()).not.toContain('ibex_merge_rows{');
 });
 
 test.for([

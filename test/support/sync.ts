@@ -31,7 +31,7 @@ export interface RunningSync {
  * A test waits for no pause longer than these. Each try of a held table throws a batch away, which a slow machine can
  * afford no more often than people's daemons do; but the pauses must not grow beyond what `waitFor` waits.
  */
-export const TEST_PAUSES: Pauses = { heldFirst: 15_000, heldLongest: 45_000, copy: 3_000 };
+export const TEST_PAUSES: Pauses = { longest: 3_000, heldFirst: 15_000, heldLongest: 45_000, copy: 3_000 };
 
 export interface SyncOptions {
   readonly redis?: string;

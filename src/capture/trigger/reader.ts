@@ -16,6 +16,7 @@ import { tableLabel } from '../../core/plan.ts';
 import type { BatchOutcome, BatchQueue, BatchWriter } from '../../core/ports.ts';
 import type { Snapshot, SourceIdentity } from '../../core/position.ts';
 import { serverError } from '../../postgres/errors.ts';
+import { waitForFlush } from '../../postgres/flush.ts';
 import type { Session } from '../../postgres/session.ts';
 import { Spool } from '../../queue/spool.ts';
 import { readGivenUp } from './budget.ts';
@@ -174,7 +175,7 @@ export class DeltaReader {
       });
       if (cut.header === null || writer === undefined) return { cut, published: null };
       spool.end();
-      await Promise.all([pumping, this.#waitForFlush(cut.lsn)]);
+      await Promise.all([pumping, waitForFlush(this.#control, cut.lsn)]);
       failpoint('before-publish');
       await writer.end();
       failpoint('after-publish');
@@ -256,16 +257,6 @@ export class DeltaReader {
       partitioned,
     ]);
     for (const { relid, leaf } of unknown) await noteSeenPartition(this.#control, relid, leaf);
-  }
-
-  /** Resolves once the source's log is on disk up to `lsn`: see the promise at the top of this file. */
-  async #waitForFlush(lsn: string): Promise<void> {
-    const { flushed } = await this.#control.row<{ flushed: boolean }>(
-      'select pg_current_wal_flush_lsn() >= $1::pg_lsn as flushed',
-      [lsn],
-    );
-    // A transactional message is a commit with a transaction id, which flushes the log whatever came before it.
-    if (!flushed) await this.#control.run(`select pg_logical_emit_message(true, 'ibex', '')`);
   }
 }
 

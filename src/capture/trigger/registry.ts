@@ -8,6 +8,7 @@ import type { CaptureMode } from '../../core/plan.ts';
 import { identityDifference, type Snapshot, type SourceIdentity } from '../../core/position.ts';
 import type { CapturedTable } from '../../core/table.ts';
 import { readIdentity, readTables } from '../../postgres/catalog.ts';
+import { waitForFlush } from '../../postgres/flush.ts';
 import type { Session } from '../../postgres/session.ts';
 import { needsBackfill } from './budget.ts';
 
@@ -35,6 +36,15 @@ export async function readSnapshot(session: Session): Promise<Snapshot> {
   const { snapshot } = await session.row<{ snapshot: Snapshot }>(
     'select txid_current_snapshot()::text as snapshot',
   );
+  return snapshot;
+}
+
+/** As `readSnapshot`, for a position that lasts: one that no crash of the source can take back. */
+export async function readLastingSnapshot(session: Session): Promise<Snapshot> {
+  const { snapshot, lsn } = await session.row<{ snapshot: Snapshot; lsn: string }>(
+    'select txid_current_snapshot()::text as snapshot, pg_current_wal_insert_lsn()::text as lsn',
+  );
+  await waitForFlush(session, lsn);
   return snapshot;
 }
 
