@@ -5,6 +5,7 @@ import { backfill } from './backfill.ts';
 import { addBench } from './bench.ts';
 import { addCommand, addGroup, report, usageError } from './command.ts';
 import { addDemo } from './demo.ts';
+import { doctor } from './doctor.ts';
 import { pause, resume } from './pause.ts';
 import { run } from './run.ts';
 import { schema } from './schema.ts';
@@ -29,6 +30,7 @@ const program = new Command('ibex')
   .configureHelp({ sortSubcommands: false, showGlobalOptions: true })
   .exitOverride();
 
+addCommand(program, doctor);
 addGroup(program, schema);
 for (const spec of [setup, backfill, run, worker, pause, resume, wait, status, verify])
   addCommand(program, spec);

@@ -47,6 +47,8 @@ export interface Config {
   stageAbove: number;
   /** How long `setup` keeps trying to arm. */
   armTimeoutMs: number;
+  /** What the application connects with, for `doctor` to look at; undefined: it does not. */
+  appUrl: string | undefined;
   /** How long `wait` waits, and `verify` for rows to settle. */
   timeoutMs: number;
   /** Sentences to show to the user once. */
@@ -95,6 +97,7 @@ export function loadConfig({ flags, env, cwd, oneSided = false }: ConfigInput): 
     lockTimeoutMs: options.lock_timeout_ms,
     stageAbove: options.stage_above,
     armTimeoutMs: options.arm_timeout,
+    appUrl: options.app_url,
     timeoutMs: options.timeout,
     warnings: warningsAbout(flags),
   };
@@ -139,10 +142,11 @@ function checkToken(settings: Settings, { listen, http_token }: Options): void {
 
 /** What stands in a flag, everybody on the machine can read in the list of processes. */
 function warningsAbout(flags: Record<string, unknown>): string[] {
-  const shown = (name: 'source' | 'target' | 'redis' | 'http_token', secret: string) =>
+  const shown = (name: OptionName, secret: string) =>
     `${flagOf(name)} shows its ${secret} in the list of processes; use ${envOf(name)} or a file instead`;
-  const urls = (['source', 'target', 'redis'] as const).filter((name) =>
-    hasPassword(String(flags[name] ?? '')),
+  const given = { source: flags.source, target: flags.target, redis: flags.redis, app_url: flags.appUrl };
+  const urls = (Object.keys(given) as (keyof typeof given)[]).filter((name) =>
+    hasPassword(String(given[name] ?? '')),
   );
   return [
     ...urls.map((name) => shown(name, 'password')),

@@ -350,6 +350,12 @@ export const optionSchema = z.object({
     argument: 'DURATION',
     env: 'IBEX_ARM_TIMEOUT',
   }),
+  app_url: text.optional().register(optionInfo, {
+    description:
+      'The URL that the application connects with, for `doctor` to see that it leads to the source, and by what way.',
+    argument: 'URL',
+    env: 'IBEX_APP_URL',
+  }),
   timeout: duration.prefault('60s').register(optionInfo, {
     description: 'How long `wait` waits, and how long `verify` looks again at rows that keep changing.',
     argument: 'DURATION',
@@ -359,7 +365,7 @@ export const optionSchema = z.object({
 
 /** The options that ibex.yaml may set: all but those that belong to one call. */
 export const fileOptionSchema = optionSchema
-  .omit({ config: true, sync: true, json: true, timeout: true })
+  .omit({ config: true, sync: true, json: true, app_url: true, timeout: true })
   .partial();
 
 /** All options, read. Durations are in milliseconds. */

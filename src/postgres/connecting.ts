@@ -27,21 +27,31 @@ export interface Connected {
   readonly pooled: boolean;
 }
 
-/** Connects. Errors: kinds `connection`, `authentication`, `unknown_database`, `unsupported`, `config`. */
-export async function connect(url: string, name: string): Promise<Connected> {
+/**
+ * Connects. `shared`: also by way of a pooler that gives out another backend at every turn, for who sets nothing and
+ * asks in single statements.
+ * Errors: kinds `connection`, `authentication`, `unknown_database`, `unsupported`, `config`.
+ */
+export async function connect(url: string, name: string, shared = false): Promise<Connected> {
   const config = parseUrl(url);
   const server = describeServer(config);
   try {
-    return await connectAs(config, server, name);
+    return await connectAs(config, server, name, shared);
   } catch (error) {
     throw toIbexError(error, server);
   }
 }
 
-async function connectAs(config: ServerConfig, server: string, name: string): Promise<Connected> {
+async function connectAs(
+  config: ServerConfig,
+  server: string,
+  name: string,
+  shared: boolean,
+): Promise<Connected> {
   const { client, used, left } = await tryInTurn(config, name);
   try {
     const pooled = await answered(isPooled(client), server);
+    if (pooled && shared) return { client, server, peer: peerOf(used), pooled };
     if (pooled) await keepsBackend(client, used, server, name);
     for (const setting of left)
       await client.query('select pg_catalog.set_config($1, $2, false)', [...setting]);

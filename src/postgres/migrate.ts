@@ -41,23 +41,26 @@ const CREATE_LEDGER = `
  * version, whose tables this one does not know.
  */
 export async function migrate(session: Session, side: Side): Promise<void> {
-  await session.transaction('', async () => {
-    await session.run(`select pg_advisory_xact_lock(hashtext('ibex'), hashtext('migrate'))`);
-    await createSchema(session);
-    await session.run(CREATE_LEDGER);
-    await session.run(`set local check_function_bodies = off`);
-    const ledger = await session.rows<{ name: string; checksum: string }>(
-      'select name, checksum from ibex.migration',
-    );
-    const applied = new Map(ledger.map((row) => [row.name, row.checksum]));
-    refuseLaterVersion(session, side, new Set(applied.keys()));
-    for (const file of sqlFiles(side, 'tables')) {
-      if (!applied.has(file.name)) await apply(session, file);
-    }
-    for (const file of sqlFiles(side, 'functions')) {
-      if (applied.get(file.name) !== file.checksum) await apply(session, file);
-    }
-  });
+  await session.transaction('', () => migrateHere(session, side));
+}
+
+/** The same as part of the transaction that the session is in. */
+export async function migrateHere(session: Session, side: Side): Promise<void> {
+  await session.run(`select pg_advisory_xact_lock(hashtext('ibex'), hashtext('migrate'))`);
+  await createSchema(session);
+  await session.run(CREATE_LEDGER);
+  await session.run(`set local check_function_bodies = off`);
+  const ledger = await session.rows<{ name: string; checksum: string }>(
+    'select name, checksum from ibex.migration',
+  );
+  const applied = new Map(ledger.map((row) => [row.name, row.checksum]));
+  refuseLaterVersion(session, side, new Set(applied.keys()));
+  for (const file of sqlFiles(side, 'tables')) {
+    if (!applied.has(file.name)) await apply(session, file);
+  }
+  for (const file of sqlFiles(side, 'functions')) {
+    if (applied.get(file.name) !== file.checksum) await apply(session, file);
+  }
 }
 
 /**

@@ -150,6 +150,11 @@ export class Session {
     return this.#version;
   }
 
+  /** A pooler stands before the server. */
+  get pooled(): boolean {
+    return this.#mark !== null;
+  }
+
   get #stream(): Socket {
     return (this.#client as unknown as Driver).connection.stream;
   }
@@ -200,6 +205,16 @@ export class Session {
     } catch (error) {
       if (this.#broken === null) await this.run('rollback').catch(() => this.abandon());
       throw error;
+    }
+  }
+
+  /** Runs the body in a transaction that is rolled back whatever it comes to. */
+  async rehearse<T>(body: () => Promise<T>): Promise<T> {
+    await this.#begin('');
+    try {
+      return await body();
+    } finally {
+      if (this.#broken === null) await this.run('rollback').catch(() => this.abandon());
     }
   }
 

@@ -55,35 +55,63 @@ export interface SetupResult {
   readonly obstacles: readonly Obstacle[];
 }
 
+/** What has to hold of a side, or of both together, before anything is installed. */
+export interface Requirement {
+  readonly side: 'source' | 'target' | 'both';
+  /** Rejects with why setup refuses, if it does. Changes nothing. */
+  require(): Promise<void>;
+}
+
+/** What setup looks at before it looks at single tables, in this order. */
+export function requirements({
+  source,
+  target,
+  sync,
+}: Pick<SetupOptions, 'source' | 'target' | 'sync'>): readonly Requirement[] {
+  return [
+    { side: 'source', require: () => checkServer(source) },
+    { side: 'target', require: () => checkServer(target) },
+    { side: 'both', require: () => requireDifferent(source, target) },
+    { side: 'both', require: () => requireHistory(source, target, sync) },
+    { side: 'both', require: () => requireEncodings(source, target) },
+    { side: 'source', require: () => requireSchema(source) },
+    { side: 'target', require: () => requireSchema(target) },
+    { side: 'target', require: () => requireTemporaryTables(target) },
+  ];
+}
+
 /** Looks at everything first, without changing anything. Errors end it; what concerns single tables is in `obstacles`. */
 export async function inspect(options: SetupOptions): Promise<SetupResult> {
-  const { source, target } = options;
-  await checkServer(source);
-  await checkServer(target);
-  if (await areSame(source, target)) {
-    throw new IbexError(
-      'config',
-      `source and target are the same database (${source.server}, ${target.server})`,
-      {
-        hint: 'Give two different URLs.',
-      },
-    );
-  }
-  await requireHistory(source, target, options.sync);
-  await requireEncodings(source, target);
-  await requireSchema(source);
-  await requireSchema(target);
-  await requireTemporaryTables(target);
+  for (const { require } of requirements(options)) await require();
   const tables = await tablesOf(options);
-  requireRuled(options, [...tables, ...(await readKnown(target, options.sync))]);
   return { tables, obstacles: await findObstacles(options, tables) };
 }
+
+async function requireDifferent(source: Session, target: Session): Promise<void> {
+  if (!(await areSame(source, target))) return;
+  throw new IbexError(
+    'config',
+    `source and target are the same database (${source.server}, ${target.server})`,
+    {
+      hint: 'Give two different URLs.',
+    },
+  );
+}
+
+type Choosing = Pick<SetupOptions, 'source' | 'target' | 'sync' | 'adopt' | 'carry' | 'asked'> & TableChoice;
 
 /**
  * The tables that the sync has by now, with those created anew under the name of one that was dropped, and those that its
  * patterns take in unless they were taken out by name.
+ * Errors: `unknown_table` for a pattern, `config` for a rule of ibex.yaml, that names no table of the sync.
  */
-async function tablesOf(options: SetupOptions): Promise<TableInfo[]> {
+export async function tablesOf(options: Choosing): Promise<TableInfo[]> {
+  const tables = await gather(options);
+  requireRuled(options, [...tables, ...(await readKnown(options.target, options.sync))]);
+  return tables;
+}
+
+async function gather(options: Choosing): Promise<TableInfo[]> {
   const { source, target, sync } = options;
   const known = await readKnown(target, sync);
   const relids = new Set(known.map(({ relid }) => relid));
@@ -101,7 +129,8 @@ async function tablesOf(options: SetupOptions): Promise<TableInfo[]> {
   return [...all.values()].filter((table) => !away.has(tableLabel(table)));
 }
 
-async function areSame(source: Session, target: Session): Promise<boolean> {
+/** Whether both lead to one database. */
+export async function areSame(source: Session, target: Session): Promise<boolean> {
   const [here, there] = [await readIdentity(source), await readIdentity(target)];
   if (here.system !== 'hidden' && there.system !== 'hidden') return identityDifference(here, there) === null;
   // Where the provider hides which server this is: a lock that one session holds, the other cannot have.

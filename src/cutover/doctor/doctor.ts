@@ -1,0 +1,181 @@
+/**
+ * `ibex doctor`: looks at both sides, tries out in rolled-back transactions what a sync does, and says what would fail
+ * later. Nothing is left behind, and no table of the application is locked beyond what a query takes.
+ */
+import type { SyncConfig } from '../../config/syncs.ts';
+import { IbexError } from '../../core/errors.ts';
+import { tableLabel } from '../../core/plan.ts';
+import type { TableInfo } from '../../core/table.ts';
+import { Session } from '../../postgres/session.ts';
+import { requirements, tablesOf } from '../../setup/setup.ts';
+import { probeApp } from './app.ts';
+import {
+  probeExtensions,
+  probeLeftBehind,
+  probeLocale,
+  probeSequences,
+  probeSettings,
+} from './differences.ts';
+import { bySeverity, endsAll, errorFinding, type Finding, notExamined, type Place } from './finding.ts';
+import { type Copying, probeConnections, probeTimeOuts } from './limits.ts';
+import { probeReplica, rehearseSource, rehearseTarget } from './rehearsal.ts';
+import { compareVersions, probeCapture, probeServer, probeTime } from './server.ts';
+import { ChangeCounter, probeSizes } from './sizes.ts';
+import {
+  probeForeignKeys,
+  probeObstacles,
+  probeRowSecurity,
+  probeSetAside,
+  probeTruncate,
+} from './tables.ts';
+
+export interface DoctorOptions {
+  readonly sync: SyncConfig;
+  readonly copying: Copying;
+  /** What the application connects with; undefined: that is not looked at. */
+  readonly appUrl: string | undefined;
+  /** How long changes are counted at least. */
+  readonly lookMs: number;
+}
+
+export interface Diagnosis {
+  readonly sync: string;
+  readonly tables: readonly string[];
+  /** The worst first. */
+  readonly findings: readonly Finding[];
+}
+
+/**
+ * Errors: `connection`, `authentication`, `unknown_database` when a side cannot be reached; `unknown_table` and `config` for
+ * tables that are not there.
+ */
+export async function diagnose(options: DoctorOptions): Promise<Diagnosis> {
+  const opened = [await open(options.sync, 'source'), await open(options.sync, 'target')] as const;
+  const [source, target] = opened;
+  try {
+    if (!(source instanceof Session) || !(target instanceof Session)) {
+      const findings = opened.filter((one) => !(one instanceof Session)) as Finding[];
+      return { sync: options.sync.name, tables: [], findings };
+    }
+    return await examine({ ...options, source, target });
+  } finally {
+    for (const one of opened) if (one instanceof Session) await one.close();
+  }
+}
+
+/** A pooler that gives out another backend at every turn answers, and cannot be used. */
+async function open(sync: SyncConfig, side: 'source' | 'target'): Promise<Session | Finding> {
+  try {
+    return await Session.open({ url: await sync[side].resolveUrl(), name: `ibex:${sync.name}:doctor` });
+  } catch (error) {
+    if (!(error instanceof IbexError) || error.kind !== 'unsupported') throw error;
+    return errorFinding('pooler', side, error);
+  }
+}
+
+interface Both extends DoctorOptions {
+  readonly source: Session;
+  readonly target: Session;
+}
+
+async function examine(both: Both): Promise<Diagnosis> {
+  const { sync, source, target, appUrl } = both;
+  const unmet = await findUnmet(both);
+  const tables = await chosenTables(both, unmet);
+  const changes = await ChangeCounter.start(source, tables);
+  const findings = [...unmet, ...(await examineServers(both))];
+  if (appUrl !== undefined)
+    findings.push(
+      ...(await probe('app', 'the connection of the application', () => probeApp(appUrl, source))),
+    );
+  findings.push(...(await examineTables(both, tables, unmet)));
+  findings.push(
+    ...(await probe('both', 'sequences', () => probeSequences(source, target, tables))),
+    ...(await probe('both', 'extensions', () => probeExtensions(source, target))),
+    ...(await probe('both', 'encoding and collation', () => probeLocale(source, target))),
+    ...(await probe('both', 'settings', () => probeSettings(source, target))),
+    ...(await probe('source', 'what no sync carries', () => probeLeftBehind(source))),
+    ...(await probe('both', 'sizes and speed', () => probeSizes(source, target, tables))),
+    ...(await probe('source', 'the rate of changes', async () => [await changes.finding(both.lookMs)])),
+  );
+  return { sync: sync.name, tables: tables.map(tableLabel), findings: bySeverity(findings) };
+}
+
+/** What setup would refuse to begin with. */
+async function findUnmet({ source, target, sync }: Both): Promise<Finding[]> {
+  const findings: Finding[] = [];
+  for (const { side, require } of requirements({ source, target, sync: sync.name })) {
+    const error = await failure(require);
+    if (error !== null) findings.push(errorFinding('requirement', side, error));
+  }
+  return findings;
+}
+
+async function failure(work: () => Promise<unknown>): Promise<IbexError | null> {
+  try {
+    await work();
+    return null;
+  } catch (error) {
+    if (error instanceof IbexError && (error.kind === 'config' || !endsAll(error))) return error;
+    throw error;
+  }
+}
+
+/** None where setup would not get as far: then it is not known which they are. */
+async function chosenTables({ sync, source, target }: Both, unmet: readonly Finding[]): Promise<TableInfo[]> {
+  const { tables, exclude, carry, asked } = sync;
+  if (unmet.some(({ side }) => side === 'both')) return [];
+  return tablesOf({ sync: sync.name, source, target, adopt: true, tables, exclude, carry, asked });
+}
+
+async function examineServers({ source, target, copying }: Both): Promise<Finding[]> {
+  return [
+    ...(await probe('source', 'the server', () => probeServer(source, 'source'))),
+    ...(await probe('target', 'the server', () => probeServer(target, 'target'))),
+    ...compareVersions(source, target),
+    ...(await probe('both', 'the clocks', () => probeTime(source, target))),
+    ...(await probe('source', 'connections', () => probeConnections(source, 'source', copying))),
+    ...(await probe('target', 'connections', () => probeConnections(target, 'target', copying))),
+    ...(await probe('source', 'time-outs', () => probeTimeOuts(source, 'source'))),
+    ...(await probe('target', 'time-outs', () => probeTimeOuts(target, 'target'))),
+    ...(await probe('source', 'the WAL settings', () => probeCapture(source))),
+  ];
+}
+
+/** Where setup would not begin on a side, nothing can be tried there. */
+async function examineTables(
+  { sync, source, target }: Both,
+  tables: readonly TableInfo[],
+  unmet: readonly Finding[],
+): Promise<Finding[]> {
+  const met = (side: Place) => unmet.every((finding) => finding.side !== side && finding.side !== 'both');
+  const { replica, findings } = await probeReplica(target);
+  const options = { source, target, sync: sync.name, replica, carry: sync.carry };
+  const obstacles = await probeObstacles(options, tables);
+  findings.push(...obstacles.findings);
+  const rehearsing = { source, target, keyless: sync.keyless, carry: sync.carry, tables: obstacles.fit };
+  if (met('source')) findings.push(...(await probe('source', 'capture', () => rehearseSource(rehearsing))));
+  if (met('target')) {
+    findings.push(
+      ...(await probe('target', 'writing', () => rehearseTarget(target))),
+      ...(await probe('target', 'foreign keys', () => probeForeignKeys(options, tables))),
+    );
+  }
+  return [
+    ...findings,
+    ...(await probe('source', 'row level security', () => probeRowSecurity(source, 'source', tables))),
+    ...(await probe('target', 'row level security', () => probeRowSecurity(target, 'target', tables))),
+    ...(await probe('target', 'the right to truncate', () => probeTruncate(target, tables))),
+    ...(await probe('target', 'triggers and rules', () => probeSetAside(options, tables))),
+  ];
+}
+
+/** What cannot be looked at is said, and the rest goes on. */
+async function probe(side: Place, subject: string, look: () => Promise<Finding[]>): Promise<Finding[]> {
+  try {
+    return await look();
+  } catch (error) {
+    if (!(error instanceof IbexError) || endsAll(error)) throw error;
+    return [notExamined(side, subject, error)];
+  }
+}
