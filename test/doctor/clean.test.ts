@@ -23,7 +23,6 @@ async function catalog(client: pg.Client): Promise<unknown[]> {
     select 'relation' as what, c.oid::text, c.relname::text, c.relacl::text, c.relfilenode::text from pg_class c
      where c.relnamespace <> 'pg_toast'::regnamespace
     union all select 'schema', n.oid::text, n.nspname::text, n.nspacl::text, null from pg_namespace n
-     where n.nspname !~ '^pg_(toast_)?temp_'
     union all select 'function', p.oid::text, p.proname::text, p.proacl::text, null from pg_proc p
     union all select 'trigger', t.oid::text, t.tgname::text, t.tgenabled::text, null from pg_trigger t
     union all select 'type', t.oid::text, t.typname::text, null, null from pg_type t

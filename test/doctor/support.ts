@@ -25,10 +25,15 @@ export function findingsOf({ findings }: Diagnosis, check: Check): Finding[] {
   return findings.filter((finding) => finding.check === check);
 }
 
-/** Runs what a finding says to run: the statements after the colon, as superuser on the side that it names. */
-export async function remedy({ remedy }: Finding, { sourceAdmin, targetAdmin }: Databases): Promise<void> {
-  const said = /(On the|of the|on the) (source|target)[^:]*: (.*;)/.exec(remedy ?? '');
-  if (said === null) throw new Error(`there is no statement in: ${remedy}`);
-  const admin: pg.Client = said[2] === 'source' ? sourceAdmin : targetAdmin;
-  await admin.query(said[3] as string);
+/** Runs the statements that a finding says to run on the side that it names or lies on: as the owner, or as an administrator. */
+export async function remedy(finding: Finding, databases: Databases): Promise<void> {
+  const text = finding.remedy ?? '';
+  const [, statements] = /: ((?:alter|create|grant) .*;)/.exec(text) ?? [];
+  if (statements === undefined) throw new Error(`there is no statement in: ${text}`);
+  const side = /the (source|target)\b/.exec(text)?.[1] ?? finding.side;
+  const { source, sourceAdmin, target, targetAdmin } = databases;
+  const [owner, admin] = side === 'source' ? [source, sourceAdmin] : [target, targetAdmin];
+  // Whoever may not grant a right is warned, and nothing happens.
+  const first: pg.Client = /^As /.test(text) ? admin : owner;
+  await first.query(statements).catch(() => admin.query(statements));
 }

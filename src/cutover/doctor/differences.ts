@@ -140,7 +140,8 @@ const LISTS_OF_NAMES = ['search_path'];
 export async function probeSettings(source: Session, target: Session): Promise<Finding[]> {
   const read = (session: Session) =>
     session.rows<{ name: string; value: string; database: string }>(
-      'select name, reset_val as value, current_database()::text as database from pg_settings where name = any ($1)',
+      `select name, reset_val as value, current_database()::text as database
+         from pg_settings where name = any ($1) order by lower(name)`,
       [SETTINGS],
     );
   const there = new Map((await read(target)).map((one) => [one.name, one]));

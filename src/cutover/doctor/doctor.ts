@@ -95,7 +95,9 @@ async function examine(both: Both): Promise<Diagnosis> {
     ...(await probe('both', 'encoding and collation', () => probeLocale(source, target))),
     ...(await probe('both', 'settings', () => probeSettings(source, target))),
     ...(await probe('source', 'what no sync carries', () => probeLeftBehind(source))),
-    ...(await probe('both', 'sizes and speed', () => probeSizes(source, target, tables))),
+    ...(await probe('both', 'sizes and speed', () =>
+      probeSizes(source, target, tables, isMet(unmet, 'target')),
+    )),
     ...(await probe('source', 'the rate of changes', async () => [await changes.finding(both.lookMs)])),
   );
   return { sync: sync.name, tables: tables.map(tableLabel), findings: bySeverity(findings) };
@@ -143,19 +145,23 @@ async function examineServers({ source, target, copying }: Both): Promise<Findin
 }
 
 /** Where setup would not begin on a side, nothing can be tried there. */
+function isMet(unmet: readonly Finding[], side: Place): boolean {
+  return unmet.every((finding) => finding.side !== side && finding.side !== 'both');
+}
+
 async function examineTables(
   { sync, source, target }: Both,
   tables: readonly TableInfo[],
   unmet: readonly Finding[],
 ): Promise<Finding[]> {
-  const met = (side: Place) => unmet.every((finding) => finding.side !== side && finding.side !== 'both');
   const { replica, findings } = await probeReplica(target);
   const options = { source, target, sync: sync.name, replica, carry: sync.carry };
   const obstacles = await probeObstacles(options, tables);
   findings.push(...obstacles.findings);
   const rehearsing = { source, target, keyless: sync.keyless, carry: sync.carry, tables: obstacles.fit };
-  if (met('source')) findings.push(...(await probe('source', 'capture', () => rehearseSource(rehearsing))));
-  if (met('target')) {
+  if (isMet(unmet, 'source'))
+    findings.push(...(await probe('source', 'capture', () => rehearseSource(rehearsing))));
+  if (isMet(unmet, 'target')) {
     findings.push(
       ...(await probe('target', 'writing', () => rehearseTarget(target))),
       ...(await probe('target', 'foreign keys', () => probeForeignKeys(options, tables))),

@@ -120,7 +120,7 @@ export async function probeCapture(source: Session): Promise<Finding[]> {
     info(
       'capture',
       'source',
-      `capture: trigger (wal_level is ${level}, ${right}; capture from the WAL is not there yet, triggers need neither)`,
+      `trigger (wal_level is ${level}, ${right}; capture from the WAL is not there yet, triggers need neither)`,
     ),
   ];
 }

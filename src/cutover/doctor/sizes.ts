@@ -25,17 +25,18 @@ interface Size extends TableName {
 /** How many of the largest tables are named. */
 const LARGEST = 3;
 
-/** ACCESS SHARE on each table for a moment, as any query takes. */
+/** ACCESS SHARE on each table for a moment, as any query takes. `trial`: whether test rows may be sent to the target. */
 export async function probeSizes(
   source: Session,
   target: Session,
   tables: readonly TableName[],
+  trial: boolean,
 ): Promise<Finding[]> {
   const names = JSON.stringify(tables.map(({ schema, name }) => ({ schema, name })));
   const sizes = await tryOut(source, () => source.rows<Size>(SIZES, [names]));
   const sum = (part: 'bytes' | 'whole') => sizes.reduce((total, size) => total + size[part], 0);
   const largest = sizes.slice(0, LARGEST).map((size) => `${tableLabel(size)} ${bytesText(size.bytes)}`);
-  const rate = await measureRate(source, target);
+  const speed = trial ? `; ${speedText(sum('bytes'), await measureRate(source, target))}` : '';
   const { bytes: used } = await target.row<{ bytes: number }>(
     'select pg_database_size(current_database())::float8 as bytes',
   );
@@ -44,8 +45,7 @@ export async function probeSizes(
       'size',
       'source',
       `${sizes.length} tables of ${bytesText(sum('bytes'))}, ${bytesText(sum('whole'))} with indexes ` +
-        `(${largest.join(', ') || 'none'}); test rows went from server to server at ${bytesText(rate)} a second: ` +
-        `one session copies that in ${timeText(sum('bytes') / rate)} at best`,
+        `(${largest.join(', ') || 'none'})${speed}`,
     ),
     info(
       'disk',
@@ -54,6 +54,11 @@ export async function probeSizes(
         'no SQL tells without superuser: look at the provider, and leave as much again for building indexes and for WAL',
     ),
   ];
+}
+
+function speedText(bytes: number, rate: number): string {
+  const atBest = timeText(bytes / rate);
+  return `test rows went from server to server at ${bytesText(rate)} a second: one session copies that in ${atBest} at best`;
 }
 
 const ROWS = 4_000;
