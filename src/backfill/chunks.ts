@@ -32,6 +32,14 @@ const CHUNK_BYTES = 64 * 1024 * 1024;
 /** A chunk is to last no longer than that, if it is known how fast it may be. */
 const CHUNK_SECONDS = 60;
 
+/** A small table has so many bytes at the most. */
+const SMALL_BYTES = 256 * 1024;
+
+/** Whether a chunk can be copied with others in one transaction: there is not much of it, and no other relation is looked at. */
+export function isSmall({ planned, filenode, predicate, part }: ChunkPlan): boolean {
+  return planned <= SMALL_BYTES && filenode !== 0 && predicate === null && !part;
+}
+
 /** How large chunks are to be, when each is copied at so many bytes a second; null: as fast as it goes. */
 export function chunkSize(bytesPerSecond: number | null): number {
   return bytesPerSecond === null ? CHUNK_BYTES : Math.min(CHUNK_BYTES, bytesPerSecond * CHUNK_SECONDS);

@@ -13,14 +13,15 @@ import { disturbed, readFacts } from '../apply/target-table.ts';
 import { concerning, IbexError, isKind } from '../core/errors.ts';
 import { failpoint } from '../core/failpoints.ts';
 import { type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
-import type { ChunkJob, ChunkOutcome, ChunkResult } from '../core/ports.ts';
+import type { ChunkName, ChunkOutcome, ChunkResult } from '../core/ports.ts';
 import { serverError } from '../postgres/errors.ts';
 import { waitForFlush } from '../postgres/flush.ts';
 import type { Piped } from '../postgres/pipe.ts';
 import { tableIdent } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
+import { bookChunks, type Claim, type Claimed, claimChunks } from './booking.ts';
 import { halves } from './chunks.ts';
-import { bookChunk, type Claimed, claimChunk } from './progress.ts';
+import type { CopyLane } from './progress.ts';
 import type { RateLimit } from './rate-limit.ts';
 import { isInTheWay, settle } from './settling.ts';
 import * as sql from './statements.ts';
@@ -29,7 +30,6 @@ export interface CopierOptions {
   /** Closed when they end in the middle of a COPY: by the signal, or because the chunk took too long. */
   readonly source: Session;
   readonly target: Session;
-  readonly plan: TablePlan;
   /** The source node's name, noted by capture on the target. */
   readonly origin: string;
   /** How old the snapshot of a chunk that can be divided may become, in milliseconds. */
@@ -37,6 +37,13 @@ export interface CopierOptions {
   readonly rateLimit: RateLimit | null;
   readonly signal: AbortSignal;
 }
+
+interface TableOptions extends CopierOptions {
+  readonly plan: TablePlan;
+}
+
+/** A chunk that is to be copied, under the epoch of its lane. */
+export type ChunkTask = CopyLane & ChunkName;
 
 /** A snapshot holds back the cleaning up of the whole source. */
 export const CHUNK_PATIENCE_MS = 120_000;
@@ -46,8 +53,8 @@ export function fingerprint(plan: TablePlan): string {
   return createHash('sha256').update(JSON.stringify(plan)).digest('base64');
 }
 
-/** Copies the chunk that a job names. Errors that concern the table carry its name. */
-export async function copyChunk(options: CopierOptions, job: ChunkJob): Promise<ChunkOutcome> {
+/** Copies one chunk by the plan of its table. Errors that concern the table carry its name. */
+export async function copyChunk(options: TableOptions, job: ChunkTask): Promise<ChunkOutcome> {
   return concerning(tableLabel(options.plan), async () => {
     const tried = await tryCopy(options, job, job.direct);
     if (tried !== 'in the way') return tried;
@@ -59,15 +66,15 @@ export async function copyChunk(options: CopierOptions, job: ChunkJob): Promise<
 
 /** `in the way`: other rows of the target share a key with it; it must be merged instead. */
 async function tryCopy(
-  options: CopierOptions,
-  job: ChunkJob,
+  options: TableOptions,
+  job: ChunkTask,
   direct: boolean,
 ): Promise<ChunkOutcome | 'in the way'> {
   const { target, origin, plan } = options;
   let part = false;
   try {
     const written = await target.transaction('', async () => {
-      const chunk = await claimChunk(target, job, job.n, origin);
+      const [chunk] = (await claimChunks(target, job, [job], origin)) as [Claim];
       if (chunk === 'gone' || chunk === 'busy') return came(chunk === 'gone' ? 'gone' : 'again');
       part = chunk.part;
       return readAndWrite(options, job, chunk, direct && !part);
@@ -85,7 +92,7 @@ async function tryCopy(
 }
 
 /** What `AbortSignal.timeout` fails with. */
-function isTimeout(error: unknown): boolean {
+export function isTimeout(error: unknown): boolean {
   return error instanceof DOMException && error.name === 'TimeoutError';
 }
 
@@ -112,8 +119,8 @@ interface LeftOver {
 
 /** Fills the transaction of a claimed chunk. */
 async function readAndWrite(
-  options: CopierOptions,
-  job: ChunkJob,
+  options: TableOptions,
+  job: ChunkTask,
   chunk: Claimed,
   direct: boolean,
 ): Promise<ChunkOutcome | LeftOver> {
@@ -132,38 +139,52 @@ async function readAndWrite(
     await target.run(`drop table ${merge.stageName(plan)}`);
     if (!settled) return { chunk, met };
   }
-  const floor = plan.mode === 'row' ? read.snapshot : null;
-  const fired = await bookChunk(target, job, job.n, tableIdent(plan), { ...read, met }, floor);
-  if (fired !== null) throw disturbed(plan, fired);
+  await book(options, job, read, met);
   failpoint('chunk-written');
   return came('copied', read);
 }
 
+/** The last thing before the chunk is committed. `read` is null where nothing was written. */
+async function book(
+  { target, plan }: TableOptions,
+  { sync, relid, n }: ChunkTask,
+  read: Read | null,
+  met: number,
+): Promise<void> {
+  const [rows, bytes] = read === null ? [0, 0] : [read.rows, read.bytes];
+  const floor = plan.mode === 'row' && read !== null ? read.snapshot : null;
+  const copied = { relid, n, rows, bytes, met, floor, table: tableIdent(plan) };
+  const [fired] = await bookChunks(target, sync, [copied]);
+  if (fired !== undefined && read !== null) throw disturbed(plan, fired.name);
+}
+
+type Read = Piped & Pick<sql.RelationNow, 'snapshot' | 'lsn'>;
+
 /** The rows of a chunk, in a snapshot that is not kept any longer than they are read. */
 async function readChunk(
-  { source, target, plan, patienceMs, rateLimit, signal }: CopierOptions,
-  job: ChunkJob,
+  { source, target, plan, patienceMs, rateLimit, signal }: TableOptions,
+  job: ChunkTask,
   chunk: Claimed,
   direct: boolean,
-): Promise<(Piped & Pick<sql.RelationNow, 'snapshot' | 'lsn'>) | 'moved'> {
-  const [relation] = await source.rows<TableName>(sql.RELATION_NAME, [chunk.relation]);
+): Promise<Read | 'moved'> {
+  const [relation] = await source.rows<TableName>(sql.RELATION_NAMES, [[chunk.relation]]);
   if (relation === undefined) return 'moved';
   return source.transaction('isolation level repeatable read read only', async () => {
     // The lock comes before the snapshot: to an older snapshot a rewritten table reads empty.
     await source.run(sql.lockRelation(relation, chunk));
-    const [now] = await source.rows<sql.RelationNow>(sql.READ_RELATION, [chunk.relation, plan.relid]);
+    const [now] = await source.rows<sql.RelationNow>(sql.READ_RELATIONS, [[chunk.relation], [plan.relid]]);
     if (now !== undefined && now.outline !== plan.outline) throw altered(plan);
     if (now === undefined || now.filenode !== chunk.filenode) return 'moved';
     const range = sql.rangeOf(chunk, now.blocks, source.version);
     const read = direct ? sql.readDirect(plan, relation, range) : sql.readStaged(plan, relation, range);
     const write = direct ? sql.writeDirect(plan) : merge.loadStage(plan);
     const limited = job.divisible && halves(chunk, now.blocks) !== null;
-    const piped = await source.pipe(read, target, write, {
+    const [piped] = await source.pipe([read], target, [write], {
       throttle: rateLimit && ((bytes) => rateLimit.reserve(bytes)),
       signal: limited ? AbortSignal.any([signal, AbortSignal.timeout(patienceMs)]) : signal,
     });
     if (chunk.filenode === 0) await requireKnownPartitions(source, plan);
-    return { ...piped, snapshot: now.snapshot, lsn: now.lsn };
+    return { ...(piped as Piped), snapshot: now.snapshot, lsn: now.lsn };
   });
 }
 
@@ -182,15 +203,11 @@ async function requireKnownPartitions(source: Session, plan: TablePlan): Promise
  * chunk alone can make room; the batch that takes the table into step can. So all keys of the chunk are noted as if
  * they had changed, and travel with it.
  */
-async function leaveToStream(
-  { source, target, origin, plan }: CopierOptions,
-  job: ChunkJob,
-  { chunk, met }: LeftOver,
-): Promise<void> {
+async function leaveToStream(options: TableOptions, job: ChunkTask, { chunk, met }: LeftOver): Promise<void> {
+  const { source, target, origin } = options;
   await source.run(sql.NOTE_CHUNK, [job.relid, chunk.relation, chunk.firstBlock, chunk.lastBlock]);
   await target.transaction('', async () => {
-    const still = await claimChunk(target, job, job.n, origin);
-    if (typeof still !== 'string')
-      await bookChunk(target, job, job.n, tableIdent(plan), { rows: 0, bytes: 0, met }, null);
+    const [still] = (await claimChunks(target, job, [job], origin)) as [Claim];
+    if (typeof still !== 'string') await book(options, job, null, met);
   });
 }

@@ -2,12 +2,10 @@
 
 import { forgetStage } from '../apply/stages.ts';
 import { lockCheckpoint, lockSyncTables, requireEpoch, type TableState } from '../apply/state.ts';
-import { firing } from '../apply/target-table.ts';
 import type { Carried } from '../core/carried.ts';
 import { IbexError } from '../core/errors.ts';
 import { failpoint } from '../core/failpoints.ts';
 import type { Snapshot } from '../core/position.ts';
-import { literal } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
 import type { ChunkPlan } from './chunks.ts';
 
@@ -67,13 +65,14 @@ export async function readCopyStates(
   return new Map(rows.map((row) => [row.relid, row]));
 }
 
-type ChunkRow = Record<'relid' | 'relation' | 'filenode' | 'first' | 'planned', string> &
+/** A chunk as its columns read. */
+export type ChunkRow = Record<'relid' | 'relation' | 'filenode' | 'first' | 'planned', string> &
   Pick<Chunk, 'n' | 'predicate' | 'part'> & { readonly last: string | null };
 
-const CHUNK_COLUMNS = `c.relid::text, c.n, c.relation::text, c.filenode::text, c.first_block::text as first,
+export const CHUNK_COLUMNS = `c.relid::text, c.n, c.relation::text, c.filenode::text, c.first_block::text as first,
   c.last_block::text as last, c.predicate, c.part, c.planned::text`;
 
-function toChunk({ n, predicate, part, ...row }: ChunkRow): Chunk {
+export function toChunk({ n, predicate, part, ...row }: ChunkRow): Chunk {
   return {
     relid: Number(row.relid),
     n,
@@ -263,87 +262,6 @@ export async function replaceChunk(
 
 function ofTable({ relid }: CopyKey, chunks: readonly ChunkPlan[]) {
   return chunks.map((chunk) => ({ relid, ...chunk }));
-}
-
-export interface Claimed extends Chunk {
-  /** Rows that the target had as the copy began; null when nobody knows. */
-  readonly found: number | null;
-}
-
-/**
- * Claims a chunk until the transaction ends, which marks what is written as coming from `origin`. `gone` when it is
- * copied already, or no longer part of a copy: a job that wakes up late finds out here. `busy` while another session
- * has it. Errors: `taken` when the epoch is over.
- *
- * The commit is not waited for. A crash of the target may take it back, rows and progress together: then the chunk is
- * copied again. Its table joins the lane by commits that are waited for, which take all earlier ones to disk.
- */
-export async function claimChunk(
-  target: Session,
-  { sync, epoch, relid }: CopyKey,
-  n: number,
-  origin: string,
-): Promise<Claimed | 'busy' | 'gone'> {
-  const row = await target.row<ChunkRow & { epoch: string | null; open: boolean; found: number | null }>(
-    `with lane as (
-       select epoch from ibex.checkpoint where sync = $1 for key share
-     ), claimed as (
-       select ${CHUNK_COLUMNS}, t.found::float8 as found
-         from ibex.chunk c join ibex.target_table t using (sync, relid)
-        where c.sync = $1 and c.relid = $2 and c.n = $3 and c.rows is null and t.state = 'copying'
-          for update of c skip locked
-     )
-     select (select epoch::text from lane) as epoch, c.*, set_config('ibex.origin', ${literal(origin)}, true),
-            set_config('synchronous_commit', 'off', true),
-            exists (select from ibex.chunk o join ibex.target_table t using (sync, relid)
-                     where o.sync = $1 and o.relid = $2 and o.n = $3 and o.rows is null and t.state = 'copying') as open
-       from (values (1)) one left join claimed c on true`,
-    [sync, relid, n],
-  );
-  if (row.epoch === null || Number(row.epoch) !== epoch) {
-    throw new IbexError(
-      'taken',
-      `sync ${sync} was taken over by another daemon (epoch ${row.epoch ?? 'none'})`,
-    );
-  }
-  if (row.n !== null) return { ...toChunk(row), found: row.found };
-  return row.open ? 'busy' : 'gone';
-}
-
-/** What a chunk came to. */
-export interface Copied {
-  readonly rows: number;
-  /** As they were sent. */
-  readonly bytes: number;
-  /** Rows whose key the target had. */
-  readonly met: number;
-}
-
-/**
- * Books a claimed chunk, as the last thing before its transaction commits. `floor` becomes the table's lower bound:
- * of one that is copied in one snapshot, that snapshot. Resolves to the name of a trigger or rule of the application
- * that fired for the rows, or null.
- */
-export async function bookChunk(
-  target: Session,
-  { sync, relid }: CopyKey,
-  n: number,
-  table: string,
-  { rows, bytes, met }: Copied,
-  floor: Snapshot | null,
-): Promise<string | null> {
-  const { name } = await target.row<{ name: string | null }>(
-    `with chunk as (
-       update ibex.chunk set rows = $4, bytes = $5 where sync = $1 and relid = $2 and n = $3
-     ), booked as (
-       update ibex.target_table
-          set copied = copied + $4, met = met + $6, floor = coalesce($7, floor), reason = null
-        where sync = $1 and relid = $2
-     )
-     select (select f.name from to_regclass($8) r(relation) cross join lateral ${firing('r.relation')} f(name)) as name`,
-    [sync, relid, n, rows, bytes, met, floor, table],
-  );
-  return name;
 }
 
 /**

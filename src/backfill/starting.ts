@@ -14,7 +14,7 @@ import { type TablePlan, tableLabel } from '../core/plan.ts';
 import { tableIdent } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
 import { readAside, setIndexesAside } from './aside.ts';
-import { type ChunkPlan, type Heap, halves, planChunks, wholeChunk } from './chunks.ts';
+import { type ChunkPlan, type Heap, halves, isSmall, planChunks, wholeChunk } from './chunks.ts';
 import {
   type Chunk,
   type CopyKey,
@@ -68,6 +68,8 @@ export interface TableCopy {
   readonly found: number | null;
   /** Indexes are to be built once its chunks are in. */
   readonly aside: boolean;
+  /** All of it is one small chunk that goes straight into an empty table: it can be copied with others. */
+  readonly small: boolean;
 }
 
 export interface TakenUp {
@@ -142,6 +144,7 @@ async function takeUpTogether(context: CopyContext, tables: readonly CopyTable[]
         divisible: plan.mode === 'key' && unique,
         found: state.found,
         aside: aside.has(tableLabel(plan)),
+        small: alone && own.length === 1 && own.every(isSmall),
       },
     ];
   });

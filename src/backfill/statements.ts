@@ -22,8 +22,10 @@ export const READ_HEAPS = `
 
 /** How many bytes the rows of tables take, what is stored out of line included; of a partitioned one its largest partition. */
 export const READ_SIZES = `
-  select w.relid::int8::float8 as relid, coalesce(max(pg_table_size(m.oid)), 0)::float8 as bytes
-    from unnest($1::oid[]) w(relid) cross join lateral ibex.members(w.relid) m(oid) group by w.relid`;
+  select c.oid::int8::float8 as relid,
+         coalesce(case when c.relhassubclass then (select max(pg_table_size(m.oid)) from ibex.members(c.oid) m(oid))
+                       else pg_table_size(c.oid) end, 0)::float8 as bytes
+    from pg_class c where c.oid = any ($1::oid[])`;
 
 /** How many blocks a relation has now. */
 export const READ_BLOCKS = `
@@ -38,9 +40,11 @@ export const PARTITIONS_ARE_KNOWN = `
        = coalesce((select array_agg(l::oid order by l::oid) from ibex.captured k cross join jsonb_object_keys(k.leaves) l
                     where k.relid = $1), '{}') as known`;
 
-export const RELATION_NAME = `
+/** What relations are called now; one that is gone is left out. */
+export const RELATION_NAMES = `
   select n.nspname as schema, c.relname as name
-    from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1`;
+    from unnest($1::oid[]) with ordinality w(relation, i) join pg_class c on c.oid = w.relation
+    join pg_namespace n on n.oid = c.relnamespace order by w.i`;
 
 /**
  * A table without a file is a partitioned one: with all its partitions. A relation alone is waited for with nothing in
@@ -50,6 +54,12 @@ export const RELATION_NAME = `
 export function lockRelation(relation: TableName, chunk: ChunkPlan): string {
   const lock = `lock table ${only(chunk)}${tableIdent(relation)} in access share mode`;
   return chunk.filenode === 0 ? `${BRIEFLY}; ${lock}` : `${lock}; ${BRIEFLY}`;
+}
+
+/** The same for several relations that are read together. */
+export function lockRelations(relations: readonly TableName[]): string {
+  const names = relations.map((relation) => `only ${tableIdent(relation)}`);
+  return `${BRIEFLY}; lock table ${names.join(', ')} in access share mode`;
 }
 
 /** Well below the source's `deadlock_timeout`. */
@@ -68,11 +78,13 @@ export interface RelationNow {
   readonly blocks: number;
 }
 
-export const READ_RELATION = `
+/** Takes relations, and the table of each; one that is gone is left out. */
+export const READ_RELATIONS = `
   select coalesce(pg_relation_filenode(c.oid), 0)::int8::float8 as filenode, txid_current_snapshot()::text as snapshot,
-         pg_current_wal_insert_lsn()::text as lsn, ibex.outline($2) as outline,
+         pg_current_wal_insert_lsn()::text as lsn, ibex.outline(w.relid) as outline,
          (coalesce(pg_relation_size(c.oid), 0) / current_setting('block_size')::int8)::float8 as blocks
-    from pg_class c where c.oid = $1`;
+    from unnest($1::oid[], $2::oid[]) with ordinality w(relation, relid, i) join pg_class c on c.oid = w.relation
+   order by w.i`;
 
 /** The range of blocks that a chunk reads. */
 export interface Range extends ChunkPlan {

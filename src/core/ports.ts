@@ -66,12 +66,18 @@ export interface BatchQueue {
 }
 
 /**
- * Names a chunk of a table that is being copied. All else stands in the two databases, so that whoever is configured
- * for the sync can copy it. Travels as JSON; no rows, no secrets.
+ * Names a chunk of a table that is being copied, or a bundle: the only chunks of several small tables, which are copied
+ * in one transaction. All else stands in the two databases, so that whoever is configured for the sync can copy it.
+ * Travels as JSON; no rows, no secrets.
  */
 export interface ChunkJob {
   readonly sync: string;
   readonly epoch: number;
+  /** One at least; of different tables. */
+  readonly chunks: readonly ChunkName[];
+}
+
+export interface ChunkName {
   /** The table, by its oid on the source. */
   readonly relid: number;
   /** The number of its chunk, see `ibex.chunk`. */
@@ -90,8 +96,9 @@ export interface ChunkJob {
  * - `again`: something else had its rows; it can be tried again.
  * - `moved`: its relation has another file than planned, rows may have moved between chunks: plan again.
  * - `slow`: its snapshot became too old: divide it.
+ * - `alone`: nothing of its bundle is copied: what is the matter shows when each chunk has a job of its own.
  */
-export type ChunkResult = 'copied' | 'gone' | 'again' | 'moved' | 'slow';
+export type ChunkResult = 'copied' | 'gone' | 'again' | 'moved' | 'slow' | 'alone';
 
 export interface ChunkOutcome {
   readonly result: ChunkResult;
@@ -102,7 +109,8 @@ export interface ChunkOutcome {
   readonly inTheWay: boolean;
 }
 
-export type ChunkHandler = (job: ChunkJob) => Promise<ChunkOutcome>;
+/** Resolves to an outcome for each chunk of the job, in their order. */
+export type ChunkHandler = (job: ChunkJob) => Promise<readonly ChunkOutcome[]>;
 
 /**
  * Hands chunks to whoever copies them.
@@ -112,8 +120,8 @@ export type ChunkHandler = (job: ChunkJob) => Promise<ChunkOutcome>;
  * twice, late or never does no harm. Nothing needs to be durable: jobs are handed in again.
  */
 export interface ChunkQueue {
-  /** Hands in a chunk. Settles when it is done with; rejects with the handler's error, or with kind `queue_lost`. */
-  run(job: ChunkJob): Promise<ChunkOutcome>;
+  /** Hands in a job. Settles when it is done with; rejects with the handler's error, or with kind `queue_lost`. */
+  run(job: ChunkJob): Promise<readonly ChunkOutcome[]>;
   /** Starts handing jobs to the handler, so many at once. Called once. */
   consume(handler: ChunkHandler, concurrency: number): void;
   /** Takes no more jobs: those that wait fail with `queue_lost`; waits for running handlers. */

@@ -7,9 +7,10 @@ import { EventEmitter } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { endForsakenBuilds, rebuildIndexes } from '../apply/rebuilding.ts';
 import { requestCopy, setReason } from '../apply/state.ts';
+import { copyJob, planBundles } from '../backfill/bundle.ts';
 import { chunkSize } from '../backfill/chunks.ts';
 import { endClaim } from '../backfill/claims.ts';
-import { CHUNK_PATIENCE_MS, copyChunk, fingerprint } from '../backfill/copier.ts';
+import { CHUNK_PATIENCE_MS } from '../backfill/copier.ts';
 import { type Chunk, finishCopies } from '../backfill/progress.ts';
 import {
   type CopyContext,
@@ -26,6 +27,7 @@ import type { ChunkJob, ChunkOutcome } from '../core/ports.ts';
 import { tableIdent } from '../postgres/quote.ts';
 import { reasonToHold } from '../setup/remedies.ts';
 import { Batching } from './batching.ts';
+import { HandIn } from './hand-in.ts';
 import type { IncarnationOptions } from './options.ts';
 import type { Rooms } from './rooms.ts';
 import type { Roster, RosterTable } from './roster.ts';
@@ -34,8 +36,6 @@ import type { Roster, RosterTable } from './roster.ts';
 const LOOK_MS = 100;
 /** Tables that are taken up at once: small ones cost little more than the round trips of all of them. */
 const TABLES_AT_ONCE = 100;
-/** Chunks that are handed in and not done: enough for the workers of many hosts. */
-const CHUNKS_AT_ONCE = 64;
 /** Copies that end within so many milliseconds are finished together; the longer while others are under way. */
 const GATHER_MS = 50;
 const GATHER_MORE_MS = 500;
@@ -65,30 +65,29 @@ export class Copying {
   readonly #finishing: Batching<TableCopy, boolean | IbexError>;
   /** Tells that a chunk or a table is done with. */
   readonly #events = new EventEmitter().setMaxListeners(0);
-  #handedIn = 0;
-  /** Those that wait to hand a chunk in, in their order. */
-  readonly #inLine: (() => void)[] = [];
+  readonly #handIn: HandIn;
   #failure: { readonly error: unknown } | null = null;
 
   constructor(options: IncarnationOptions, rooms: Rooms, roster: Roster) {
     this.#options = options;
     this.#rooms = rooms;
     this.#roster = roster;
+    this.#handIn = new HandIn(options, rooms, () => this.#events.emit('change'));
     this.#finishing = new Batching((copies) => this.#finish(copies), {
       atLeastMs: GATHER_MS,
       // While chunks are under way more comes soon, and each time all tables of the sync are gone through.
-      atMostMs: () => (this.#handedIn > 0 ? GATHER_MORE_MS : GATHER_MS),
+      atMostMs: () => (this.#handIn.jobs > 0 ? GATHER_MORE_MS : GATHER_MS),
     });
   }
 
   /** Runs until the signal. Rejects with what does not concern a single table. */
   async run(signal: AbortSignal): Promise<void> {
     const { chunks, pairs } = this.#rooms;
-    chunks.consume((job) => this.#copyChunk(job, signal), this.#options.copying.jobs);
+    chunks.consume((job) => this.#copyJob(job, signal), this.#options.copying.jobs);
     try {
       await this.#asOne(({ target, sync }) => endForsakenBuilds(target, sync));
       while (!signal.aborted && this.#failure === null) {
-        const goesOn = this.#rooms.brake.paused === null && this.#handedIn < CHUNKS_AT_ONCE;
+        const goesOn = this.#rooms.brake.paused === null && !this.#handIn.isFull;
         const due = goesOn ? this.#due() : [];
         if (due.length > 0) await this.#takeUp(due, signal);
         else await this.#change(signal);
@@ -133,6 +132,7 @@ export class Copying {
     for (const { plan } of due) this.#active.set(plan.relid, plan);
     const taken = await this.#asOne((context) => takeUp(context, due));
     const copies = new Map(taken.copies.map((copy) => [copy.plan.relid, copy]));
+    const bundled = this.#runBundles(taken.copies, signal);
     for (const one of due) {
       const { relid } = one.plan;
       const error = taken.failed.get(relid);
@@ -141,7 +141,7 @@ export class Copying {
         error !== undefined
           ? this.#wait(one.table, error)
           : copy !== undefined
-            ? this.#copy(one, copy, signal)
+            ? this.#copy(one, copy, bundled.get(relid), signal)
             : this.#readStates();
       void this.#watch(relid, work);
     }
@@ -149,11 +149,16 @@ export class Copying {
 
   /** What the coordinator does itself, before chunks that wait. */
   #asOne<T>(work: (context: CopyContext) => Promise<T>): Promise<T> {
-    const { sync, copying, rateLimit } = this.#options;
+    const { sync, copying } = this.#options;
     const { pairs, lease, replica } = this.#rooms;
     const lane = { sync: sync.name, epoch: lease.epoch, origin: sync.source.name, replica };
-    const chunkBytes = chunkSize(rateLimit === null ? null : rateLimit.bytesPerSecond / copying.jobs);
-    return pairs.use((pair) => work({ ...pair, ...lane, existing: copying.existing, chunkBytes }), 'urgent');
+    const how = { existing: copying.existing, chunkBytes: this.#chunkBytes };
+    return pairs.use((pair) => work({ ...pair, ...lane, ...how }), 'urgent');
+  }
+
+  get #chunkBytes(): number {
+    const { copying, rateLimit } = this.#options;
+    return chunkSize(rateLimit === null ? null : rateLimit.bytesPerSecond / copying.jobs);
   }
 
   /** Takes note of how the work on a table ends; what does not concern it alone ends everything. */
@@ -172,11 +177,43 @@ export class Copying {
     await this.#asOne(({ target }) => this.#roster.readStates(target));
   }
 
-  /** One round over the chunks of a table; what is left after it is taken up again. */
-  async #copy({ table, ...due }: Due, copy: TableCopy, signal: AbortSignal): Promise<void> {
+  /** Copies small tables together; resolves, for each, to whether it is copied. */
+  #runBundles(copies: readonly TableCopy[], signal: AbortSignal): Map<number, Promise<boolean>> {
+    const bundled = new Map<number, Promise<boolean>>();
+    for (const bundle of planBundles(copies, this.#chunkBytes)) {
+      const done = this.#runBundle(bundle, signal);
+      for (const { plan } of bundle) bundled.set(plan.relid, done);
+    }
+    return bundled;
+  }
+
+  async #runBundle(bundle: readonly TableCopy[], signal: AbortSignal): Promise<boolean> {
+    await this.#handIn.turn();
+    if (signal.aborted) {
+      this.#handIn.callNext();
+      return false;
+    }
+    const outcomes = await this.#handIn.run(
+      bundle.map(({ plan, chunks, divisible }) => ({
+        plan,
+        n: (chunks[0] as Chunk).n,
+        direct: true,
+        divisible,
+      })),
+    );
+    return outcomes.every(({ result }) => result === 'copied');
+  }
+
+  /** One round over the chunks of a table; what is left after it is taken up again. `bundled`: it is tried with others first. */
+  async #copy(
+    { table, ...due }: Due,
+    copy: TableCopy,
+    bundled: Promise<boolean> | undefined,
+    signal: AbortSignal,
+  ): Promise<void> {
     try {
       await concerning(tableLabel(table), async () => {
-        const left = await this.#runChunks(copy, signal);
+        const left = (await bundled) === true ? [] : await this.#runChunks(copy, signal);
         if (signal.aborted) return;
         if (left.length > 0) return this.#answer(due, left);
         if (copy.aside) await this.#rebuild(table);
@@ -203,16 +240,16 @@ export class Copying {
     const left: LeftToDo = [];
     let failure: { readonly error: unknown } | null = null;
     const running: Promise<void>[] = [];
-    const print = fingerprint(plan);
     for (const chunk of chunks) {
-      await this.#room();
+      await this.#handIn.turn();
       if (signal.aborted || failure !== null) {
-        this.#callNext();
+        this.#handIn.callNext();
         break;
       }
       const direct = copy.direct && !this.#occupied.has(plan.relid);
-      const done = this.#runChunk(plan, { n: chunk.n, plan: print, direct, divisible }).then(
-        (outcome) => {
+      const done = this.#handIn.run([{ plan, n: chunk.n, direct, divisible }]).then(
+        ([outcome]) => {
+          if (outcome === undefined) return;
           if (outcome.inTheWay && found !== 0) this.#occupied.add(plan.relid);
           if (outcome.result !== 'copied' && outcome.result !== 'gone') left.push({ chunk, outcome });
         },
@@ -228,44 +265,15 @@ export class Copying {
     return left;
   }
 
-  /** Waits for its turn to hand one more chunk in. Whoever then does not hand one in calls the next. */
-  async #room(): Promise<void> {
-    if (this.#handedIn < CHUNKS_AT_ONCE) return;
-    await new Promise<void>((resolve) => this.#inLine.push(resolve));
-  }
-
-  #callNext(): void {
-    this.#inLine.shift()?.();
-  }
-
-  async #runChunk(
-    plan: TablePlan,
-    job: Pick<ChunkJob, 'n' | 'plan' | 'direct' | 'divisible'>,
-  ): Promise<ChunkOutcome> {
-    const { sync, metrics } = this.#options;
-    const { chunks, lease } = this.#rooms;
-    this.#handedIn++;
-    try {
-      const outcome = await chunks.run({ sync: sync.name, epoch: lease.epoch, relid: plan.relid, ...job });
-      const labels = { sync: sync.name, table: tableLabel(plan) };
-      metrics.copied.inc(labels, outcome.rows);
-      metrics.sent.inc(labels, outcome.bytes);
-      return outcome;
-    } finally {
-      this.#handedIn--;
-      this.#callNext();
-      this.#events.emit('change');
-    }
-  }
-
-  /** What the handler of chunks does in this process. */
-  #copyChunk(job: ChunkJob, signal: AbortSignal): Promise<ChunkOutcome> {
-    const plan = this.#active.get(job.relid);
-    if (plan === undefined) return Promise.resolve({ result: 'gone', rows: 0, bytes: 0, inTheWay: false });
+  /** What the handler of jobs does in this process. */
+  #copyJob(job: ChunkJob, signal: AbortSignal): Promise<ChunkOutcome[]> {
+    const plans = job.chunks.flatMap(({ relid }) => this.#active.get(relid) ?? []);
+    if (plans.length !== job.chunks.length)
+      return Promise.resolve(job.chunks.map(() => ({ result: 'gone', rows: 0, bytes: 0, inTheWay: false })));
     const { sync, rateLimit } = this.#options;
     const { pairs, brake } = this.#rooms;
-    const more = { plan, origin: sync.source.name, patienceMs: CHUNK_PATIENCE_MS, rateLimit, signal };
-    return brake.pace.within(signal, () => pairs.use((pair) => copyChunk({ ...pair, ...more }, job)));
+    const more = { origin: sync.source.name, patienceMs: CHUNK_PATIENCE_MS, rateLimit, signal };
+    return brake.pace.within(signal, () => pairs.use((pair) => copyJob({ ...pair, ...more }, plans, job)));
   }
 
   /** Prepares the next round: plans anew what moved, divides what took too long. */
@@ -322,7 +330,7 @@ export class Copying {
     { target, sync, epoch }: CopyContext,
     copies: readonly TableCopy[],
   ): Promise<Set<number>> {
-    const analyzed = copies.filter(({ whole }) => whole).map(({ plan }) => tableIdent(plan));
+    const analyzed = copies.filter((copy) => copy.whole && !copy.small).map(({ plan }) => tableIdent(plan));
     if (analyzed.length > 0) await target.run(`analyze ${analyzed.join(', ')}`);
     // Foreign keys of the tables may have been parked: what the applier knows of them is out of date.
     this.#rooms.applier.forgetCatalog();

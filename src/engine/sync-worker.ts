@@ -7,14 +7,15 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { becomeReplica } from '../apply/parking.ts';
 import { readRestraint } from '../apply/restraint.ts';
 import { requireRecord } from '../apply/state.ts';
-import { CHUNK_PATIENCE_MS, copyChunk, fingerprint } from '../backfill/copier.ts';
+import { copyJob } from '../backfill/bundle.ts';
+import { CHUNK_PATIENCE_MS, fingerprint } from '../backfill/copier.ts';
 import type { RateLimit } from '../backfill/rate-limit.ts';
 import type { Config } from '../config/load.ts';
 import type { RedisConfig } from '../config/redis.ts';
 import type { SyncConfig } from '../config/syncs.ts';
 import { IbexError, isKind } from '../core/errors.ts';
 import { type TablePlan, tableLabel } from '../core/plan.ts';
-import type { ChunkJob, ChunkOutcome } from '../core/ports.ts';
+import type { ChunkJob, ChunkName, ChunkOutcome } from '../core/ports.ts';
 import type { Logger } from '../observe/log.ts';
 import type { Session } from '../postgres/session.ts';
 import { createRedisChunks, type RedisChunks } from '../queue/redis-chunks.ts';
@@ -40,7 +41,9 @@ const LOOK_MS = 1_000;
 /** Rest after something failed that concerns this process alone: others take its chunks meanwhile. */
 const REST_MS = 10_000;
 
-const AGAIN: ChunkOutcome = { result: 'again', rows: 0, bytes: 0, inTheWay: false };
+function again({ chunks }: ChunkJob): ChunkOutcome[] {
+  return chunks.map(() => ({ result: 'again', rows: 0, bytes: 0, inTheWay: false }));
+}
 
 export class SyncWorker {
   readonly #options: SyncWorkerOptions;
@@ -130,10 +133,10 @@ export class SyncWorker {
     return this.#heldBack || Date.now() < this.#restUntil;
   }
 
-  #rest(chunks: RedisChunks): ChunkOutcome {
+  #rest(chunks: RedisChunks, job: ChunkJob): ChunkOutcome[] {
     this.#restUntil = Date.now() + REST_MS;
     chunks.rest(true);
-    return AGAIN;
+    return again(job);
   }
 
   async #copy(
@@ -141,31 +144,37 @@ export class SyncWorker {
     chunks: RedisChunks,
     job: ChunkJob,
     signal: AbortSignal,
-  ): Promise<ChunkOutcome> {
+  ): Promise<ChunkOutcome[]> {
     const { sync, rateLimit, log } = this.#options;
-    if (this.#isResting()) return AGAIN;
+    if (this.#isResting()) return again(job);
     try {
       return await pairs.use(async (pair) => {
-        const plan = await this.#planFor(pair, job);
-        if (plan === undefined) return this.#rest(chunks);
-        const how = { plan, origin: sync.source.name, patienceMs: CHUNK_PATIENCE_MS, rateLimit, signal };
-        const outcome = await copyChunk({ ...pair, ...how }, job);
-        const table = tableLabel(plan);
-        log.debug({ table, rows: outcome.rows }, `chunk ${job.n} of ${table}: ${outcome.result}`);
-        return outcome;
+        const plans: TablePlan[] = [];
+        for (const chunk of job.chunks) {
+          const plan = await this.#planFor(pair, chunk);
+          if (plan === undefined) return this.#rest(chunks, job);
+          plans.push(plan);
+        }
+        const how = { origin: sync.source.name, patienceMs: CHUNK_PATIENCE_MS, rateLimit, signal };
+        const outcomes = await copyJob({ ...pair, ...how }, plans, job);
+        outcomes.forEach(({ result, rows }, i) => {
+          const table = tableLabel(plans[i] as TablePlan);
+          log.debug({ table, rows }, `chunk ${job.chunks[i]?.n} of ${table}: ${result}`);
+        });
+        return outcomes;
       });
     } catch (error) {
-      if (signal.aborted) return AGAIN;
+      if (signal.aborted) return again(job);
       // What concerns a table is the daemon's to answer. All else may concern this process alone; if not, the daemon
       // comes upon it by itself.
       if (error instanceof IbexError && error.table !== undefined) throw error;
       this.#say(error instanceof IbexError ? `${error.message} (${error.hint})` : String(error));
-      return this.#rest(chunks);
+      return this.#rest(chunks, job);
     }
   }
 
   /** The plan by which the daemon copies the table; undefined when this process makes another one of it. */
-  async #planFor(pair: CopyPair, { relid, plan: print }: ChunkJob): Promise<TablePlan | undefined> {
+  async #planFor(pair: CopyPair, { relid, plan: print }: ChunkName): Promise<TablePlan | undefined> {
     const known = (await this.#plans)?.get(relid);
     if (known !== undefined && fingerprint(known) === print) return known;
     const reading = this.#readPlans(pair);

@@ -9,7 +9,8 @@ import { takeOver } from './socket.ts';
 /** One end of a pipe. */
 export interface PipeEnd {
   readonly client: pg.Client;
-  readonly statement: string;
+  /** As many COPYs on the one end as on the other, one at the least. */
+  readonly statements: readonly string[];
   /** Makes of what the driver says an error of ours. */
   readonly explain: (error: unknown) => Error;
 }
@@ -28,19 +29,22 @@ export interface Piped {
 const HIGH_WATER = 1024 * 1024;
 
 /**
- * Runs `COPY .. TO STDOUT` and `COPY .. FROM STDIN` into each other. Whatever fails on either side, both are between
- * two statements afterwards, or closed. `onSent` is told once nothing more is sent to the receiver.
+ * Runs each `COPY .. TO STDOUT` into the `COPY .. FROM STDIN` of the same place in the other list. Neither side is asked
+ * for one COPY after the other, which for small tables would be most of the work: they get all of them at once, and what
+ * the one sends for one table follows what it sent for the last. A server that fails in the middle drops what is still to
+ * come, and nothing of it stays outside of a transaction either. Whatever fails on either side, both are between two
+ * statements afterwards, or closed. `onSent` is told once nothing more is sent to the receiver.
  */
 export async function pipeCopy(
   from: PipeEnd,
   into: PipeEnd,
   throttle: Throttle | null,
   onSent: () => void,
-): Promise<Piped> {
-  const receiver = new Receiver(into.statement);
+): Promise<Piped[]> {
+  const receiver = new Receiver(into.statements.join('; '));
   into.client.query(receiver as unknown as pg.Submittable);
   const socket = await receiver.ready.catch((error) => Promise.reject(into.explain(error)));
-  const sender = new Sender(from.statement, (frames, written) => {
+  const sender = new Sender(from.statements, (frames, written) => {
     if (!socket.destroyed) socket.write(frames, written);
     if (receiver.failed || socket.destroyed) return;
     const wait = throttle?.(frames.length) ?? 0;
@@ -62,7 +66,7 @@ export async function pipeCopy(
   }
   if (!receiver.failed) receiver.end();
   const rows = await receiver.done.catch((error) => Promise.reject(into.explain(error)));
-  return { rows, bytes: sender.bytes };
+  return rows.map((count, i) => ({ rows: count, bytes: sender.bytes[i] as number }));
 }
 
 /** What `pg` calls a query object, and its connection. */
@@ -76,13 +80,14 @@ const COPY_DONE = Buffer.from([0x63, 0, 0, 0, 4]);
 
 class Receiver {
   readonly ready: Promise<Socket>;
-  readonly done: Promise<number>;
+  /** The rows that each COPY took. */
+  readonly done: Promise<number[]>;
   failed = false;
   readonly #text: string;
   #connection!: Connection;
-  #rows = 0;
+  readonly #rows: number[] = [];
   #start!: (socket: Socket) => void;
-  #finish!: (rows: number) => void;
+  #finish!: (rows: number[]) => void;
   #fail!: (error: unknown) => void;
 
   constructor(text: string) {
@@ -98,7 +103,7 @@ class Receiver {
     ]);
     this.done = Promise.race([
       failed,
-      new Promise<number>((resolve) => {
+      new Promise<number[]>((resolve) => {
         this.#finish = resolve;
       }),
     ]);
@@ -123,7 +128,7 @@ class Receiver {
   }
 
   handleCommandComplete({ text }: { readonly text: string }): void {
-    this.#rows = Number(/^COPY (\d+)/.exec(text)?.[1] ?? 0);
+    this.#rows.push(Number(/^COPY (\d+)/.exec(text)?.[1] ?? 0));
   }
 
   handleReadyForQuery(): void {
@@ -136,9 +141,12 @@ class Receiver {
   }
 }
 
-/** CopyData; and what may stand between: CopyOutResponse, NoticeResponse, ParameterStatus, NotificationResponse. */
+/**
+ * CopyData; and what may stand between: CopyOutResponse, CommandComplete (of a COPY that others follow), NoticeResponse,
+ * ParameterStatus, NotificationResponse.
+ */
 const DATA = 0x64;
-const BETWEEN = [0x48, 0x4e, 0x53, 0x41];
+const BETWEEN = [0x48, 0x43, 0x4e, 0x53, 0x41];
 const DONE = 0x63;
 const NOTHING = Buffer.alloc(0);
 /** The type of a message, and its length without it. */
@@ -149,9 +157,12 @@ type OnFrames = (frames: Buffer, written: () => void) => void;
 
 class Sender {
   readonly done: Promise<void>;
-  /** Of the rows, without what frames them. */
-  bytes = 0;
+  /** Of the rows of each COPY that is through, without what frames them. */
+  readonly bytes: number[] = [];
   readonly #text: string;
+  /** Of the present one so far. */
+  #bytes = 0;
+  readonly #copies: number;
   readonly #onFrames: OnFrames;
   #stream: Socket | undefined;
   #giveBackTo!: (rest: Buffer) => void;
@@ -165,8 +176,9 @@ class Sender {
   #finish!: () => void;
   #fail!: (error: unknown) => void;
 
-  constructor(text: string, onFrames: OnFrames) {
-    this.#text = text;
+  constructor(statements: readonly string[], onFrames: OnFrames) {
+    this.#text = statements.join('; ');
+    this.#copies = statements.length;
     this.#onFrames = onFrames;
     this.done = new Promise((resolve, reject) => {
       this.#finish = resolve;
@@ -239,7 +251,7 @@ class Sender {
         this.#left -= step;
         if (!this.#isData) start = at;
         else {
-          this.bytes += step;
+          this.#bytes += step;
           if (this.#stopped && this.#left === 0) start = this.#forward(bytes, start, at, loan);
         }
       } else if (bytes.length - at < HEADER) {
@@ -247,18 +259,26 @@ class Sender {
         break;
       } else {
         const type = bytes[at] as number;
-        if (type !== DATA || this.#stopped) start = this.#forward(bytes, start, at, loan);
-        if (type !== DATA && !BETWEEN.includes(type)) {
+        // The end of a COPY that others follow is for the receiver as it is, like data.
+        const passes = type === DATA || (type === DONE && this.bytes.length + 1 < this.#copies);
+        if (type === DONE) this.#count();
+        if (!passes || this.#stopped) start = this.#forward(bytes, start, at, loan);
+        if (!passes && !BETWEEN.includes(type)) {
           this.#giveBack(bytes.subarray(type === DONE ? at + HEADER : at));
           return;
         }
-        this.#isData = type === DATA && !this.#stopped;
+        this.#isData = passes && !this.#stopped;
         this.#left = bytes.readInt32BE(at + 1) - (HEADER - 1);
         at += HEADER;
         if (!this.#isData) start = at;
       }
     }
     this.#forward(bytes, start, at, loan);
+  }
+
+  #count(): void {
+    this.bytes.push(this.#bytes);
+    this.#bytes = 0;
   }
 
   /** Hands on the frames that stand between two places; resolves to where the next ones can start. */

@@ -266,15 +266,15 @@ export class Session {
   }
 
   /**
-   * Runs `read`, a COPY TO STDOUT, here and `write`, a COPY FROM STDIN, there, the one into the other. The signal closes
-   * both connections, and what was written is undone; it fails with the signal's reason.
+   * Runs each of `reads`, a COPY TO STDOUT, here and that of `writes`, a COPY FROM STDIN, there, the one into the other.
+   * The signal closes both connections, and what was written is undone; it fails with the signal's reason.
    */
   async pipe(
-    read: string,
+    reads: readonly string[],
     into: Session,
-    write: string,
+    writes: readonly string[],
     { throttle, signal }: { readonly throttle: Throttle | null; readonly signal: AbortSignal },
-  ): Promise<Piped> {
+  ): Promise<Piped[]> {
     const abandon = () => {
       this.abandon();
       into.abandon();
@@ -286,7 +286,7 @@ export class Session {
         into.#feeding = null;
       };
       into.#feeding = into.#stream.bytesRead;
-      return await pipeCopy(this.#end(read), into.#end(write), throttle, onSent);
+      return await pipeCopy(this.#end(reads), into.#end(writes), throttle, onSent);
     } catch (error) {
       throw signal.aborted ? signal.reason : error;
     } finally {
@@ -294,8 +294,8 @@ export class Session {
     }
   }
 
-  #end(statement: string) {
-    return { client: this.#client, statement, explain: (error: unknown) => this.#explain(error) };
+  #end(statements: readonly string[]) {
+    return { client: this.#client, statements, explain: (error: unknown) => this.#explain(error) };
   }
 
   /** What ended the connection is the reason for whatever failed with it. */

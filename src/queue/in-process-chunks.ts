@@ -4,7 +4,7 @@ import type { ChunkHandler, ChunkJob, ChunkOutcome, ChunkQueue } from '../core/p
 
 interface Waiting {
   readonly job: ChunkJob;
-  readonly settle: (outcome: ChunkOutcome | Promise<ChunkOutcome>) => void;
+  readonly settle: (outcomes: readonly ChunkOutcome[]) => void;
   readonly fail: (error: unknown) => void;
 }
 
@@ -19,7 +19,7 @@ class InProcessChunks implements ChunkQueue {
   #concurrency = 0;
   #closed = false;
 
-  run(job: ChunkJob): Promise<ChunkOutcome> {
+  run(job: ChunkJob): Promise<readonly ChunkOutcome[]> {
     return new Promise((settle, fail) => {
       if (this.#closed) return fail(closedError());
       this.#waiting.push({ job, settle, fail });

@@ -1,5 +1,5 @@
 /**
- * Chunks of a copy through Redis, so that several processes share them: one BullMQ job for each, beside the batches'.
+ * Chunks of a copy through Redis, so that several processes share them, in jobs of BullMQ beside the batches'.
  *
  *   {ibex}:<sync>-chunks:..   BullMQ's own keys
  *
@@ -44,12 +44,12 @@ const PULSE_MS = 500;
 /** Redis may be away for so many pulses before the copy is given up, to start anew. */
 const AWAY_PULSES = 10;
 
-type ChunkReport = Report<ChunkOutcome>;
+type ChunkReport = Report<readonly ChunkOutcome[]>;
 
-/** A chunk that was handed in here and is not done with. */
+/** A job that was handed in here and is not done with. */
 interface Waiting {
   readonly job: ChunkJob;
-  readonly settle: (outcome: ChunkOutcome) => void;
+  readonly settle: (outcomes: readonly ChunkOutcome[]) => void;
   readonly fail: (error: unknown) => void;
   /** Pulses in a row that did not find it in Redis. */
   missing: number;
@@ -112,10 +112,10 @@ export class RedisChunks implements ChunkQueue {
     this.#pulse = setInterval(() => void this.#beat(), PULSE_MS);
   }
 
-  run(job: ChunkJob): Promise<ChunkOutcome> {
+  run(job: ChunkJob): Promise<readonly ChunkOutcome[]> {
     return new Promise((settle, fail) => {
       if (this.#closed) return fail(closedError());
-      const id = `${job.epoch}-${job.relid}-${job.n}-${++this.#count}`;
+      const id = `${job.epoch}-${job.chunks[0]?.relid}-${job.chunks[0]?.n}-${++this.#count}`;
       this.#waiting.set(id, { job, settle, fail, missing: 0 });
       this.#announce(id, job).catch((error) => this.#fail(id, this.#toError(error)));
     });

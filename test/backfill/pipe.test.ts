@@ -1,5 +1,6 @@
 /** COPY from one server into the other: whatever is sent, and wherever it ends. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import type { Piped } from '../../src/postgres/pipe.ts';
 import { Session } from '../../src/postgres/session.ts';
 import { type Databases, freshDatabases, useServers } from '../support/servers.ts';
 import { onBoth } from '../support/sync.ts';
@@ -20,11 +21,15 @@ afterEach(async () => {
   await databases.dropAll();
 });
 
-const pipe = (
+const pipe = async (
   read: string,
   write: string,
   { throttle = null, signal = new AbortController().signal }: Partial<Parameters<Session['pipe']>[3]> = {},
-) => source.pipe(`copy (${read}) to stdout`, target, `copy ${write} from stdin`, { throttle, signal });
+) => {
+  const [reads, writes] = [[`copy (${read}) to stdout`], [`copy ${write} from stdin`]];
+  const [piped] = await source.pipe(reads, target, writes, { throttle, signal });
+  return piped as Piped;
+};
 
 /** Both can be used further, and are in no transaction. */
 async function expectAtRest(): Promise<void> {

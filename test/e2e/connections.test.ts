@@ -225,7 +225,7 @@ describe('a watch over connections', () => {
     const [asking, fed, into, read] = await Promise.all([1, 2, 3, 4].map(farSession));
     const near = await Session.open({ url: databases.sourceUrl, name: 'near' });
     const piping = (async () => {
-      await near.pipe('copy public.wide to stdout', into as Session, COPY_IN, {
+      await near.pipe(['copy public.wide to stdout'], into as Session, [COPY_IN], {
         throttle: () => 100,
         signal: new AbortController().signal,
       });

@@ -27,14 +27,12 @@ async function open(handsIn: boolean): Promise<ChunkQueue> {
 const jobOf = (n: number): ChunkJob => ({
   sync: 'main',
   epoch: 1,
-  relid: 16_384,
-  n,
-  plan: 'p',
-  direct: true,
-  divisible: true,
+  chunks: [{ relid: 16_384, n, plan: 'p', direct: true, divisible: true }],
 });
 
-const copied = (rows: number): ChunkOutcome => ({ result: 'copied', rows, bytes: rows, inTheWay: false });
+const copied = (rows: number): ChunkOutcome[] => [{ result: 'copied', rows, bytes: rows, inTheWay: false }];
+
+const numberOf = ({ chunks }: ChunkJob) => chunks[0]?.n as number;
 
 /** A handler whose chunks stay under way until they are let go. */
 function holding() {
@@ -43,10 +41,10 @@ function holding() {
   const free = new Promise<void>((resolve) => {
     letGo = resolve;
   });
-  const handler: ChunkHandler = async ({ n }) => {
-    begun.push(n);
+  const handler: ChunkHandler = async (job) => {
+    begun.push(numberOf(job));
     await free;
-    return copied(n);
+    return copied(numberOf(job));
   };
   return { begun, handler, letGo };
 }
@@ -122,9 +120,9 @@ describe.skipIf(redis === undefined)('chunks through Redis', () => {
     const left = expect(earlier.run(jobOf(1))).rejects.toMatchObject({ kind: 'queue_lost' });
     const coordinator = await open(true);
     const seen: number[] = [];
-    coordinator.consume(async ({ n }) => {
-      seen.push(n);
-      return copied(n);
+    coordinator.consume(async (job) => {
+      seen.push(numberOf(job));
+      return copied(numberOf(job));
     }, 1);
     await earlier.close();
     await left;

@@ -3,6 +3,7 @@
  * starts a daemon that copies the rest.
  */
 import { readRecord } from '../../src/apply/state.ts';
+import { copyJob } from '../../src/backfill/bundle.ts';
 import { copyChunk, fingerprint } from '../../src/backfill/copier.ts';
 import { type CopyContext, divide, type TableCopy, takeUp } from '../../src/backfill/starting.ts';
 import type { ChunkOutcome } from '../../src/core/ports.ts';
@@ -20,6 +21,8 @@ export interface Chunked {
   readonly copies: readonly TableCopy[];
   /** Copies one chunk as a job of that name would. */
   copy(n: number, options?: { readonly patienceMs?: number; readonly epoch?: number }): Promise<ChunkOutcome>;
+  /** Copies the first chunks of all tables as one job would; in the order of `copies`. */
+  copyTogether(): Promise<readonly ChunkOutcome[]>;
   /** Divides a chunk in two. */
   divide(n: number): Promise<void>;
 }
@@ -56,6 +59,22 @@ export async function planChunks(pair: Pair, chunkBytes: number): Promise<Chunke
           { ...job, epoch: epoch ?? current, n, direct: true },
         ),
       ),
+    copyTogether: () =>
+      within(({ source, target, epoch }) => {
+        const names = copies.map((one) => ({
+          relid: one.plan.relid,
+          n: one.chunks[0]?.n ?? 0,
+          plan: fingerprint(one.plan),
+          direct: true,
+          divisible: one.divisible,
+        }));
+        const how = { source, target, origin: 'source', patienceMs: 60_000, rateLimit: null, signal };
+        return copyJob(
+          how,
+          copies.map((one) => one.plan),
+          { sync: 'main', epoch, chunks: names },
+        );
+      }),
     divide: async (n) => {
       const chunk = chunks.find((one) => one.n === n);
       if (chunk !== undefined) await within((context) => divide(context, chunk));
