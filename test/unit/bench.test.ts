@@ -350,8 +350,8 @@ describe('the figures of backfill', () => {
     const startUp = who === 'pipe' ? null : 2;
     return { who, round: 1, seconds, startUp, peakMib: null, differences: [], ...change };
   };
-  const outcomeOf = (runs: readonly Run[]) =>
-    report({}, [{ name: 'narrow', title: 'rows', rows: 1000, postgresql: '18', runs }]);
+  const outcomeOf = (runs: readonly Run[], setUpFirst = false) =>
+    report({}, [{ name: 'narrow', title: 'rows', rows: 1000, postgresql: '18', setUpFirst, runs }]);
 
   test('are medians, and ratios of rows/s with and without the start-up', () => {
     const { ok, content, contract, plots } = outcomeOf([
@@ -379,6 +379,11 @@ describe('the figures of backfill', () => {
     expect(content).toContainEqual([
       ['rows/s', '/ pipe', 'without start-up'],
       ['ibex', '0.40x', '-'],
+    ]);
+    const afterSetup = outcomeOf([run('ibex', 2.5), run('pipe', 1)], true);
+    expect(afterSetup.content).toContainEqual([
+      ['rows/s', '/ pipe', 'copying alone'],
+      ['ibex', '0.40x', '2.00x'],
     ]);
   });
 
