@@ -99,8 +99,11 @@ $$;
 -- Function: ibex.wanted_triggers(relation oid, root oid) returns table (name text, event text)
 -- Purpose:  the triggers that a relation of a captured table carries. Row triggers stand on what holds rows, one
 --           by one: on a partitioned table they would be cloned, and PostgreSQL 12 lets nobody enable a clone.
+-- Language: PL/pgSQL, see ibex.choose_key.
 create or replace function ibex.wanted_triggers(relation oid, root oid) returns table (name text, event text)
-language sql stable set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+begin return query
   select w.name, w.event
     from ibex.captured c
     join pg_class r on r.oid = relation
@@ -113,15 +116,20 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       ('row', 'delete', 'delete on %s for each row'),
       (null, 'truncate', 'truncate on %s for each statement')) w(level, name, event)
    where c.relid = root
-     and (w.level is null or (w.level = c.level and (w.level = 'statement' or r.relkind = 'r')))
+     and (w.level is null or (w.level = c.level and (w.level = 'statement' or r.relkind = 'r')));
+end
 $$;
 
 -- Function: ibex.wants_move(root oid) returns boolean
 -- Purpose:  whether the table carries the row trigger that sees what MERGE moves between partitions.
+-- Language: PL/pgSQL, see ibex.choose_key.
 create or replace function ibex.wants_move(root oid) returns boolean
-language sql stable set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+begin return (
   select r.relkind = 'p' and c.level = 'statement' and current_setting('server_version_num')::int >= 150000
-    from ibex.captured c join pg_class r on r.oid = c.relid where c.relid = root
+    from ibex.captured c join pg_class r on r.oid = c.relid where c.relid = root);
+end
 $$;
 
 -- Function: ibex.sees_moves(root oid) returns boolean

@@ -104,8 +104,11 @@ $$;
 --           - and cannot be balanced: MERGE moves rows between partitions without their seeing it. A key may
 --             be noted twice, a whole row may not; and the trigger that sees it for keys comes before generated
 --             columns have their values.
+-- Language: PL/pgSQL, see ibex.choose_key.
 create or replace function ibex.choose_level(root regclass, mode text) returns text
-language sql stable set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+begin return (
   select case when (c.relkind = 'p' and mode = 'row')
                 or (c.relkind = 'p' and exists (
                       select from ibex.choose_key(root) k join pg_attribute a on a.attnum = any (k.attnums)
@@ -115,7 +118,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                 or (c.relkind = 'p' and exists (select from pg_trigger t join ibex.members(root) m on m = t.tgrelid
                                                  where ibex.sorts_late(t)))
               then 'row' else 'statement' end
-    from pg_class c where c.oid = root
+    from pg_class c where c.oid = root);
+end
 $$;
 
 -- Function: ibex.sorts_late(trigger pg_trigger) returns boolean

@@ -6,8 +6,11 @@
 -- Why:      the application's DDL must not be in our way: a typmod would round a key after it was widened, a
 --           domain's CHECK would reject old keys, an enum could not be dropped, int4 would overflow inside the
 --           application's INSERT after the column became int8.
+-- Language: PL/pgSQL, see ibex.choose_key.
 create or replace function ibex.delta_type(type oid) returns text
-language sql stable set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+begin return (
   with recursive base as (
     select t.oid, t.typname, t.typtype, t.typbasetype, t.typnamespace
       from pg_type t where t.oid = type
@@ -23,5 +26,6 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
              then format('pg_catalog.%I', b.typname)
            else 'pg_catalog.text'
          end
-    from base b where b.typtype <> 'd'
+    from base b where b.typtype <> 'd');
+end
 $$;

@@ -35,15 +35,19 @@ $$;
 
 -- Function: ibex.unarmed(root oid) returns setof regclass
 -- Purpose:  the relations of a captured table that lack one of its triggers, or have it disabled.
+-- Language: PL/pgSQL, see ibex.choose_key.
 create or replace function ibex.unarmed(root oid) returns setof regclass
-language sql stable set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+begin return query
   select m.m::regclass
     from ibex.members(root) m(m)
    where exists (select from ibex.wanted_triggers(m.m, root) w
                   where not exists (select from pg_trigger t
                                      where t.tgrelid = m.m and t.tgenabled = 'A' and t.tgname = 'ibex_' || w.name || '_' || root))
       or (m.m = root and ibex.wants_move(root)
-          and not ibex.sees_moves(root))
+          and not ibex.sees_moves(root));
+end
 $$;
 
 -- Function: ibex.strays(root oid) returns setof regclass

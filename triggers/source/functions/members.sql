@@ -4,8 +4,11 @@
 -- Reads:    pg_class, pg_inherits.
 -- Why:      pg_partition_tree would lock every partition for the rest of the transaction, one after the other, and
 --           wait for one with others in hand: an application that detaches partitions could be made to fail.
+-- Language: PL/pgSQL, see ibex.choose_key.
 create or replace function ibex.members(root oid) returns setof oid
-language sql stable set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+begin return query
   with recursive member as (
     select root as relid
     union all
@@ -14,7 +17,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       join pg_class c on c.oid = m.relid and c.relkind = 'p'
       join pg_inherits i on i.inhparent = m.relid and coalesce(to_jsonb(i) ->> 'inhdetachpending', 'false') = 'false'
   )
-  select relid from member
+  select relid from member;
+end
 $$;
 
 -- Function: ibex.present_members(root oid) returns setof oid

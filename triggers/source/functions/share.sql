@@ -38,12 +38,16 @@ $$;
 
 -- Function: ibex.readers(relation oid) returns setof text
 -- Purpose:  the roles that were granted to read a relation, beside its owner, as GRANT takes them.
+-- Language: PL/pgSQL, see ibex.choose_key.
 create or replace function ibex.readers(relation oid) returns setof text
-language sql stable set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+begin return query
   select distinct case a.grantee when 0 then 'public' else quote_ident(r.rolname) end
     from pg_class c
     cross join lateral aclexplode(c.relacl) a
     left join pg_roles r on r.oid = a.grantee
    where c.oid = relation and a.privilege_type = 'SELECT' and a.grantee <> c.relowner
-     and (a.grantee = 0 or r.rolname is not null)
+     and (a.grantee = 0 or r.rolname is not null);
+end
 $$;
