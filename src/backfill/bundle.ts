@@ -70,6 +70,8 @@ async function copyTogether(
   const { target, origin } = options;
   const claims = await claimChunks(target, job, job.chunks, origin);
   if (!claims.every(isShared)) throw new NotTogether();
+  // All tables of the bundle stay locked on the source while one of them is waited for on the target.
+  await target.run(`set local lock_timeout = '1s'`);
   const { copied, lsn } = await readAndWrite(options, plans, claims);
   await waitForFlush(options.source, lsn);
   const [fired] = await bookChunks(target, job.sync, copied);

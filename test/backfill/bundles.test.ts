@@ -94,14 +94,17 @@ describe('a bundle', () => {
     await pair.equal();
   });
 
-  test('with a table that the application has locked is not waited for', async () => {
-    const { copyTogether } = await prepare();
-    await pair.source.query('begin; lock table b in access exclusive mode');
-    expect((await copyTogether()).map(({ result }) => result)).toEqual(TABLES.map(() => 'alone'));
-    await pair.source.query('rollback');
-    pair.start();
-    await pair.equal();
-  });
+  test.each(['source', 'target'] as const)(
+    'does not wait long for a table that is locked on the %s',
+    async (side) => {
+      const { copyTogether } = await prepare();
+      await pair[side].query('begin; lock table b in access exclusive mode');
+      expect((await copyTogether()).map(({ result }) => result)).toEqual(TABLES.map(() => 'alone'));
+      await pair[side].query('rollback');
+      pair.start();
+      await pair.equal();
+    },
+  );
 });
 
 test('a row that the target refuses holds its own table only', async () => {
