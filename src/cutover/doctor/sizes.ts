@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type TableName, tableLabel } from '../../core/plan.ts';
 import { bytesText, countText, timeText } from '../../observe/units.ts';
+import type { Piped } from '../../postgres/pipe.ts';
 import type { Session } from '../../postgres/session.ts';
 import { type Finding, info } from './finding.ts';
 import { tryOut } from './patient.ts';
@@ -69,13 +70,13 @@ async function measureRate(source: Session, target: Session): Promise<number> {
   return tryOut(target, async () => {
     await target.run('create temporary table ibex_doctor_rate (v text) on commit drop');
     const began = performance.now();
-    const { bytes } = await source.pipe(
-      `copy (select repeat('x', ${ROW_BYTES}) from generate_series(1, ${ROWS})) to stdout`,
+    const [piped] = await source.pipe(
+      [`copy (select repeat('x', ${ROW_BYTES}) from generate_series(1, ${ROWS})) to stdout`],
       target,
-      'copy pg_temp.ibex_doctor_rate from stdin',
+      ['copy pg_temp.ibex_doctor_rate from stdin'],
       { throttle: null, signal: new AbortController().signal },
     );
-    return (bytes / (performance.now() - began)) * 1_000;
+    return ((piped as Piped).bytes / (performance.now() - began)) * 1_000;
   });
 }
 
