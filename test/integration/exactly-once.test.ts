@@ -4,6 +4,7 @@
  */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { Applier } from '../../src/apply/applier.ts';
+import { requestCopyOf } from '../../src/apply/state.ts';
 import type { BatchHeader, BatchPart } from '../../src/core/batch.ts';
 import type { IncomingBatch } from '../../src/core/ports.ts';
 import { Session } from '../../src/postgres/session.ts';
@@ -204,6 +205,38 @@ test('a crash of the source takes back nothing that the target has, and its reus
   }
   await expectEqual(databases, sync);
   console.log(`${CRASHES} crashes of the source, ${reused} transaction ids given out twice`);
+});
+
+test('a crash of the source takes back nothing that was copied', { timeout: 300_000 }, async () => {
+  await onBoth(databases, HISTORY);
+  sync = startSync(databases);
+  await expectEqual(databases, sync);
+  const target = await Session.open({ url: databases.targetUrl, name: 'test' });
+  const floor = async () =>
+    (
+      await databases.sourceAdmin.query(
+        `select floor from ibex.source_table where relid = 'account'::regclass`,
+      )
+    ).rows[0].floor;
+  const before = await floor();
+  // The row comes, and is not flushed, after the copy has begun and before its chunk is read.
+  await databases.target.query(`
+    create function public.gate() returns trigger language plpgsql as $$
+      begin perform pg_advisory_xact_lock(4711); return new; end $$;
+    create trigger gate before insert on ibex.chunk for each row execute function public.gate();
+    select pg_advisory_lock(4711)`);
+  await requestCopyOf(target, 'main', 'public.account');
+  await waitFor(async () => (await floor()) !== before, { what: 'the copy to begin' });
+  await databases.source.query('set synchronous_commit = off; insert into account values (1, 1)');
+  await databases.target.query('select pg_advisory_unlock(4711); drop function public.gate cascade');
+  const isThere = async () => (await databases.target.query('select from account')).rowCount === 1;
+  await waitFor(isThere, { what: 'the row to be copied' });
+  await servers.source.stop('immediate');
+  await servers.source.start();
+  await Promise.all([target.close(), databases.source.end().catch(() => undefined)]);
+  const source = await reconnect(databases.sourceUrl);
+  Object.assign(databases.source, { query: source.query.bind(source), end: source.end.bind(source) });
+  await expectEqual(databases, sync);
 });
 
 async function reconnect(url: string) {
