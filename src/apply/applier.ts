@@ -20,6 +20,7 @@ import { add, type Counts, countStaged, NOTHING, Slices, standsAlone } from './s
 import { dropStages, hasPiece, keepPiece, takeStaged } from './stages.ts';
 import {
   bookBatch,
+  lockBatchTables,
   lockCheckpoint,
   lockSyncTables,
   moveCheckpoint,
@@ -240,7 +241,8 @@ export class Applier {
 
   /**
    * The tables that still stand where the batch took them from. One that was sent back to be copied, or held,
-   * after the batch was read has a later state to come; what the batch knows of it is out of date.
+   * after the batch was read has a later state to come; what the batch knows of it is out of date. One that came into
+   * step unknown to the reader is a gap: its changes are not in the batch, which would move the checkpoint over them.
    */
   async #inStep<T extends { readonly table: BatchTable }>(
     header: BatchHeader,
@@ -248,7 +250,16 @@ export class Applier {
   ): Promise<T[]> {
     // All at once, whichever are asked for: the order in which rows are locked is the same for everybody.
     const relids = header.tables.map(({ plan }) => plan.relid);
-    const states = await lockSyncTables(this.#session, header.sync, relids);
+    const states = await lockBatchTables(this.#session, header.sync, relids, header.inStep);
+    const passedOver = states.find(
+      ({ state, relid }) => state === 'streaming' && !header.inStep.includes(relid),
+    );
+    if (passedOver !== undefined) {
+      throw new IbexError(
+        'gap',
+        `batch ${header.id} was read without ${tableLabel(passedOver)}, which is in step`,
+      );
+    }
     const byRelid = new Map(states.map((state) => [state.relid, state]));
     return staged.filter(({ table }) => standsAt(byRelid.get(table.plan.relid), table));
   }

@@ -161,6 +161,20 @@ export async function lockSyncTables(
   );
 }
 
+/** As `lockSyncTables`, and with them all tables in step that are not among `inStep`. */
+export async function lockBatchTables(
+  session: Session,
+  sync: string,
+  relids: readonly number[],
+  inStep: readonly number[],
+): Promise<SyncTable[]> {
+  const rows = await session.rows<TableRow>(
+    `${READ_TABLES} and (relid = any ($2) or (state = 'streaming' and relid <> all ($3))) order by relid for update`,
+    [sync, relids, inStep],
+  );
+  return toTables(rows);
+}
+
 type TableRow = Record<'relid' | 'copied' | 'captured' | 'applied' | 'coalesced', string> &
   Omit<SyncTable, 'relid' | 'copied' | 'captured' | 'applied' | 'coalesced'>;
 

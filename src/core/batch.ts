@@ -43,6 +43,11 @@ export interface BatchHeader {
   /** The source's witness as of `to`, see core/history.ts. */
   readonly witness: number;
   readonly tables: readonly BatchTable[];
+  /**
+   * Oids of the tables of which `from` to `to` was looked through, whether or not anything was found. Any other table in
+   * step would be passed over. Empty for a piece, which moves no checkpoint.
+   */
+  readonly inStep: readonly number[];
   /** When the oldest change of the batch was captured, in milliseconds of the source's clock since 1970. */
   readonly oldestAt: number | null;
   /** No batch to apply, but a piece of its only table, to be staged for the batch from the same position. */

@@ -103,6 +103,15 @@ describe('one batch, delivered as queues deliver', () => {
     expect(await historyRows()).toBe(0);
   });
 
+  test('read without a table that is in step: a gap, nothing written', async () => {
+    const inStep = header.inStep.slice(1);
+    await expect(applier.apply(deliver({ inStep }))).rejects.toMatchObject({ kind: 'gap' });
+    const joins = header.tables.map((table) => ({ ...table, floor: header.from }));
+    const none = { tables: joins, inStep: [] };
+    await expect(applier.apply(deliver(none))).rejects.toMatchObject({ kind: 'gap' });
+    expect(await historyRows()).toBe(0);
+  });
+
   test('from another database: refused', async () => {
     const other = { ...header.source, system: '1' };
     await expect(applier.apply(deliver({ source: other }))).rejects.toMatchObject({ kind: 'identity' });

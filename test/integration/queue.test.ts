@@ -45,6 +45,7 @@ function makeHeader(sync = 'main'): BatchHeader {
     to: '20:20:',
     source: { system: '7', database: '5', timeline: 1 },
     tables: [],
+    inStep: [],
     witness: 0,
     oldestAt: null,
   };

@@ -109,7 +109,9 @@ export async function cutBatch(reading: Session, source: SourceIdentity, request
   if (found.length === 0 && !request.evenIfEmpty) return nothing;
   const batchTables: BatchTable[] = [];
   for (const one of found) batchTables.push(await batchTable(reading, one));
-  const header = { sync, id, epoch, from, to: snapshot, source, witness, tables: batchTables, oldestAt };
+  const inStep = tables.flatMap(({ plan, floor }) => (floor === null ? [plan.relid] : []));
+  const to = snapshot;
+  const header = { sync, id, epoch, from, to, source, witness, tables: batchTables, inStep, oldestAt };
   return { ...nothing, header, statements: found.map(statementOf) };
 }
 
@@ -125,7 +127,19 @@ export async function cutPiece(
   return {
     to: snapshot,
     lsn,
-    header: { sync, id, epoch, from, to: snapshot, source, witness, tables, oldestAt: null, piece },
+    header: {
+      sync,
+      id,
+      epoch,
+      from,
+      to: snapshot,
+      source,
+      witness,
+      tables,
+      inStep: [],
+      oldestAt: null,
+      piece,
+    },
     statements: [readPieceStatement(plan, piece)],
     large: [],
     spoiled: [],
