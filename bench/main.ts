@@ -26,6 +26,7 @@ import { memory } from './scenarios/memory.ts';
 import { overhead } from './scenarios/overhead.ts';
 import { shapes } from './scenarios/shapes.ts';
 import { sustained } from './scenarios/sustained.ts';
+import { verify } from './scenarios/verify.ts';
 import { Servers } from './servers.ts';
 
 /** In the order of a report. */
@@ -40,6 +41,7 @@ export const SCENARIOS: readonly Scenario[] = [
   backfill,
   memory,
   idle,
+  verify,
 ];
 
 /** 0 done, 1 a run ended with different tables, 2 wrong usage, 3 could not do it. */

@@ -124,21 +124,21 @@ async function nameRows(
   return rows;
 }
 
-type Shown = readonly (readonly [text: string | null, sum: string | null])[];
+interface Shown {
+  readonly shown: readonly (string | null)[];
+  readonly hashes: readonly (string | null)[];
+}
 
 /** Columns that differ now: none, if the row has changed since. */
 async function differingColumns(reading: Reading, key: Key): Promise<FoundColumn[]> {
-  const read = async (session: Reading['source'], side: TableSide) => {
-    const values = keyColumns(reading.plan, [key]);
-    const [row] = await session.rows<{ columns: Shown }>(showRow(side, SHOWN_LENGTH), values);
-    return row?.columns;
-  };
-  const [here, there] = await onBoth(reading, read);
+  const values = keyColumns(reading.plan, [key]);
+  const [[here], [there]] = await onBoth(reading, (session, side) =>
+    session.rows<Shown>(showRow(side, SHOWN_LENGTH), values),
+  );
   if (here === undefined || there === undefined) return [];
-  return reading.plan.columns.flatMap(({ name }, i) => {
-    const [one, other] = [here[i], there[i]];
-    return one?.[1] === other?.[1]
+  return reading.plan.columns.flatMap(({ name }, i) =>
+    here.hashes[i] === there.hashes[i]
       ? []
-      : [{ column: name, source: one?.[0] ?? null, target: other?.[0] ?? null }];
-  });
+      : [{ column: name, source: here.shown[i] ?? null, target: there.shown[i] ?? null }],
+  );
 }

@@ -3,8 +3,9 @@
  * Where the sample is wrong ranges differ in size, and where the servers sort differently a row lies in another range of
  * the other side and is looked up by its key; but every row of either side lies in exactly one range.
  */
+import type { TablePlan } from '../core/plan.ts';
 import type { Session } from '../postgres/session.ts';
-import { EVERYTHING, type Key, type Range, rangeColumns, sampleKeys, type TableSide } from './statements.ts';
+import { EVERYTHING, type Key, type Range, rangeColumns, sampleKeys } from './statements.ts';
 
 export interface Size {
   readonly bytes: number;
@@ -17,7 +18,7 @@ const RANGE_BYTES = 16 * 1024 * 1024;
 const BLOCKS_EACH = 8;
 
 /** The ranges of a table, in the order of the key; a single one where nothing tells rows apart. */
-export async function planRanges(source: Session, { plan }: TableSide, size: Size): Promise<Range[]> {
+export async function planRanges(source: Session, plan: TablePlan, size: Size): Promise<Range[]> {
   const count = Math.ceil(size.bytes / RANGE_BYTES);
   if (count <= 1 || rangeColumns(plan).length === 0) return [EVERYTHING];
   const percent = Math.min(100, (100 * BLOCKS_EACH * count) / Math.max(1, size.blocks));

@@ -63,10 +63,16 @@ export interface VerifyReport {
 
 type Frame = Omit<VerifyReport, 'verdict' | 'ended' | 'tables'>;
 
+interface Ranges {
+  readonly all: number;
+  /** How many are to be compared. */
+  readonly wanted: number;
+}
+
 interface Account {
   readonly table: string;
   readonly mode: CaptureMode | null;
-  readonly all: number;
+  readonly ranges: Ranges;
   reason: string | null;
   results: RangeResult[];
 }
@@ -75,9 +81,9 @@ interface Account {
 export class Accounts {
   readonly #accounts = new Map<string, Account>();
 
-  begin(table: TableName, mode: CaptureMode, all: number): void {
+  begin(table: TableName, mode: CaptureMode, ranges: Ranges): void {
     const label = tableLabel(table);
-    this.#accounts.set(label, { table: label, mode, all, reason: null, results: [] });
+    this.#accounts.set(label, { table: label, mode, ranges, reason: null, results: [] });
   }
 
   add(table: TableName, result: RangeResult): void {
@@ -87,7 +93,13 @@ export class Accounts {
   /** The table could not be compared, or not to the end. The first reason counts. */
   refuse(table: TableName, reason: string): void {
     const label = tableLabel(table);
-    const account = this.#accounts.get(label) ?? { table: label, mode: null, all: 0, reason, results: [] };
+    const account = this.#accounts.get(label) ?? {
+      table: label,
+      mode: null,
+      ranges: { all: 0, wanted: 0 },
+      reason,
+      results: [],
+    };
     account.reason ??= reason;
     this.#accounts.set(label, account);
   }
@@ -101,7 +113,7 @@ export class Accounts {
   }
 }
 
-function summarise({ table, mode, all, reason, results }: Account): TableReport {
+function summarise({ table, mode, ranges, reason, results }: Account): TableReport {
   const counts = Object.fromEntries(
     FINDINGS.map((finding) => [
       finding,
@@ -109,13 +121,13 @@ function summarise({ table, mode, all, reason, results }: Account): TableReport 
     ]),
   ) as Record<Finding, number>;
   const differs = counts.different + counts.missing + counts.extra > 0;
-  const open = reason !== null || counts.pending + counts.moving > 0;
+  const open = reason !== null || results.length < ranges.wanted || counts.pending + counts.moving > 0;
   return {
     table,
     verdict: differs ? 'different' : open ? 'undecided' : 'equal',
     reason,
     mode,
-    ranges: { compared: results.length, all },
+    ranges: { compared: results.length, all: ranges.all },
     source: sideOf(results.map(({ source }) => source)),
     target: sideOf(results.map(({ target }) => target)),
     looked: results.reduce((sum, { looked }) => sum + looked, 0),

@@ -43,9 +43,9 @@ export function lockTable({ side, plan }: TableSide): string {
   return `lock table ${only ? 'only ' : ''}${tableIdent(plan)} in access share mode`;
 }
 
-/** 64 bits of a row's text. */
-function hashOf(row: string, recoded: boolean): string {
-  const text = recoded ? `pg_catalog.textsend(${row}::text)::text` : `${row}::text`;
+/** 64 bits of the text of a row or a value. */
+function hashOf(value: string, recoded: boolean): string {
+  const text = recoded ? `pg_catalog.textsend(${value}::text)::text` : `${value}::text`;
   return `pg_catalog.hashtextextended(${text} collate "C", 0)`;
 }
 
@@ -139,13 +139,12 @@ export function findRows(side: TableSide): string {
                     from ${givenKeys(side.plan)} join ${rows(side)} on ${isGiven(side)}) r group by r.i`;
 }
 
-/** The columns of one row, shortened, each with a sum of the whole. */
+/** The columns of one row: their texts, shortened, and a hash of each whole text. */
 export function showRow(side: TableSide, length: number): string {
-  const columns = side.plan.columns.map((column) => {
-    const text = textOf(column);
-    return `json_build_array(left(${text}, ${length}), md5(pg_catalog.textsend(${text})))`;
-  });
-  return `select json_build_array(${columns.join(', ')}) as columns
+  const texts = side.plan.columns.map(textOf);
+  const hashes = texts.map((text) => `${hashOf(text, side.recoded)}::text`);
+  return `select array[${texts.map((text) => `left(${text}, ${length})`).join(', ')}]::text[] as shown,
+                 array[${hashes.join(', ')}]::text[] as hashes
             from ${givenKeys(side.plan)} join ${rows(side)} on ${isGiven(side)} limit 1`;
 }
 

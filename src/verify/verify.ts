@@ -6,18 +6,18 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { readRecord } from '../apply/state.ts';
 import { RateLimit } from '../backfill/rate-limit.ts';
-import { IbexError, isKind } from '../core/errors.ts';
-import { type TableName, tableLabel } from '../core/plan.ts';
+import { concerning, IbexError, isKind } from '../core/errors.ts';
+import { type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
 import { type RosterTable, readRoster, type Wishes } from '../engine/roster.ts';
 import { readIdentity } from '../postgres/catalog.ts';
 import type { Session } from '../postgres/session.ts';
-import type { RangeResult } from './findings.ts';
 import { compareRange, type Wish } from './keyed.ts';
 import { compareKeyless } from './keyless.ts';
 import { type Reading, readStanding } from './looks.ts';
 import { chooseSample, planRanges, type Size } from './ranges.ts';
 import { Accounts, type VerifyReport } from './report.ts';
 import { compareSequences } from './sequences.ts';
+import type { Patience } from './settle.ts';
 import { EVERYTHING, type Range, READ_SIZES } from './statements.ts';
 
 export interface VerifyOptions extends Wish {
@@ -41,7 +41,8 @@ export interface Progress {
 }
 
 interface Task {
-  readonly table: RosterTable;
+  readonly table: TableName;
+  readonly plan: TablePlan;
   readonly range: Range;
   readonly bytes: number;
 }
@@ -58,8 +59,8 @@ export async function verify(
   const roster = (await readRoster(source, target, wishes)).filter(filter);
   const accounts = new Accounts();
   const recoded = (await encodingOf(source)) !== (await encodingOf(target));
-  const tasks = await planTasks(source, roster, { sample, accounts });
-  await workOff(tasks, { ...options, recoded, accounts });
+  const work = { ...options, recoded, accounts };
+  await workOff(await planTasks(source, roster, work), work);
   const tables = roster.filter(({ state }) => state !== 'dropped');
   const sequences = await compareSequences(source, target, { tables, all: !options.some, patience: options });
   const record = await readRecord(target, wishes.name);
@@ -88,42 +89,47 @@ async function describe(session: Session) {
   return { server: session.server, version: session.version, ...(await readIdentity(session)) };
 }
 
-/** What is to be compared, the largest tables' ranges spread over the jobs in their order. */
-async function planTasks(
-  source: Session,
-  roster: readonly RosterTable[],
-  { sample, accounts }: { readonly sample: number; readonly accounts: Accounts },
-): Promise<Task[]> {
+/** What is to be compared. A table that cannot be is booked as that. */
+async function planTasks(source: Session, roster: readonly RosterTable[], work: Work): Promise<Task[]> {
+  const { sample, accounts } = work;
   const sizes = await readSizes(source, roster);
   const tasks: Task[] = [];
-  for (const table of roster) {
+  for (const table of roster.filter(({ state }) => state !== 'dropped')) {
     const { plan, state, reason, obstacle } = table;
-    if (state === 'dropped') continue;
-    const standsBack =
-      plan === null
-        ? (obstacle?.message ?? 'it has no plan')
-        : state === 'streaming'
-          ? null
-          : `it is ${state}`;
-    if (plan === null || standsBack !== null) {
-      accounts.refuse(table, reason ?? standsBack ?? '');
+    if (plan === null || state !== 'streaming') {
+      accounts.refuse(table, reason ?? obstacle?.message ?? `it is ${state}`);
       continue;
     }
-    const size = sizes.get(table.relid) ?? { bytes: 0, blocks: 0 };
-    const ranges =
-      plan.mode === 'row'
-        ? [EVERYTHING]
-        : await planRanges(source, { side: 'source', plan, recoded: false }, size);
-    const chosen = sample < 1 ? chooseSample(ranges, sample) : ranges;
-    accounts.begin(table, plan.mode, ranges.length);
-    tasks.push(...chosen.map((range) => ({ table, range, bytes: size.bytes / ranges.length })));
+    await undecided(table, accounts, async () => {
+      const size = sizes.get(table.relid) ?? { bytes: 0, blocks: 0 };
+      const ranges =
+        plan.mode === 'row' ? [EVERYTHING] : await again(() => planRanges(source, plan, size), work);
+      const chosen = sample < 1 ? chooseSample(ranges, sample) : ranges;
+      accounts.begin(table, plan.mode, { all: ranges.length, wanted: chosen.length });
+      tasks.push(...chosen.map((range) => ({ table, plan, range, bytes: size.bytes / ranges.length })));
+    });
   }
   return tasks;
+}
+
+/** What concerns the table alone leaves that table undecided. */
+async function undecided(table: TableName, accounts: Accounts, body: () => Promise<void>): Promise<void> {
+  try {
+    await concerning(tableLabel(table), body);
+  } catch (error) {
+    if (!(error instanceof IbexError) || (error.table === undefined && !isKind(error, 'lock'))) throw error;
+    accounts.refuse(table, error.message);
+  }
 }
 
 async function readSizes(source: Session, roster: readonly RosterTable[]): Promise<Map<number, Size>> {
   const rows = await source.rows<Size & { relid: number }>(READ_SIZES, [roster.map(({ relid }) => relid)]);
   return new Map(rows.map(({ relid, ...size }) => [relid, size]));
+}
+
+interface Sessions {
+  readonly source: Session;
+  readonly target: Session;
 }
 
 interface Work extends VerifyOptions {
@@ -168,14 +174,7 @@ async function workOff(tasks: readonly Task[], work: Work): Promise<void> {
   if (failed !== undefined) throw stop.signal.aborted ? stop.signal.reason : failed.reason;
 }
 
-/** What concerns the table alone leaves that table undecided. */
-async function compareTask(
-  { table, range }: Task,
-  sessions: { readonly source: Session; readonly target: Session },
-  work: Work,
-): Promise<void> {
-  const plan = table.plan;
-  if (plan === null) throw new IbexError('internal', `${tableLabel(table)} has no plan to compare by`);
+function compareTask({ table, plan, range }: Task, sessions: Sessions, work: Work): Promise<void> {
   const { recoded, accounts, wishes } = work;
   const reading: Reading = {
     ...sessions,
@@ -184,25 +183,22 @@ async function compareTask(
     here: { side: 'source', plan, recoded },
     there: { side: 'target', plan, recoded },
   };
-  try {
-    const compare = () =>
-      plan.mode === 'row' ? compareKeyless(reading, work) : compareRange(reading, range, work);
+  const compare = () =>
+    plan.mode === 'row' ? compareKeyless(reading, work) : compareRange(reading, range, work);
+  return undecided(table, accounts, async () => {
     accounts.add(table, await again(compare, work));
     await readStanding(reading);
-  } catch (error) {
-    if (!(error instanceof IbexError) || (error.table === undefined && !isKind(error, 'lock'))) throw error;
-    accounts.refuse(table, error.message);
-  }
+  });
 }
 
 const RETRY_MS = 200;
 
 /** What others have locked for the moment, and what a server ended in favour of others, is tried again for a while. */
-async function again(compare: () => Promise<RangeResult>, { settleMs, signal }: Work): Promise<RangeResult> {
+async function again<T>(work: () => Promise<T>, { settleMs, signal }: Patience): Promise<T> {
   const deadline = Date.now() + settleMs;
   for (;;) {
     try {
-      return await compare();
+      return await work();
     } catch (error) {
       const passes = isKind(error, 'lock') || isKind(error, 'transient');
       if (!passes || Date.now() >= deadline) throw error;

@@ -10,6 +10,7 @@ import { BANK, BANK_ROWS, startLoad } from '../support/load.ts';
 import { canStart, MAJORS } from '../support/majors.ts';
 import { usePair } from '../support/pair.ts';
 import { useServers } from '../support/servers.ts';
+import { runVerify } from '../verify/support.ts';
 import { changes, rows, schema } from './application.ts';
 
 const USUAL = [
@@ -52,6 +53,9 @@ for (const [from, to] of pairs) {
         }
         await pair.equal();
         expect(load.errors).toEqual([]);
+        // At rest nothing has to be waited for.
+        const report = await runVerify(pair.databases, { isRunning: async () => false });
+        expect(report.tables.filter(({ verdict }) => verdict !== 'equal')).toEqual([]);
 
         await pair.sync.stop();
         const env = {
