@@ -27,8 +27,11 @@ export interface ChunkPlan {
   readonly planned: number;
 }
 
-/** Large enough for COPY's full speed, small enough to be done again. */
+/** Large enough for COPY's full speed, small enough to be done again: the least and the most that a chunk is planned with. */
 const CHUNK_BYTES = 64 * 1024 * 1024;
+const CHUNK_BYTES_MOST = 256 * 1024 * 1024;
+/** What a large table is divided into at the least: each chunk costs a pause, and every job wants its share. */
+const CHUNKS = 16;
 /** A chunk is to last no longer than that, if it is known how fast it may be. */
 const CHUNK_SECONDS = 60;
 
@@ -40,16 +43,18 @@ export function isSmall({ planned, filenode, predicate, part }: ChunkPlan): bool
   return planned <= SMALL_BYTES && filenode !== 0 && predicate === null && !part;
 }
 
-/** How large chunks are to be, when each is copied at so many bytes a second; null: as fast as it goes. */
+/** How large chunks may be, when each is copied at so many bytes a second; null: as fast as it goes. */
 export function chunkSize(bytesPerSecond: number | null): number {
-  return bytesPerSecond === null ? CHUNK_BYTES : Math.min(CHUNK_BYTES, bytesPerSecond * CHUNK_SECONDS);
+  return bytesPerSecond === null
+    ? CHUNK_BYTES_MOST
+    : Math.min(CHUNK_BYTES_MOST, bytesPerSecond * CHUNK_SECONDS);
 }
 
 export interface PlanOptions {
   /** False where all rows must come from one snapshot. */
   readonly divisible: boolean;
   readonly part: boolean;
-  /** How large chunks are to be: so many bytes, and no more than so many blocks. A block is the least there is. */
+  /** How large chunks may be: so many bytes, and so many blocks. A block is the least there is. */
   readonly chunkBytes: number;
   readonly chunkBlocks: number;
 }
@@ -64,7 +69,8 @@ export function planChunks(
 ): ChunkPlan[] {
   return heaps.flatMap(({ relation, filenode, blocks, bytes }) => {
     const share = bytes / Math.max(1, blocks);
-    const fitting = Math.min(chunkBlocks, Math.floor(chunkBytes / Math.max(1, share)));
+    const wanted = Math.min(chunkBytes, Math.max(CHUNK_BYTES, bytes / CHUNKS));
+    const fitting = Math.min(chunkBlocks, Math.floor(wanted / Math.max(1, share)));
     const step = Math.max(1, divisible ? fitting : blocks);
     const count = Math.max(1, Math.ceil(blocks / step));
     return Array.from({ length: count }, (_, i) => ({
