@@ -16,7 +16,7 @@ import { patience, runSeeds } from './seeds.ts';
 const servers = await useServers({ max_prepared_transactions: '20' });
 
 /** Seeds that the test suite runs. */
-const SHORT = 20;
+const SHORT = 12;
 
 interface Story {
   readonly tables: readonly Table[];

@@ -41,7 +41,7 @@ const SCHEMA = `
   create table range_rest partition of range default;`;
 
 /** Seeds that the test suite runs. */
-const SHORT = 10;
+const SHORT = 5;
 
 interface State {
   readonly table: string;
