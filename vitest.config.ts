@@ -5,6 +5,7 @@
  * tried once more, and listed at the end: why is in `test/support/patience.ts`.
  */
 import { defineConfig } from 'vitest/config';
+import { LongFilesFirst } from './test/support/order.ts';
 import { OUT_OF_PATIENCE, SecondTries } from './test/support/patience.ts';
 
 export default defineConfig({
@@ -13,6 +14,7 @@ export default defineConfig({
     globalSetup: ['test/support/build.ts'],
     pool: 'forks',
     maxWorkers: 4,
+    sequence: { sequencer: LongFilesFirst },
     testTimeout: 300_000,
     hookTimeout: 300_000,
     expect: { poll: { timeout: 90_000 } },

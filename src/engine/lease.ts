@@ -8,9 +8,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { SILENT_MS } from '../apply/state.ts';
 import { IbexError } from '../core/errors.ts';
 import type { Session } from '../postgres/session.ts';
+import { endSilentHolder, tryLock } from './silent-holder.ts';
 
 /** How often a holder says that it lives. */
 const BEAT_MS = 2_000;
+/** The sessions of a daemon that write on the target, or keep others from it. */
+const PARTS = ['lease', 'apply', 'copy'];
 /**
  * A daemon that was silent for so long is not on its way back: it waits less before it tries again, and whoever
  * supervises it had the time to start it anew.
@@ -50,11 +53,13 @@ export class Lease {
   ): Promise<Lease> {
     const deadline = Date.now() + TAKEOVER_WAIT_MS;
     let told = false;
-    while (!(await tryLock(session, sync))) {
+    while (!(await tryLock(session, 'lane', sync))) {
       const holder = await readHolder(session, sync);
       const name = holder ? `${holder.host}, process ${holder.pid}` : 'another session';
       if (!told) onWaiting(name);
       told = true;
+      // Who came no further than the lock has not noted down that it is there.
+      if (holder === undefined) await endSilentHolder(session, { lock: 'lane', sync, parts: PARTS, own });
       if (holder !== undefined && holder.silentMs > SILENT_MS) await endSessions(session, sync, own);
       else if (Date.now() > deadline) {
         throw new IbexError('taken', `sync ${sync} is being run by another daemon (${name})`);
@@ -78,11 +83,16 @@ export class Lease {
   /** Beats until the signal; rejects when the lane is lost. */
   async keep(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      const beats = await this.#session.run(
-        'update ibex.holder set beat_at = clock_timestamp() where sync = $1 and epoch = $2',
-        [this.#sync, this.epoch],
-      );
-      if (beats !== 1) throw new IbexError('taken', `sync ${this.#sync} was taken over by another daemon`);
+      // Before the sync is registered there is nothing to note it down in: others see that the session does something.
+      const beats =
+        this.#epoch === 0
+          ? await this.#session.run('select')
+          : await this.#session.run(
+              'update ibex.holder set beat_at = clock_timestamp() where sync = $1 and epoch = $2',
+              [this.#sync, this.#epoch],
+            );
+      if (this.#epoch !== 0 && beats !== 1)
+        throw new IbexError('taken', `sync ${this.#sync} was taken over by another daemon`);
       await sleep(BEAT_MS, undefined, { signal }).catch(() => undefined);
     }
   }
@@ -90,13 +100,13 @@ export class Lease {
   /** Beats while the sync is set up, which takes long where there are many tables. */
   async during<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
     const done = new AbortController();
-    const beating = this.#epoch === 0 ? undefined : this.keep(AbortSignal.any([signal, done.signal]));
-    beating?.catch(() => undefined);
+    const beating = this.keep(AbortSignal.any([signal, done.signal]));
+    beating.catch(() => undefined);
     try {
       return await work();
     } finally {
       done.abort();
-      await beating?.catch(() => undefined);
+      await beating.catch(() => undefined);
     }
   }
 
@@ -115,14 +125,6 @@ export async function isOrphaned(session: Session, sync: string): Promise<boolea
   return holder !== undefined && holder.silentMs > ORPHANED_MS;
 }
 
-async function tryLock(session: Session, sync: string): Promise<boolean> {
-  const { locked } = await session.row<{ locked: boolean }>(
-    `select pg_try_advisory_lock(hashtext('ibex'), hashtext('lane ' || $1)) as locked`,
-    [sync],
-  );
-  return locked;
-}
-
 async function readHolder(session: Session, sync: string): Promise<Holder | undefined> {
   const [holder] = await session.rows<Holder>(
     `select host, pid, (extract(epoch from clock_timestamp() - beat_at) * 1000)::float8 as "silentMs"
@@ -137,8 +139,8 @@ async function endSessions(session: Session, sync: string, own: readonly number[
   await session.rows(
     `select pg_terminate_backend(a.pid) from pg_stat_activity a
       where a.pid <> all ($2::int4[]) and a.usename = current_user and a.datname = current_database()
-        and a.application_name in ('ibex:' || $1 || ':lease', 'ibex:' || $1 || ':apply', 'ibex:' || $1 || ':copy')`,
-    [sync, own],
+        and a.application_name = any ($1)`,
+    [PARTS.map((part) => `ibex:${sync}:${part}`), own],
   );
 }
 

@@ -124,6 +124,22 @@ test('a job that the queue hands out twice is carried once', async (context) => 
   expect(daemon.running).toBe(true);
 });
 
+test('a session that came no further than the lock, and whose daemon the network took, is ended', async () => {
+  const url = new URL(databases.targetUrl);
+  url.searchParams.set('application_name', 'ibex:main:lease');
+  const left = new pg.Client({ connectionString: url.href });
+  const ended = new Promise((resolve) => {
+    left.on('error', resolve);
+  });
+  await left.connect();
+  await left.query(`select pg_advisory_lock(hashtext('ibex'), hashtext('lane main'))`);
+  const daemon = start(undefined);
+  await daemon.waitForLog(/waiting for another session to let go/);
+  await write(1);
+  await expectOnce();
+  await expect(ended).resolves.toMatchObject({ code: '57P01' });
+});
+
 test('a restored copy of the target is not served beside the target: it would miss what the other acknowledges', async () => {
   const first = start(undefined);
   await write(100);
