@@ -28,7 +28,7 @@ export const backfill: Scenario<typeof options> = {
   options,
   peers: [PIPE, NATIVE, PGCOPYDB, PG_DUMP],
   sizes: {
-    smoke: [{ options: { cases: ['narrow'], rows: 20_000, repeat: 1 }, minutes: 0.1 }],
+    smoke: [{ options: { cases: ['narrow'], rows: 20_000, repeat: 1 }, minutes: 0.15 }],
     all: [
       { options: { cases: ['narrow', 'clone'], rows: 1_000_000, clone: 5_000_000, repeat: 3 }, minutes: 6 },
       { options: { cases: ['wide', 'many'], wide: 10_000, tables: 200, repeat: 1 }, minutes: 2 },

@@ -30,7 +30,7 @@ export const catchUp: Scenario<typeof options> = {
   options,
   peers: [NATIVE, BUCARDO],
   sizes: {
-    smoke: [{ options: { transactions: 500, scale: 1, repeat: 1 }, minutes: 0.3 }],
+    smoke: [{ options: { transactions: 500, scale: 1, repeat: 1 }, minutes: 0.15 }],
     all: [{ options: { cold: true, redis: true }, minutes: 7 }],
     full: [{ options: { cold: true, redis: true, repeat: 5 }, minutes: 15 }],
   },

@@ -33,7 +33,7 @@ export const overhead: Scenario<typeof options> = {
   options,
   peers: [],
   sizes: {
-    smoke: [{ options: { repeat: 1, seconds: 1, scale: 1 }, minutes: 0.2 }],
+    smoke: [{ options: { repeat: 1, seconds: 1, scale: 1 }, minutes: 0.15 }],
     all: [{ options: { seconds: 10 }, minutes: 1.5 }],
     full: [{ options: { repeat: 5, seconds: 60 }, minutes: 12 }],
   },

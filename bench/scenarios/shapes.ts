@@ -103,7 +103,7 @@ function scenarioOf(shape: Shape): Scenario<Options> {
     options: { ...common, rate: { kind: 'number', default: shape.rate, help: 'changes/s, for lag and CPU' } },
     peers: [NATIVE],
     sizes: {
-      smoke: shape.name === 'hot' ? [{ options: { seconds: 1 }, minutes: 0.3 }] : [],
+      smoke: shape.name === 'hot' ? [{ options: { seconds: 1 }, minutes: 0.25 }] : [],
       all: [{ options: { seconds: 6 }, minutes: shape.minutes }],
       full: [{ options: { seconds: 60, repeat: 3 }, minutes: 15 }],
     },

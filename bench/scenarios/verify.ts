@@ -33,7 +33,7 @@ export const verify: Scenario<typeof options> = {
   options,
   peers: [],
   sizes: {
-    smoke: [{ options: { rows: 50_000, repeat: 1 }, minutes: 0.2 }],
+    smoke: [{ options: { rows: 50_000, repeat: 1 }, minutes: 0.1 }],
     all: [{ options: {}, minutes: 2 }],
     full: [{ options: { rows: 20_000_000, repeat: 5 }, minutes: 20 }],
   },
