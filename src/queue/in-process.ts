@@ -3,7 +3,7 @@
  *
  * Parts are handed over by reference, so a `Buffer` that was written belongs to the queue. What is queued and
  * not yet taken by the handler stays below `BUDGET` bytes, over all open batches together; losing it with the
- * process loses nothing (invariant 1). The same port through Redis is `bullmq.ts`.
+ * process loses nothing. The same port through Redis is `bullmq.ts`.
  */
 import { EventEmitter, once } from 'node:events';
 import type { BatchHeader, BatchPart } from '../core/batch.ts';
