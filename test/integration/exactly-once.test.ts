@@ -7,6 +7,7 @@ import { Applier } from '../../src/apply/applier.ts';
 import { requestCopyOf } from '../../src/apply/state.ts';
 import type { BatchHeader, BatchPart } from '../../src/core/batch.ts';
 import type { IncomingBatch } from '../../src/core/ports.ts';
+import { migrate } from '../../src/postgres/migrate.ts';
 import { Session } from '../../src/postgres/session.ts';
 import { recordBatch } from '../support/recorded.ts';
 import { compareTables, type Databases, freshDatabases, useServers, waitFor } from '../support/servers.ts';
@@ -200,11 +201,7 @@ test('a crash of the source takes back nothing that the target has, and its reus
     for (let i = 0; i < 20; i++) await own.query('begin; insert into history values (-1, -1); rollback');
     await own.query('insert into history values ($1, -2)', [round]);
     const last = await xid();
-    await servers.source.stop('immediate');
-    await servers.source.start();
-    await own.end().catch(() => undefined);
-    const again = await reconnect(databases.sourceUrl);
-    Object.assign(own, { query: again.query.bind(again), end: again.end.bind(again) });
+    await crashSource();
     const first = await xid();
     if (first <= last) reused += Number(last - first) + 1;
     const { rowCount } = await own.query('select from account where id = $1', [round]);
@@ -216,35 +213,101 @@ test('a crash of the source takes back nothing that the target has, and its reus
   console.log(`${CRASHES} crashes of the source, ${reused} transaction ids given out twice`);
 });
 
-test('a crash of the source takes back nothing that was copied', { timeout: 300_000 }, async () => {
-  await onBoth(databases, HISTORY);
-  sync = startSync(databases);
-  await expectEqual(databases, sync);
-  const target = await Session.open({ url: databases.targetUrl, name: 'test' });
-  const floor = async () =>
-    (
-      await databases.sourceAdmin.query(
-        `select floor from ibex.source_table where relid = 'account'::regclass`,
-      )
-    ).rows[0].floor;
-  const before = await floor();
-  // The row comes, and is not flushed, after the copy has begun and before its chunk is read.
-  await databases.target.query(`
-    create function public.gate() returns trigger language plpgsql as $$
-      begin perform pg_advisory_xact_lock(4711); return new; end $$;
-    create trigger gate before insert on ibex.chunk for each row execute function public.gate();
-    select pg_advisory_lock(4711)`);
-  await requestCopyOf(target, 'main', 'public.account');
-  await waitFor(async () => (await floor()) !== before, { what: 'the copy to begin' });
-  await databases.source.query('set synchronous_commit = off; insert into account values (1, 1)');
-  await databases.target.query('select pg_advisory_unlock(4711); drop function public.gate cascade');
-  const isThere = async () => (await databases.target.query('select from account')).rowCount === 1;
-  await waitFor(isThere, { what: 'the row to be copied' });
+/** As `pg_ctl -m immediate` and a start; the connection of the tables' owner is another one then. */
+async function crashSource(): Promise<void> {
+  const { source, sourceUrl } = databases;
   await servers.source.stop('immediate');
   await servers.source.start();
-  await Promise.all([target.close(), databases.source.end().catch(() => undefined)]);
-  const source = await reconnect(databases.sourceUrl);
-  Object.assign(databases.source, { query: source.query.bind(source), end: source.end.bind(source) });
+  await source.end().catch(() => undefined);
+  const again = await reconnect(sourceUrl);
+  Object.assign(source, { query: again.query.bind(again), end: again.end.bind(again) });
+}
+
+/** A trigger on a table of ours on the target waits for advisory locks until they are let go. */
+async function gate(on: string, wait: string, ...locks: number[]): Promise<void> {
+  await databases.target.query(`
+    create function public.gate() returns trigger language plpgsql as $$ begin ${wait} return new; end $$;
+    create trigger gate before ${on} for each row execute function public.gate()`);
+  for (const lock of locks) await databases.target.query('select pg_advisory_lock($1)', [lock]);
+}
+
+const unlock = (lock: number) => databases.target.query('select pg_advisory_unlock($1)', [lock]);
+
+describe('a crash of the source takes back nothing that was copied', () => {
+  test.each([
+    ['alone', ['account']],
+    ['together', ['account', 'history']],
+  ])('%s', { timeout: 300_000 }, async (_, tables) => {
+    await onBoth(databases, HISTORY);
+    await databases.source.query('insert into history values (1, 1)');
+    sync = startSync(databases);
+    await expectEqual(databases, sync);
+    const floors = async () => {
+      const { rows } = await databases.sourceAdmin.query(
+        'select floor from ibex.source_table where relid = any ($1::regclass[]::oid[])',
+        [tables],
+      );
+      return rows.map(({ floor }) => floor);
+    };
+    const before = await floors();
+    // The row comes, and is not flushed, after the copy has begun and before its chunk is read.
+    await gate('insert on ibex.chunk', 'perform pg_advisory_xact_lock(4711);', 4711);
+    const target = await Session.open({ url: databases.targetUrl, name: 'test' });
+    await target.transaction('', async () => {
+      for (const table of tables) await requestCopyOf(target, 'main', `public.${table}`);
+    });
+    await target.close();
+    const haveBegun = async () => !(await floors()).some((floor) => before.includes(floor));
+    await waitFor(haveBegun, { what: 'the copies to begin' });
+    await databases.source.query('set synchronous_commit = off; insert into account values (1, 1)');
+    await unlock(4711);
+    await databases.target.query('drop function public.gate cascade');
+    const isThere = async () => (await databases.target.query('select from account')).rowCount === 1;
+    await waitFor(isThere, { what: 'the row to be copied' });
+    const { rows } = await databases.target.query(
+      'select (select xmin from account) = (select xmin from history) as together',
+    );
+    expect(rows).toEqual([{ together: tables.length > 1 }]);
+    await crashSource();
+    await expectEqual(databases, sync);
+  });
+});
+
+test('a crash of the source takes back nothing that the first position of a sync has seen', {
+  timeout: 300_000,
+}, async () => {
+  await onBoth(databases, HISTORY);
+  const target = await Session.open({ url: databases.targetUrl, name: 'test' });
+  await migrate(target, 'target');
+  await target.close();
+  // First when its epoch begins, and then with the position in hand.
+  await gate(
+    'update on ibex.checkpoint',
+    `if old.position is null then
+       perform pg_advisory_xact_lock(case when new.position is null then 4711 else 4712 end);
+     end if;`,
+    ...[4711, 4712],
+  );
+  const comesTo = (lock: number) =>
+    waitFor(
+      async () =>
+        (await databases.target.query('select from pg_locks where objid = $1 and not granted', [lock]))
+          .rowCount === 1,
+      { what: `the gate ${lock}` },
+    );
+  sync = startSync(databases);
+  await comesTo(4711);
+  // Transaction ids that only the memory of the server knows, and that the position is to have.
+  const own = databases.source;
+  await own.query('set synchronous_commit = off');
+  for (let i = 0; i < 20; i++) await own.query('begin; insert into history values (-1, -1); rollback');
+  await own.query('insert into account values (1, 1)');
+  await unlock(4711);
+  await comesTo(4712);
+  await crashSource();
+  await unlock(4712);
+  await databases.target.query('drop function public.gate cascade');
+  await databases.source.query('insert into account values (2, 2); insert into history values (2, 2)');
   await expectEqual(databases, sync);
 });
 

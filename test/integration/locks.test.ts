@@ -22,20 +22,23 @@ async function applicationThatLocks(table: string): Promise<pg.Client> {
   return application;
 }
 
-/** One of our sessions waits for a lock on the table. */
-async function waitingFor(table: string, part: string): Promise<void> {
+/** A session of that name waits for a lock on the table. */
+async function waits(application: string, table: string): Promise<void> {
   await waitFor(
     async () => {
       const { rows } = await pair.source.query(
         `select from pg_locks l join pg_stat_activity a using (pid)
           where l.relation = $1::regclass and not l.granted and a.application_name = $2`,
-        [table, `ibex:main:${part}`],
+        [table, application],
       );
       return rows.length > 0;
     },
-    { what: `${part} to wait for ${table}`, timeout: 90_000 },
+    { what: `${application} to wait for ${table}`, timeout: 90_000 },
   );
 }
+
+/** One of our sessions waits for a lock on the table. */
+const waitingFor = (table: string, part: string) => waits(`ibex:main:${part}`, table);
 
 const PARTITIONED = `
   create table t (id int primary key, v text) partition by range (id);
@@ -293,19 +296,53 @@ test('disarming beside them while it streams, and for good: the application writ
   expect(await armedTables()).toEqual([]);
 });
 
+/** In the order in which we lock them. */
+async function partitionsAsLocked(): Promise<[first: string, last: string]> {
+  const { rows } = await pair.source.query(
+    `select m::regclass::text as name from ibex.members('t'::regclass) m where m <> 't'::regclass`,
+  );
+  return [rows[0].name, rows[1].name];
+}
+
 test('arming a partitioned table anew while it streams never makes the application the victim of a deadlock', async () => {
   const { sourceAdmin } = pair.databases;
   const { rows } = await sourceAdmin.query('select current_database() as name');
   // Far shorter than the time that we are told to wait, so that the application would be the one to find it.
   await sourceAdmin.query(`alter database ${rows[0].name} set deadlock_timeout = '8s'`);
   await pair.inStep(PARTITIONED, PARTITIONED_ROWS, { flags: { lockTimeoutMs: '60000' } });
-  const application = await session('application');
-  await application.query("begin; update p2 set v = 'b' where id = 100");
+  const [first, last] = await partitionsAsLocked();
+  const [application, other] = [await session('application'), await session('other')];
+  await application.query(`begin; update ${last} set v = 'b'`);
+  await other.query(`begin; update ${first} set v = 'b'`);
   const root = (await pair.source.query("select 't'::regclass::oid as oid")).rows[0].oid;
   await pair.source.query(`alter table only t disable trigger "~ibex_move_${root}"`);
-  await waitingFor('p2', 'control');
-  // Ours, with the table and its first partition in hand, waits for the second one.
-  await application.query("update p1 set v = 'b' where id = 10; commit");
+  await waitingFor(first, 'control');
+  // The application waits for the table, which is ours; then we come to the last partition, which is the application's.
+  const written = application.query("insert into t values (1, 'b'); commit");
+  written.catch(() => undefined);
+  await waits('application', 't');
+  await other.query('commit');
+  await written;
   await pair.becomesEqual();
   await pair.equal();
+});
+
+test('all partitions of a table together are waited for no longer than one', async () => {
+  await pair.inStep(PARTITIONED, PARTITIONED_ROWS);
+  await pair.sync.stop();
+  const [arming, reader] = [await session('arming'), await session('reader')];
+  const [first] = await partitionsAsLocked();
+  await reader.query(`begin; lock table ${first} in access exclusive mode`);
+  await arming.query(`begin; set local lock_timeout = '60s'`);
+  const locked = arming.query(`select ibex.lock_members('t'::regclass, 'share row exclusive')`);
+  await waits('arming', first);
+  const seen = performance.now();
+  await reader.query('select');
+  const waited = performance.now() - seen;
+  await reader.query('commit');
+  await locked;
+  const { rows } = await arming.query(
+    `select setting::int as left from pg_settings where name = 'lock_timeout'`,
+  );
+  expect(rows[0].left).toBeLessThanOrEqual(60_000 - waited);
 });
