@@ -108,7 +108,9 @@ export function columnFault(
     const message = `column ${empty.name} of ${label} on the target must not be null, has no default, and nothing is carried into it`;
     return new IbexError('schema_mismatch', message, {
       table: label,
-      hint: `On the target: alter table ${label} alter column "${empty.name}" set default ..; or: alter column "${empty.name}" drop not null;`,
+      hint:
+        `On the target: alter table ${quoted(target.schema)}.${quoted(target.name)} alter column ${quoted(empty.name)} ` +
+        'drop not null; or give it, or its domain, a default.',
     });
   }
   if (travelling.length <= MOST_COLUMNS) return undefined;
@@ -117,6 +119,10 @@ export function columnFault(
     `${label} has ${travelling.length} columns to carry, and ${MOST_COLUMNS} can be`,
     { table: label, hint: `Leave it out: --exclude '${label}'.` },
   );
+}
+
+function quoted(name: string): string {
+  return `"${name.replaceAll('"', '""')}"`;
 }
 
 /** A key that the target generates finds its rows only if both sides generate it alike. */

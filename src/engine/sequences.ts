@@ -71,7 +71,7 @@ export interface CarriedTable {
 export class SequenceCarrier {
   readonly #margin: bigint;
   /** Where the source's stood at the last look. */
-  #seen: ReadonlyMap<string, SequenceState> = new Map();
+  readonly #seen = new Map<string, SequenceState>();
 
   /** `margin`: how many steps ahead of the source's those are set that hand out little. */
   constructor(margin: bigint = MARGIN) {
@@ -103,31 +103,14 @@ export class SequenceCarrier {
     target: Session,
     tables: readonly CarriedTable[],
   ): Promise<SequenceReport> {
-    const { pairs, faults } = await matchSequences(source, target, tables);
-    const here = await readSequences(
-      source,
-      pairs.map((pair) => pair.source),
-    );
-    const there = await readSequences(
-      target,
-      pairs.map((pair) => pair.target),
-    );
-    const standings = pairs.flatMap((pair) => {
-      const state = here.states.get(tableLabel(pair.source));
-      const standing = there.states.get(tableLabel(pair.target));
-      return state === undefined || standing === undefined ? [] : [{ pair, state, standing }];
-    });
-    const tooShort = standings.flatMap(({ pair, state, standing }) => {
-      const fault = reaches(standing, state) ? null : endsBefore(pair, state, standing);
-      return fault === null ? [] : [fault];
-    });
+    const { standings, locked, faults } = await judgeSequences(source, target, tables);
     const moves = standings.map((one) => ({ ...one, value: this.#valueFor(one) }));
     const settings = moves.flatMap(({ pair, value }): SequenceSetting[] =>
       value === null ? [] : [{ sequence: pair.target, value }],
     );
     const refused = await setSequences(target, settings);
-    this.#seen = here.states;
-    const behind = new Set([...refused, ...tooShort.map(({ sequence }) => sequence)]);
+    for (const { pair, state } of standings) this.#seen.set(tableLabel(pair.source), state);
+    const behind = new Set([...refused, ...faults.map(({ sequence }) => sequence)]);
     const carried = moves
       .filter(({ pair }) => ![pair.source, pair.target].some((one) => behind.has(tableLabel(one))))
       .map(({ pair, state, standing, value }) => ({
@@ -137,42 +120,76 @@ export class SequenceCarrier {
         targetAt: handedOut({ ...standing, ...value }),
         moved: value !== null,
       }));
-    return {
-      locked: [...here.locked, ...there.locked, ...refused],
-      faults: [...faults, ...tooShort],
-      carried,
-    };
+    return { locked: [...locked, ...refused], faults, carried };
   }
 
-  #valueFor({ pair, state, standing }: { pair: Pair; state: SequenceState; standing: SequenceState }) {
+  #valueFor({ pair, state, standing }: Standing) {
     const seen = this.#seen.get(tableLabel(pair.source));
     const drawn = seen === undefined ? 0n : stepsBetween(seen, state);
     return valueToSet(state, standing, drawn, this.#margin);
   }
 }
 
-/** What keeps sequences from being carried, found without reading or setting any of them. */
-export async function findSequenceFaults(
+/** A sequence of the source and the one that stands for it on the target, and where both stand. */
+interface Standing {
+  readonly pair: { readonly source: Sequence; readonly target: Sequence };
+  readonly state: SequenceState;
+  readonly standing: SequenceState;
+}
+
+export interface SequenceJudgement {
+  readonly standings: readonly Standing[];
+  /** Labels of those that others have locked on either side. */
+  readonly locked: readonly string[];
+  /** What keeps sequences from being carried. Those whose counterpart ends too early are among the standings as well. */
+  readonly faults: readonly SequenceFault[];
+}
+
+/**
+ * Matches the sequences of both sides and reads where they stand; nothing is set. A moment's lock each, as nextval() takes it.
+ * @param alone also those that belong to no table, which every sync carries
+ */
+export async function judgeSequences(
   source: Session,
   target: Session,
   tables: readonly CarriedTable[],
-): Promise<readonly SequenceFault[]> {
-  return (await matchSequences(source, target, tables)).faults;
-}
-
-interface Pair {
-  readonly source: Sequence;
-  readonly target: Sequence;
+  alone = true,
+): Promise<SequenceJudgement> {
+  const { pairs, faults } = await matchSequences(source, target, tables, alone);
+  const here = await readSequences(
+    source,
+    pairs.map((pair) => pair.source),
+  );
+  const there = await readSequences(
+    target,
+    pairs.map((pair) => pair.target),
+  );
+  const standings = pairs.flatMap((pair) => {
+    const state = here.states.get(tableLabel(pair.source));
+    const standing = there.states.get(tableLabel(pair.target));
+    return state === undefined || standing === undefined ? [] : [{ pair, state, standing }];
+  });
+  const tooShort = standings.filter(({ state, standing }) => !reaches(standing, state));
+  return {
+    standings,
+    locked: [...here.locked, ...there.locked],
+    faults: [...faults, ...tooShort.map(endsBefore)],
+  };
 }
 
 /** Which sequence of the target stands for which of the source, and what keeps others from being carried. */
-export async function matchSequences(source: Session, target: Session, tables: readonly CarriedTable[]) {
+async function matchSequences(
+  source: Session,
+  target: Session,
+  tables: readonly CarriedTable[],
+  alone: boolean,
+) {
   const there = new Map(tables.map((table) => [tableLabel(table.source), tableLabel(table.target)]));
   const find = counterparts(await listSequences(target));
-  const pairs: Pair[] = [];
+  const pairs: Standing['pair'][] = [];
   const faults: SequenceFault[] = [];
   for (const one of await listSequences(source)) {
-    if (one.owner !== null && !there.has(one.owner.table)) continue;
+    if (one.owner === null ? !alone : !there.has(one.owner.table)) continue;
     const other = find(one, there);
     const fault = faultOf(one, other);
     if (other !== undefined && fault === null) pairs.push({ source: one, target: other });
@@ -212,7 +229,7 @@ function grant(side: 'source' | 'target', rights: string, sequence: Sequence): s
 }
 
 /** The target's is set to its end all the same: as far ahead as it goes. */
-function endsBefore(pair: Pair, source: SequenceState, target: SequenceState): SequenceFault {
+function endsBefore({ pair, state: source, standing: target }: Standing): SequenceFault {
   const [limit, name] = source.increment > 0n ? [source.max, 'maxvalue'] : [source.min, 'minvalue'];
   const end = source.increment > 0n ? target.max : target.min;
   return {

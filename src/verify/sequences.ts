@@ -2,8 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type TableName, tableLabel } from '../core/plan.ts';
 import { handedOut } from '../core/sequence.ts';
-import { faultText, matchSequences } from '../engine/sequences.ts';
-import { readSequences } from '../postgres/sequences.ts';
+import { faultText, judgeSequences } from '../engine/sequences.ts';
 import type { Session } from '../postgres/session.ts';
 import type { Patience } from './settle.ts';
 
@@ -38,23 +37,14 @@ async function compareOnce(
   { tables, all }: { readonly tables: readonly TableName[]; readonly all: boolean },
 ): Promise<SequenceResult> {
   const carried = tables.map((table) => ({ source: table, target: table }));
-  const { pairs, faults } = await matchSequences(source, target, carried);
-  const owned = new Set(pairs.filter((pair) => all || pair.source.owner !== null));
-  const here = await readSequences(
-    source,
-    [...owned].map((pair) => pair.source),
-  );
-  const there = await readSequences(
-    target,
-    [...owned].map((pair) => pair.target),
-  );
-  const wrong = [...owned].flatMap((pair) => {
+  const { standings, locked, faults } = await judgeSequences(source, target, carried, all);
+  const named = new Set(faults.map(({ sequence }) => sequence));
+  const behind = standings.flatMap(({ pair, state, standing }) => {
     const label = tableLabel(pair.source);
-    const [one, other] = [here.states.get(label), there.states.get(tableLabel(pair.target))];
-    if (one === undefined || other === undefined) return [`sequence ${label} is locked by others`];
-    const ahead = (handedOut(other) - handedOut(one)) * (one.increment > 0n ? 1n : -1n);
-    const at = `${handedOut(one)} on the source and ${handedOut(other)} on the target`;
-    return ahead < 0n ? [`sequence ${label} is behind: it has handed out ${at}`] : [];
+    const ahead = (handedOut(standing) - handedOut(state)) * (state.increment > 0n ? 1n : -1n);
+    const at = `${handedOut(state)} on the source and ${handedOut(standing)} on the target`;
+    return ahead < 0n && !named.has(label) ? [`sequence ${label} is behind: it has handed out ${at}`] : [];
   });
-  return { compared: owned.size, faults: [...(all ? faults.map(faultText) : []), ...wrong] };
+  const unread = locked.map((label) => `sequence ${label} is locked by others`);
+  return { compared: standings.length, faults: [...faults.map(faultText), ...unread, ...behind] };
 }

@@ -86,11 +86,11 @@ function inRange({ side, plan }: TableSide, { from, to }: Range): string {
   return bounds.length === 0 ? 'true' : bounds.join(' and ');
 }
 
-/** How large tables are: bytes with what is stored out of line, and blocks of the rows themselves. */
-export const READ_SIZES = `
-  select w.relid::int8::float8 as relid, coalesce(sum(pg_table_size(m.oid)), 0)::float8 as bytes,
+/** How large a table is: bytes with what is stored out of line, and blocks of the rows themselves. */
+export const READ_SIZE = `
+  select coalesce(sum(pg_table_size(m.oid)), 0)::float8 as bytes,
          (coalesce(sum(pg_relation_size(m.oid)), 0) / current_setting('block_size')::int8)::float8 as blocks
-    from unnest($1::oid[]) w(relid) cross join lateral ibex.members(w.relid) m(oid) group by w.relid`;
+    from ibex.members($1) m(oid)`;
 
 /** Keys of the source in their order, from about so many percent of its blocks. */
 export function sampleKeys(plan: TablePlan, percent: number): string {

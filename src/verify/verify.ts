@@ -18,7 +18,7 @@ import { chooseSample, planRanges, type Size } from './ranges.ts';
 import { Accounts, type VerifyReport } from './report.ts';
 import { compareSequences } from './sequences.ts';
 import type { Patience } from './settle.ts';
-import { EVERYTHING, type Range, READ_SIZES } from './statements.ts';
+import { EVERYTHING, type Range, READ_SIZE } from './statements.ts';
 
 export interface VerifyOptions extends Wish {
   readonly wishes: Wishes;
@@ -92,7 +92,6 @@ async function describe(session: Session) {
 /** What is to be compared. A table that cannot be is booked as that. */
 async function planTasks(source: Session, roster: readonly RosterTable[], work: Work): Promise<Task[]> {
   const { sample, accounts } = work;
-  const sizes = await readSizes(source, roster);
   const tasks: Task[] = [];
   for (const table of roster.filter(({ state }) => state !== 'dropped')) {
     const { plan, state, reason, obstacle } = table;
@@ -101,7 +100,7 @@ async function planTasks(source: Session, roster: readonly RosterTable[], work: 
       continue;
     }
     await undecided(table, accounts, async () => {
-      const size = sizes.get(table.relid) ?? { bytes: 0, blocks: 0 };
+      const size = await again(() => source.row<Size>(READ_SIZE, [table.relid]), work);
       const ranges =
         plan.mode === 'row' ? [EVERYTHING] : await again(() => planRanges(source, plan, size), work);
       const chosen = sample < 1 ? chooseSample(ranges, sample) : ranges;
@@ -120,11 +119,6 @@ async function undecided(table: TableName, accounts: Accounts, body: () => Promi
     if (!(error instanceof IbexError) || (error.table === undefined && !isKind(error, 'lock'))) throw error;
     accounts.refuse(table, error.message);
   }
-}
-
-async function readSizes(source: Session, roster: readonly RosterTable[]): Promise<Map<number, Size>> {
-  const rows = await source.rows<Size & { relid: number }>(READ_SIZES, [roster.map(({ relid }) => relid)]);
-  return new Map(rows.map(({ relid, ...size }) => [relid, size]));
 }
 
 interface Sessions {

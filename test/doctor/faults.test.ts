@@ -36,9 +36,11 @@ test('tables: each fault is found, setup agrees, and what is said helps', async 
   );
   await pair.source.query(`create table lacking (id int primary key, v text not null);
     create table narrow (id int primary key, n bigint); create table "Short" (id int primary key, "A b" int);
+    create table "Needs" (id int primary key); create sequence short_one; select setval('short_one', 40000);
     create sequence opposed; create sequence foreign_to_us; create table made (id int, g int primary key);
     alter table hidden enable row level security; alter table hidden force row level security`);
   await pair.target.query(`create table narrow (id int primary key, n int); create table "Short" (id int primary key);
+    create table "Needs" (id int primary key, "Must" int not null); create sequence short_one as smallint;
     create sequence opposed increment -1; create sequence foreign_to_us;
     create table made (id int, g int primary key generated always as (id) stored);
     revoke truncate on plain from current_user;
@@ -50,12 +52,14 @@ test('tables: each fault is found, setup agrees, and what is said helps', async 
   const exclude = ['public.parent', 'public.nothing', 'public.made'];
   const first = await examine(pair.databases, { exclude });
   expect(errorsOf(first).sort()).toEqual([
+    expect.stringMatching(/^column Must of public\.Needs on the target must not be null/),
     expect.stringMatching(/^public\.Short lacks on the target: column A b/),
     expect.stringMatching(/^public\.narrow: .*column n is bigint on the source and integer/),
     expect.stringMatching(/^row level security hides rows of public\.hidden from role/),
     expect.stringMatching(/^row level security hides rows of public\.hidden from role/),
     expect.stringMatching(/^sequence public\.foreign_to_us would not be carried: the role may not set it/),
     expect.stringMatching(/^sequence public\.opposed would not be carried: it counts in the other/),
+    'sequence public.short_one would not be carried: it stands at 40000, and that of the target ends at 32767',
     expect.stringMatching(/^table public\.lacking does not exist on the target/),
   ]);
   expect(findingsOf(first, 'no-key')).toHaveLength(1);
@@ -63,7 +67,7 @@ test('tables: each fault is found, setup agrees, and what is said helps', async 
     'public.plain: rule quiet, trigger fires will be disabled as long as the sync lives',
   ]);
   const refused = await refusals(...exclude.flatMap((name) => ['--exclude', name]));
-  expect(refused).toHaveLength(3);
+  expect(refused).toHaveLength(4);
   for (const message of refused) expect(errorsOf(first)).toContain(message);
 
   const warned = [...findingsOf(first, 'truncate'), ...findingsOf(first, 'foreign-key')];

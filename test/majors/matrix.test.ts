@@ -5,11 +5,13 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
+import { errorsOf, examine } from '../doctor/support.ts';
 import { ibex } from '../support/ibex.ts';
 import { BANK, BANK_ROWS, startLoad } from '../support/load.ts';
 import { canStart, MAJORS } from '../support/majors.ts';
 import { usePair } from '../support/pair.ts';
 import { useServers } from '../support/servers.ts';
+import { onBoth } from '../support/sync.ts';
 import { runVerify } from '../verify/support.ts';
 import { changes, rows, schema } from './application.ts';
 
@@ -42,6 +44,11 @@ for (const [from, to] of pairs) {
     // Who may set session_replication_role without being a superuser: nobody before PostgreSQL 15.
     describe.each(to < 15 ? [false] : [false, true])('with the right to be a replica: %s', (replica) => {
       const pair = usePair(servers, { replica });
+
+      test('the doctor finds nothing that would fail', async () => {
+        await onBoth(pair.databases, schema(older));
+        expect(errorsOf(await examine(pair.databases))).toEqual([]);
+      });
 
       test('all rows arrive and stay equal under load, whatever the application does, and teardown leaves nothing', async () => {
         await pair.inStep(`${schema(older)} ${BANK}`, `${rows(older)} ${BANK_ROWS}`);

@@ -1,8 +1,10 @@
 /** The rule by which a row counts as equal or different while it is written to, and how tables are divided. */
 import { describe, expect, test } from 'vitest';
 import { parseSnapshot } from '../../src/core/position.ts';
+import { NOTHING } from '../../src/verify/findings.ts';
 import { judge } from '../../src/verify/judge.ts';
 import { chooseSample, rangesBetween } from '../../src/verify/ranges.ts';
+import { Accounts } from '../../src/verify/report.ts';
 import { randomFrom } from '../support/random.ts';
 
 function look(snapshot: string, hash?: string) {
@@ -72,4 +74,23 @@ describe('ranges', () => {
     expect(chooseSample(ranges.slice(0, 1), 0.05)).toHaveLength(1);
     expect(new Set(chooseSample(ranges, 1, randomFrom(2))).size).toBe(40);
   });
+});
+
+test('a table of which a range has no result is not equal, whatever the others say', () => {
+  const table = { schema: 'public', name: 't' };
+  const server = { server: '', version: 0, system: '', database: '', timeline: 0 };
+  const result = { source: NOTHING, target: NOTHING, looked: 0, counts: {}, rows: [], repaired: 0 };
+  const accounts = new Accounts();
+  accounts.begin(table, 'key', { all: 3, wanted: 2 });
+  const report = () =>
+    accounts.report({
+      ...{ sync: 'main', started: new Date(), sample: 1, position: '', source: server, target: server },
+      sequences: { compared: 0, faults: [] },
+    }).verdict;
+  const verdicts = [report()];
+  for (let n = 0; n < 2; n++) {
+    accounts.add(table, result);
+    verdicts.push(report());
+  }
+  expect(verdicts).toEqual(['undecided', 'undecided', 'equal']);
 });

@@ -31,6 +31,24 @@ export async function runVerify(
   });
 }
 
+/**
+ * For `open`: a session of the source on which something else happens first whenever a statement is about to be run that
+ * contains some text.
+ */
+export async function interrupted(
+  url: string,
+  text: string,
+  first: () => Promise<unknown>,
+): Promise<Session> {
+  const session = await Session.open({ url, name: 'test:verify' });
+  const rows = session.rows.bind(session);
+  session.rows = async <T extends object>(statement: string, values: readonly unknown[] = []) => {
+    if (statement.includes(text)) await first();
+    return rows<T>(statement, values);
+  };
+  return session;
+}
+
 /** What was found of a table. */
 export function tableOf(report: VerifyReport, table: string): TableReport {
   const found = report.tables.find((one) => one.table === table);

@@ -1,6 +1,6 @@
 /** What the two databases have differently, and what a sync does not carry. */
 import type { TableName } from '../../core/plan.ts';
-import { findSequenceFaults } from '../../engine/sequences.ts';
+import { judgeSequences } from '../../engine/sequences.ts';
 import { ident, literal } from '../../postgres/quote.ts';
 import type { Session } from '../../postgres/session.ts';
 import { compareExtensions } from '../../schema/extensions.ts';
@@ -13,14 +13,16 @@ export async function probeSequences(
   tables: readonly TableName[],
 ): Promise<Finding[]> {
   const pairs = tables.map((table) => ({ source: table, target: table }));
-  const faults = await findSequenceFaults(source, target, pairs);
-  return faults.map(({ sequence, why, remedy }) => ({
-    severity: 'error',
-    check: 'sequence',
-    side: 'both',
-    what: `sequence ${sequence} would not be carried: ${why}`,
-    remedy,
-  }));
+  const { faults, locked } = await judgeSequences(source, target, pairs);
+  return [
+    ...faults.map(({ sequence, why, remedy }): Finding => {
+      const what = `sequence ${sequence} would not be carried: ${why}`;
+      return { severity: 'error', check: 'sequence', side: 'both', what, remedy };
+    }),
+    ...locked.map((sequence) =>
+      warning('not-examined', 'both', `sequence ${sequence} is locked by others`, 'Run `ibex doctor` again.'),
+    ),
+  ];
 }
 
 export async function probeExtensions(source: Session, target: Session): Promise<Finding[]> {
