@@ -48,7 +48,7 @@ export async function compareKeyless(reading: Reading, patience: Patience): Prom
     if (!(await isDoubtful(reading, sums))) {
       return { ...totals, ...(await nameRows(reading, differing, totals)), repaired: 0 };
     }
-    if (Date.now() >= deadline)
+    if (Date.now() >= deadline || !(await patience.isRunning()))
       return { ...totals, looked: 0, counts: { moving: differing.length }, rows: [], repaired: 0 };
     await sleep(AGAIN_MS, undefined, { signal: patience.signal });
   }

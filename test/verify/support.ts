@@ -31,20 +31,21 @@ export async function runVerify(
   });
 }
 
-/**
- * For `open`: a session of the source on which something else happens first whenever a statement is about to be run that
- * contains some text.
- */
+/** A session on which something else happens before each statement that contains some text. */
 export async function interrupted(
   url: string,
   text: string,
   first: () => Promise<unknown>,
 ): Promise<Session> {
   const session = await Session.open({ url, name: 'test:verify' });
-  const rows = session.rows.bind(session);
-  session.rows = async <T extends object>(statement: string, values: readonly unknown[] = []) => {
+  const [rows, run] = [session.rows.bind(session), session.run.bind(session)];
+  session.rows = async <T extends object>(statement: string, values?: readonly unknown[]) => {
     if (statement.includes(text)) await first();
     return rows<T>(statement, values);
+  };
+  session.run = async (statement, values) => {
+    if (statement.includes(text)) await first();
+    return run(statement, values);
   };
   return session;
 }
