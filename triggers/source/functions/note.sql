@@ -8,10 +8,11 @@ $$;
 
 -- Function: ibex.bare_type(type text) returns text
 -- Purpose:  the name of a type in which something is noted without its schema, as in ibex.note_int8.
+-- Why:      before PostgreSQL 13 what a function in SQL returns has to be of its very type.
 drop function if exists ibex.note_function(text);
 create or replace function ibex.bare_type(type text) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
-  select t.typname from pg_type t where t.oid = type::regtype
+  select t.typname::text from pg_type t where t.oid = type::regtype
 $$;
 
 -- Function: ibex.known_type(name text, type text, declared oid) returns text
