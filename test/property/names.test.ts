@@ -5,6 +5,7 @@
  */
 import pg from 'pg';
 import { expect, test } from 'vitest';
+import { ident, literal } from '../../src/postgres/quote.ts';
 import { ibex } from '../support/ibex.ts';
 import { randomFrom, seedOf } from '../support/random.ts';
 import { compareTables, freshDatabases, useServers } from '../support/servers.ts';
@@ -74,6 +75,19 @@ function namesFrom(random: () => number): () => string {
 
 const id = pg.escapeIdentifier;
 const text = pg.escapeLiteral;
+
+test('text of any kind is itself as a literal, and as a name', async () => {
+  const name = namesFrom(randomFrom(seedOf('text')));
+  const databases = await freshDatabases(servers);
+  try {
+    for (const word of [...HOSTILE, ...Array.from({ length: 100 }, name)]) {
+      const { rows } = await databases.source.query(`select ${literal(word)} as ${ident(word)}`);
+      expect(rows).toEqual([{ [word]: word }]);
+    }
+  } finally {
+    await databases.dropAll();
+  }
+});
 
 test('names of any kind end up where they belong, and nowhere else', async () => {
   const random = randomFrom(seedOf('names'));
