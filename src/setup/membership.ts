@@ -2,6 +2,7 @@
  * Takes tables into a sync and out of it, and asks for new copies, whether or not a daemon runs: both sides' records
  * say what is wanted, and a daemon looks at them all the time.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import {
   readSyncTables,
   registerTables,
@@ -9,7 +10,8 @@ import {
   requireRecord,
   type SyncTable,
 } from '../apply/state.ts';
-import { IbexError } from '../core/errors.ts';
+import { pauseBeforeTry } from '../capture/trigger/arming.ts';
+import { IbexError, isKind } from '../core/errors.ts';
 import { matches, type TablePattern } from '../core/patterns.ts';
 import type { CarryRule, TableName } from '../core/plan.ts';
 import type { TableInfo } from '../core/table.ts';
@@ -81,6 +83,9 @@ export interface RemoveResult {
   readonly target: TeardownResult;
 }
 
+/** How often what a deadlock ended is tried. */
+const TRIES = 5;
+
 /** Takes tables out: they are disarmed, their rows on the target stay. Can be called again where it could not finish. */
 export async function removeTables(
   membership: Membership,
@@ -111,9 +116,21 @@ export async function removeTables(
   const all = { ...options, sync, filter };
   return {
     removed,
-    target: await teardownTarget(target, all),
-    source: await teardownSource(source, all),
+    target: await repeated(() => teardownTarget(target, all)),
+    source: await repeated(() => teardownSource(source, all)),
   };
+}
+
+/** Does again what can be done again, when the server ended it for a deadlock: the daemon works on the same tables. */
+async function repeated<T>(work: () => Promise<T>): Promise<T> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await work();
+    } catch (error) {
+      if (!isKind(error, 'transient') || attempt === TRIES) throw error;
+      await sleep(pauseBeforeTry(attempt));
+    }
+  }
 }
 
 /** Has tables copied again, replacing what the target has of them. */
