@@ -2,7 +2,7 @@
  * Who can listen in, or pass for somebody else: TLS on the way to servers and to Redis, against good, wrong and forged
  * certificates; rows in Redis; and secrets in what the programs print.
  */
-import { chmodSync, chownSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, connect as connectTo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -16,6 +16,7 @@ import { type Certificate, createAuthority, selfSigned } from '../support/certif
 import { ibex, startIbex } from '../support/ibex.ts';
 import { type Databases, freshDatabases, redisForTests, useServers, waitFor } from '../support/servers.ts';
 import { expectEqual, onBoth, type RunningSync, startSync } from '../support/sync.ts';
+import { serveTls } from '../support/tls.ts';
 
 const servers = await useServers();
 
@@ -54,28 +55,9 @@ function file(text: string | Buffer, mode = 0o600): string {
 type Side = 'source' | 'target';
 
 /** Has a server answer with this certificate, and admit connections by these lines of pg_hba.conf. */
-async function serve(side: Side, { cert, key }: Certificate, admit = ADMIT): Promise<void> {
-  const data = join(servers[side].directory, 'data');
-  const { uid, gid } = statSync(data);
-  const write = (name: string, text: string) => {
-    writeFileSync(join(data, name), text, { mode: 0o600 });
-    chownSync(join(data, name), uid, gid);
-  };
-  write('server.crt', cert);
-  write('server.key', key);
-  write('clients.crt', authority.cert);
+function serve(side: Side, certificate: Certificate, admit = ADMIT): Promise<void> {
   const admin = side === 'source' ? databases.sourceAdmin : databases.targetAdmin;
-  const { rows } = await admin.query('select clock_timestamp() as asked');
-  write('pg_hba.conf', `host all postgres 127.0.0.1/32 scram-sha-256\n${admit}\n`);
-  await admin.query(`alter system set ssl_ca_file = 'clients.crt'`);
-  await admin.query('alter system set ssl = on');
-  await admin.query('select pg_reload_conf()');
-  // Each session reads the configuration when the postmaster has.
-  await waitFor(
-    async () =>
-      (await admin.query('select pg_conf_load_time() > $1 as is_read', [rows[0].asked])).rows[0].is_read,
-    { what: 'the server to read its configuration', timeout: 60_000 },
-  );
+  return serveTls(servers[side], admin, { certificate, clients: authority.cert, admit });
 }
 
 const ADMIT = 'host all all 127.0.0.1/32 scram-sha-256';
