@@ -31,6 +31,11 @@ export interface SyncConfig {
   budget: { bytes: Options['max_delta_bytes']; ageMs: Options['max_delta_age'] };
 }
 
+/** The lane of the other direction: a sync of its own in all respects. Names of users have no dot. */
+export function reversed(sync: SyncConfig): SyncConfig {
+  return { ...sync, name: `${sync.name}.back`, source: sync.target, target: sync.source };
+}
+
 function askedFor(settings: Settings, options: Options): SyncConfig['asked'] {
   const list = (name: 'tables' | 'exclude') => (settings[name]?.inFile ? [] : (options[name] ?? []));
   return { tables: list('tables'), exclude: list('exclude') };

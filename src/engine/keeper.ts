@@ -3,14 +3,8 @@
  * the delta tables that nobody needs any more.
  */
 import { readApplied } from '../apply/state.ts';
-import {
-  acknowledge,
-  forget,
-  type GenerationInfo,
-  readFloors,
-  readGenerations,
-  rotate,
-} from '../capture/trigger/registry.ts';
+import { forget, type GenerationInfo, readGenerations, rotate } from '../capture/trigger/generations.ts';
+import { acknowledge, readFloors } from '../capture/trigger/registry.ts';
 import { failpoint } from '../core/failpoints.ts';
 import type { Session } from '../postgres/session.ts';
 

@@ -3,7 +3,7 @@
  * daemon runs, and counts what is there, not what somebody last reported.
  */
 import type { SyncTable } from '../apply/state.ts';
-import { readGenerations } from '../capture/trigger/registry.ts';
+import { generationsOf, readGenerations } from '../capture/trigger/generations.ts';
 import { summaryStatement } from '../capture/trigger/statements.ts';
 import type { Snapshot } from '../core/position.ts';
 import type { Session } from '../postgres/session.ts';
@@ -27,8 +27,8 @@ export async function readPending(
 ): Promise<Map<number, Pending>> {
   const generations = await readGenerations(source, sync);
   const statements = tables.flatMap((table) => {
-    const numbers = generations.filter(({ relid }) => relid === table.relid).map(({ n }) => n);
-    return numbers.length === 0 ? [] : [summaryStatement(table, numbers, table.floor ?? position)];
+    const own = generationsOf(generations, table.relid);
+    return own.numbers.length === 0 ? [] : [summaryStatement(table, own, table.floor ?? position)];
   });
   if (statements.length === 0) return new Map();
   const rows = await source.rows<{ relid: string; captured: string; age: number | null }>(

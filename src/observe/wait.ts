@@ -10,7 +10,8 @@ import { readRestraint } from '../apply/restraint.ts';
 import { notSetUp, readRecord, readSyncTables, type SyncTable } from '../apply/state.ts';
 import { WAITS_FOR_LOCK } from '../capture/trigger/arming.ts';
 import { needsBackfill, readGivenUp } from '../capture/trigger/budget.ts';
-import { readGenerations, readSnapshot } from '../capture/trigger/registry.ts';
+import { generationsOf, readGenerations } from '../capture/trigger/generations.ts';
+import { readSnapshot } from '../capture/trigger/registry.ts';
 import { existsStatement } from '../capture/trigger/statements.ts';
 import { tableLabel } from '../core/plan.ts';
 import { covers, type Snapshot } from '../core/position.ts';
@@ -111,8 +112,8 @@ async function findBehind(
 ): Promise<string[]> {
   const generations = await readGenerations(source, sync);
   const statements = tables.flatMap((table) => {
-    const numbers = generations.filter(({ relid }) => relid === table.relid).map(({ n }) => n);
-    return numbers.length === 0 ? [] : [existsStatement(table, numbers, position, goal)];
+    const own = generationsOf(generations, table.relid);
+    return own.numbers.length === 0 ? [] : [existsStatement(table, own, position, goal)];
   });
   if (statements.length === 0) return [];
   const rows = await source.rows<{ relid: string }>(

@@ -14,8 +14,8 @@ import {
   type Sum,
 } from './findings.ts';
 import {
-  generationsOf,
   inSnapshot,
+  notedOf,
   type Reading,
   readSource,
   readStanding,
@@ -81,8 +81,8 @@ async function readBoth<T>(
   const { position } = before.standing;
   return inSnapshot(source, here, async () => {
     await readSource(reading);
-    const generations = await generationsOf(reading);
-    const between = generations.length > 0;
+    const generations = await notedOf(reading);
+    const between = generations.numbers.length > 0;
     return {
       ...before,
       source: digest(await source.rows<Answer>(own(here), values)),

@@ -2,7 +2,8 @@
  * Looks at rows of one table on either side: each in a short transaction, under the lock of a reader that is taken before
  * the snapshot, so that no TRUNCATE and no rewrite makes it see an empty table.
  */
-import { readGenerations } from '../capture/trigger/registry.ts';
+import { generationsOf, readGenerations } from '../capture/trigger/generations.ts';
+import type { Generations } from '../capture/trigger/statements.ts';
 import { IbexError } from '../core/errors.ts';
 import { type TablePlan, tableLabel } from '../core/plan.ts';
 import { covers, parseSnapshot, type Snapshot } from '../core/position.ts';
@@ -118,8 +119,8 @@ export interface Changes {
 export async function readChanges(reading: Reading, keys: readonly Key[], base: Snapshot): Promise<Changes> {
   const { source, plan } = reading;
   const { rows, untold } = await source.transaction('isolation level repeatable read read only', async () => {
-    const generations = await generationsOf(reading);
-    if (generations.length === 0) return { rows: [], untold: false };
+    const generations = await notedOf(reading);
+    if (generations.numbers.length === 0) return { rows: [], untold: false };
     return {
       rows: await source.rows<{ i: number; xid: string }>(
         findChanges(plan, generations, base),
@@ -133,9 +134,8 @@ export async function readChanges(reading: Reading, keys: readonly Key[], base: 
   return { byKey, untold: untold || (await wereForgotten(reading, base)) };
 }
 
-export async function generationsOf({ source, sync, plan }: Reading): Promise<number[]> {
-  const generations = await readGenerations(source, sync);
-  return generations.filter(({ relid }) => relid === plan.relid).map(({ n }) => n);
+export async function notedOf({ source, sync, plan }: Reading): Promise<Generations> {
+  return generationsOf(await readGenerations(source, sync), plan.relid);
 }
 
 /** Asked after the deltas were read: where they were emptied before, it says so. */

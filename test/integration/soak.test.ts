@@ -63,7 +63,8 @@ async function pagesRead(): Promise<number> {
   const { relid, sizes } = await deltas();
   const { rows } = await pair.target.query<{ position: string }>('select position from ibex.checkpoint');
   if (sizes === null) return 0;
-  const statement = summaryStatement({ relid }, Object.keys(sizes).map(Number), rows[0]?.position ?? '');
+  const generations = { numbers: Object.keys(sizes).map(Number), echo: null };
+  const statement = summaryStatement({ relid }, generations, rows[0]?.position ?? '');
   const explained = await pair.source.query(`explain (analyze, buffers, format json) ${statement}`);
   const { Plan: plan } = explained.rows[0]['QUERY PLAN'][0];
   return plan['Shared Hit Blocks'] + plan['Shared Read Blocks'];

@@ -71,6 +71,7 @@ interface Beginning {
   readonly snapshot: Snapshot;
   readonly lsn: string;
   readonly witness: number;
+  readonly echo: string | null;
   readonly generations: readonly (readonly [relid: number, n: number])[];
 }
 
@@ -97,8 +98,8 @@ interface Found {
 
 export async function cutBatch(reading: Session, source: SourceIdentity, request: ReadRequest): Promise<Cut> {
   const { sync, id, epoch, from, tables } = request;
-  const { snapshot, lsn, witness, generations } = await begin(reading, sync, tables);
-  const { found, oldestAt } = await summarise(reading, request, generations);
+  const { snapshot, lsn, witness, ...noted } = await begin(reading, sync, tables);
+  const { found, oldestAt } = await summarise(reading, request, noted);
   const nothing = { to: snapshot, lsn, header: null, statements: [], large: [], spoiled: [] };
   const spoiled = found.filter(
     ({ table, freshTruncates }) => table.staging?.part != null && freshTruncates > 0,
@@ -122,7 +123,7 @@ export async function cutPiece(
   { sync, id, epoch, from, table, piece }: PieceRequest,
 ): Promise<Cut> {
   const { plan, floor } = table;
-  const { snapshot, lsn, witness } = await begin(reading, sync, [table]);
+  const { snapshot, lsn, witness, echo } = await begin(reading, sync, [table]);
   const tables = [{ plan, truncated: [], captured: 0, ...(floor === null ? {} : { floor }) }];
   return {
     to: snapshot,
@@ -140,7 +141,7 @@ export async function cutPiece(
       oldestAt: null,
       piece,
     },
-    statements: [readPieceStatement(plan, piece)],
+    statements: [readPieceStatement(plan, piece, echo)],
     large: [],
     spoiled: [],
   };
@@ -161,13 +162,18 @@ async function begin(
 }
 
 /** Joining tables belong to the batch even without deltas: it is what takes them into step. */
-async function summarise(reading: Session, request: ReadRequest, generations: Beginning['generations']) {
+async function summarise(
+  reading: Session,
+  request: ReadRequest,
+  { generations, echo }: Pick<Beginning, 'generations' | 'echo'>,
+) {
   const byTable = new Map<number, number[]>();
   for (const [relid, n] of generations) byTable.set(relid, [...(byTable.get(relid) ?? []), n]);
+  const notedOf = ({ relid }: TablePlan) => ({ numbers: byTable.get(relid) ?? [], echo });
   const noted = request.tables.filter(({ plan }) => byTable.has(plan.relid));
   const statement = noted
     .map(({ plan, floor, staging }) =>
-      summaryStatement(plan, byTable.get(plan.relid) ?? [], floor ?? request.from, staging?.part?.upto),
+      summaryStatement(plan, notedOf(plan), floor ?? request.from, staging?.part?.upto),
     )
     .join(' union all ');
   const rows = noted.length === 0 ? [] : await reading.rows<Summary>(statement);
@@ -181,7 +187,7 @@ async function summarise(reading: Session, request: ReadRequest, generations: Be
     if (Number(summary?.unknown ?? 0) > 0) throw unknownKeys(plan);
     found.push({
       table,
-      generations: byTable.get(plan.relid) ?? [],
+      generations: notedOf(plan),
       lower: floor ?? request.from,
       captured,
       truncates: Number(summary?.truncates ?? 0),

@@ -56,6 +56,27 @@ export async function registerSync(session: Session, sync: string, witness: numb
   );
 }
 
+/**
+ * Sets the node whose changes a sync does not carry, as they came from there by another lane; null: it carries all. From
+ * the next statement of a session on the trigger functions of its tables note, or leave out, what it says. Locks: none on
+ * the application's tables.
+ */
+export async function setEcho(session: Session, sync: string, node: string | null): Promise<void> {
+  await session.transaction('', async () => {
+    const changed = await session.run(
+      'update ibex.source_sync set echo = $2 where name = $1 and echo is distinct from $2',
+      [sync, node],
+    );
+    if (changed === 0) return;
+    await session.rows(
+      `select ibex.write_functions(c.relid)
+         from (select c.relid from ibex.captured c join ibex.source_table t on t.relid = c.relid and t.sync = $1
+                order by c.relid for update of c) c`,
+      [sync],
+    );
+  });
+}
+
 /** What the source shows of its history; works whatever version of the schema `ibex` it has, and without any. */
 export async function readHistory(session: Session, sync: string): Promise<FoundHistory> {
   const identity = await readIdentity(session);
@@ -336,26 +357,6 @@ export async function acceptPartitions(
   );
 }
 
-export interface GenerationInfo {
-  readonly relid: number;
-  readonly n: number;
-  readonly bytes: number;
-  /** Whether the triggers write it now. */
-  readonly current: boolean;
-}
-
-/** The delta tables of a sync that have something in them. */
-export async function readGenerations(session: Session, sync: string): Promise<GenerationInfo[]> {
-  const rows = await session.rows<{ relid: string; n: number; bytes: string; current: boolean }>(
-    `select g.relid::text, g.n, g.n = c.generation as current,
-            pg_relation_size(to_regclass(format('ibex.delta_%s_%s', g.relid, g.n)))::text as bytes
-       from ibex.source_table t join ibex.captured c on c.relid = t.relid join ibex.generation g on g.relid = c.relid
-      where t.sync = $1 and pg_relation_size(to_regclass(format('ibex.delta_%s_%s', g.relid, g.n))) > 0`,
-    [sync],
-  );
-  return rows.map((row) => ({ ...row, relid: Number(row.relid), bytes: Number(row.bytes) }));
-}
-
 /** Has the stream carry the rows of some keys, each an array of texts, as if they had changed. */
 export async function noteKeys(
   session: Session,
@@ -363,17 +364,4 @@ export async function noteKeys(
   keys: readonly (readonly string[])[],
 ): Promise<void> {
   await session.run('select ibex.note_keys($1, $2)', [relid, JSON.stringify(keys)]);
-}
-
-export async function rotate(session: Session, relid: number): Promise<void> {
-  await session.run('select ibex.rotate($1)', [relid]);
-}
-
-/** True when the generation was emptied. */
-export async function forget(session: Session, relid: number, generation: number): Promise<boolean> {
-  const { forgotten } = await session.row<{ forgotten: boolean }>('select ibex.forget($1, $2) as forgotten', [
-    relid,
-    generation,
-  ]);
-  return forgotten;
 }

@@ -6,8 +6,13 @@ import { type ColumnPlan, keyOf, type TableName, type TablePlan, type Wrap } fro
 import { parseSnapshot, type Snapshot } from '../../core/position.ts';
 import { ident, literal, tableIdent } from '../../postgres/quote.ts';
 
-/** The delta tables of a table that have something in them, by generation. */
-export type Generations = readonly number[];
+/** The delta tables of a table, as a sync reads them. */
+export interface Generations {
+  /** Those that have something in them. */
+  readonly numbers: readonly number[];
+  /** The node whose changes in them the sync leaves out, as another lane brought them from there; null: none. */
+  readonly echo: string | null;
+}
 
 /**
  * The unread deltas of one table: not visible in `from`. That they are visible in the reading transaction's own
@@ -15,16 +20,17 @@ export type Generations = readonly number[];
  */
 export function unread(
   plan: Pick<TablePlan, 'relid'>,
-  generations: Generations,
+  { numbers, echo }: Generations,
   from: Snapshot,
   columns: string,
 ): string {
   const xmin = parseSnapshot(from).xmin;
-  return generations
+  const carried = echo === null ? '' : ` and origin is distinct from ${literal(echo)}`;
+  return numbers
     .map(
       (n) =>
         `select ${columns} from ibex.delta_${plan.relid}_${n} ` +
-        `where xid >= ${xmin} and not txid_visible_in_snapshot(xid, ${literal(from)})`,
+        `where xid >= ${xmin} and not txid_visible_in_snapshot(xid, ${literal(from)})${carried}`,
     )
     .join(' union all ');
 }
@@ -33,9 +39,9 @@ export function unread(
  * The deltas of a piece: in its blocks, visible at the end of its window and not at its beginning. From PostgreSQL 14 on
  * these blocks alone are read.
  */
-function inPiece(plan: TablePlan, piece: Piece, columns: string): string {
+function inPiece(plan: TablePlan, piece: Piece, echo: string | null, columns: string): string {
   const { generation, first, end, after, upto } = piece;
-  return `${unread(plan, [generation], after, columns)}
+  return `${unread(plan, { numbers: [generation], echo }, after, columns)}
     and txid_visible_in_snapshot(xid, ${literal(upto)}) and ctid >= '(${first},0)' and ctid < '(${end},0)'`;
 }
 
@@ -106,8 +112,8 @@ export function readStatement(
 }
 
 /** The same of a piece, as of the reading transaction's snapshot. */
-export function readPieceStatement(plan: TablePlan, piece: Piece): string {
-  const deltas = (columns: string) => inPiece(plan, piece, columns);
+export function readPieceStatement(plan: TablePlan, piece: Piece, echo: string | null): string {
+  const deltas = (columns: string) => inPiece(plan, piece, echo, columns);
   const query = plan.mode === 'key' ? readKeys(plan, deltas) : readRows(plan, deltas);
   return `copy (${query}) to stdout (format binary)`;
 }
@@ -193,10 +199,11 @@ export function wrapped(value: string, [before, after]: Wrap = ['', '']): string
   return `${before}${value}${after}`;
 }
 
-/** The snapshot of the reading transaction, where the log stands, the witness, and the delta tables that hold anything. */
+/** The snapshot of the reading transaction, where the log stands, what the sync is, and the delta tables that hold anything. */
 export const BEGIN_BATCH = `
   select txid_current_snapshot()::text as snapshot, pg_current_wal_insert_lsn()::text as lsn,
          (select s.witness::float8 from ibex.source_sync s where s.name = $2) as witness,
+         (select s.echo from ibex.source_sync s where s.name = $2) as echo,
          coalesce((
            select json_agg(json_build_array(g.relid::int8, g.n) order by g.relid, g.n)
              from ibex.generation g

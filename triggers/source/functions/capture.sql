@@ -24,7 +24,18 @@ begin
         values (capture_all.sync, root, txid_current_snapshot()) on conflict do nothing;
     end if;
   end loop;
+  perform ibex.heed_echoes(roots);
 end
+$$;
+
+-- Function: ibex.heed_echoes(roots oid[]) returns void
+-- Purpose:  after tables got another reader: writes their trigger functions anew where one of the readers has an echo, see
+--           ibex.echo. What one reader leaves out another may have to carry.
+create or replace function ibex.heed_echoes(roots oid[]) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
+  select ibex.write_functions(r.relid)
+    from (select t.relid from ibex.source_table t join ibex.source_sync s on s.name = t.sync
+           where t.relid = any (roots) group by t.relid having count(s.echo) > 0 order by t.relid) r
 $$;
 
 -- Function: ibex.capture(root regclass) returns text

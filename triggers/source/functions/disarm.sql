@@ -105,6 +105,7 @@ begin
       select b.sync, root, txid_current_snapshot(), case when b.sync <> recapture.sync then 'rows' end,
              b.given_up_at, b.given_up_why
         from unnest(before) b;
+    perform ibex.heed_echoes(array[root::oid]);
   end if;
   return refusal;
 end

@@ -68,7 +68,7 @@ begin
       from (values ('insert', 'null'), ('update', 'null'), ('delete', 'null'), ('truncate', 'null'), ('move', 'new')) f(name, result)
      where to_regproc(format('ibex.%I', f.name || '_' || root)) is not null
   loop
-    perform ibex.write_function(ours.name, 'null', ours.result, '');
+    perform ibex.write_function(ours.name, null, 'null', ours.result, '');
   end loop;
 end
 $$;

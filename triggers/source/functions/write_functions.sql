@@ -11,6 +11,8 @@
 --             it made when it updated one row, and goes through a million with it.
 --           - move_ is for MERGE, which moves rows between partitions without any statement trigger seeing it.
 --           - By row (see ibex.choose_level) the same is noted from the records old and new.
+--           - What a lane of ours brought from the node to which all readers of the table carry is not noted at all: see
+--             ibex.echo.
 --           - Where values become text, what changes such a text is pinned: the functions run in sessions of the
 --             application, whose DateStyle the target does not know.
 create or replace function ibex.write_functions(root oid) returns void
@@ -21,6 +23,7 @@ declare
   n text;
   o text;
   pinned text;
+  echo text;
 begin
   select * into strict captured from ibex.captured c where c.relid = root;
   if captured.muted_at is not null then
@@ -29,26 +32,27 @@ begin
   end if;
   perform ibex.write_notes(captured.types);
   pinned := ibex.pinned_settings(captured);
+  echo := ibex.echo(root);
   into_delta := format('insert into ibex.delta_%s_%s (%s, op) ', root, captured.generation, ibex.noted_names(captured, ''));
   n := case captured.level when 'row' then '(select new.*) n' else 'n' end;
   o := case captured.level when 'row' then '(select old.*) o' else 'o' end;
 
-  perform ibex.write_function(format('insert_%s', root), into_delta || ibex.noted_rows(captured, n, 'I'), 'null', pinned);
-  perform ibex.write_function(format('delete_%s', root), into_delta || ibex.noted_rows(captured, o, 'D'), 'null', pinned);
-  perform ibex.write_function(format('truncate_%s', root), format(
+  perform ibex.write_function(format('insert_%s', root), echo, into_delta || ibex.noted_rows(captured, n, 'I'), 'null', pinned);
+  perform ibex.write_function(format('delete_%s', root), echo, into_delta || ibex.noted_rows(captured, o, 'D'), 'null', pinned);
+  perform ibex.write_function(format('truncate_%s', root), echo, format(
     'insert into ibex.delta_%s_%s (op, relation) values (''T'', tg_relid)', root, captured.generation), 'null', pinned);
   if captured.mode = 'row' then
-    perform ibex.write_function(format('update_%s', root), into_delta
+    perform ibex.write_function(format('update_%s', root), echo, into_delta
       || ibex.noted_rows(captured, n, 'I') || ' union all ' || ibex.noted_rows(captured, o, 'D'), 'null', pinned);
   else
-    perform ibex.write_function(format('update_%s', root), into_delta || case captured.level
+    perform ibex.write_function(format('update_%s', root), echo, into_delta || case captured.level
       when 'statement' then ibex.noted_changes(captured)
       else ibex.noted_rows(captured, n, 'U') || ' union all ' || ibex.noted_rows(captured, o, 'U')
         || format(' where not exists (select from %s where (%s) operator(pg_catalog.=) (%s))',
                   n, ibex.noted_values(captured), ibex.noted_names(captured, 'c.ibex_')) end, 'null', pinned);
   end if;
   if ibex.wants_move(root) then
-    perform ibex.write_function(format('move_%s', root), into_delta
+    perform ibex.write_function(format('move_%s', root), echo, into_delta
       || ibex.noted_rows(captured, '(select old.*) o', 'U') || ' union all '
       || ibex.noted_rows(captured, '(select new.*) n', 'U'), 'new', pinned);
     perform ibex.admit_owners(root);
@@ -56,17 +60,31 @@ begin
 end
 $$;
 
--- Function: ibex.write_function(name text, statement text, result text, pinned text) returns void
+-- Function: ibex.echo(root oid) returns text
+-- Purpose:  the node whose changes nobody who reads the table carries, as far as a lane of ours brought them here: they
+--           came from there. Null where there is none, or some reader carries them on to a third node.
+create or replace function ibex.echo(root oid) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select min(s.echo) from ibex.source_table t join ibex.source_sync s on s.name = t.sync
+   where t.relid = root having min(s.echo) = max(s.echo) and count(*) = count(s.echo)
+$$;
+
+-- Function: ibex.write_function(name text, echo text, statement text, result text, pinned text) returns void
 -- Purpose:  creates or replaces one trigger function of one statement, with its SET clauses. A column may have the name of a variable
---           that every trigger function has, such as tg_op.
+--           that every trigger function has, such as tg_op. In a session that marks what it writes as coming from the
+--           node `echo` the statement is not executed; null: in every session it is.
 -- Why:      Triggers fire for whoever writes; only who makes a trigger needs the right to execute its function. Nobody
 --           else has it, lest a role that can see the schema hang one on a table of its own and make up deltas.
 --           It is not checked as it is made: that would cost as much as to make it, and a name that is gone is no error.
-create or replace function ibex.write_function(name text, statement text, result text, pinned text) returns void
+drop function if exists ibex.write_function(text, text, text, text);
+create or replace function ibex.write_function(name text, echo text, statement text, result text, pinned text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp set check_function_bodies = off as $$
 begin
   execute format('create or replace function ibex.%I() returns trigger language plpgsql security definer %s as %L',
-                 name, pinned, format(E'#variable_conflict use_column\nbegin %s; return %s; end', statement, result));
+                 name, pinned, format(E'#variable_conflict use_column\nbegin %s%s; return %s; end',
+                   case when echo is not null then format(
+                     'if pg_catalog.current_setting(''ibex.origin'', true) operator(pg_catalog.=) %L::pg_catalog.text '
+                     'then return %s; end if; ', echo, result) end, statement, result));
   execute format('revoke execute on function ibex.%I() from public', name);
 end
 $$;
