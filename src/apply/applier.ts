@@ -251,9 +251,8 @@ export class Applier {
     // All at once, whichever are asked for: the order in which rows are locked is the same for everybody.
     const relids = header.tables.map(({ plan }) => plan.relid);
     const states = await lockBatchTables(this.#session, header.sync, relids, header.inStep);
-    const passedOver = states.find(
-      ({ state, relid }) => state === 'streaming' && !header.inStep.includes(relid),
-    );
+    const looked = new Set(header.inStep);
+    const passedOver = states.find(({ state, relid }) => state === 'streaming' && !looked.has(relid));
     if (passedOver !== undefined) {
       throw new IbexError(
         'gap',

@@ -132,10 +132,13 @@ export async function teardownTarget(target: Session, options: TeardownOptions):
     [options.sync],
   );
   const chosen = tables.filter(options.filter).map((table) => table.relid);
-  await target.run('delete from ibex.target_table where sync = $1 and relid = any ($2::int8[])', [
-    options.sync,
-    chosen,
-  ]);
+  // In the order in which everybody locks them.
+  await target.run(
+    `delete from ibex.target_table t
+      using (select relid from ibex.target_table where sync = $1 and relid = any ($2::int8[])
+              order by relid for update) l where t.sync = $1 and t.relid = l.relid`,
+    [options.sync, chosen],
+  );
   if (notRestored.length > 0) return { waiting: [], left: await countLeft(target), notRestored };
   if (chosen.length === tables.length)
     await target.run('delete from ibex.checkpoint where sync = $1', [options.sync]);
