@@ -82,6 +82,38 @@ test('passwords that change while it runs: refused for a while, then read again,
   expect((await daemon.stop()).code).toBe(0);
 });
 
+test('a name that leads to several servers: nothing is done on any of them, and it is said', async () => {
+  const elsewhere = await freshDatabases(servers);
+  let connections = 0;
+  const ports = [servers.source, servers.target].map(({ port }) => port);
+  const network = await startNetwork({
+    get port() {
+      return ports[connections++ % 2] as number;
+    },
+  });
+  try {
+    // The same database name, role and password on another server, such as one that is about to take the place.
+    const { username, password } = new URL(databases.sourceUrl);
+    const secret = decodeURIComponent(password).replaceAll("'", "''");
+    await databases.targetAdmin.query(`alter role ${username} password '${secret}'`);
+    daemon = startIbex(['run', '--log-format', 'json'], {
+      env: { IBEX_SOURCE_URL: network.through(databases.sourceUrl), IBEX_TARGET_URL: elsewhere.targetUrl },
+    });
+    await daemon.waitForLog(
+      /two sessions reached different servers.*Give a URL that leads to one server/,
+      PATIENT,
+    );
+    for (const one of [databases.source, databases.target, elsewhere.target]) {
+      const { rows } = await one.query(`select to_regnamespace('ibex') as ibex`);
+      expect(rows).toEqual([{ ibex: null }]);
+    }
+  } finally {
+    await daemon?.kill9();
+    await network.close();
+    await elsewhere.dropAll();
+  }
+});
+
 describe('two targets of one daemon', () => {
   let other: Databases;
   let networks: Network[] = [];
