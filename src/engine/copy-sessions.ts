@@ -19,7 +19,7 @@ export interface CopySessionsOptions {
   readonly sessions: Sessions;
   /** The one that is always there; null where even the first has to find room on the source. */
   readonly first: CopyPair | null;
-  /** A session on the source that is there anyway, to ask what is open; null where there is none. */
+  /** A session on the source that others use, to ask what is open; null where there is none. */
   readonly control: Session | null;
   /** What the sessions are called, all of them the same. */
   readonly part: string;
@@ -126,7 +126,10 @@ export class CopySessions {
     this.#opening = true;
     this.#open++;
     try {
-      if (mustFit && control !== null) await this.#requireRoom(control, 1);
+      if (mustFit && control !== null) {
+        await control.rest();
+        await this.#requireRoom(control, 1);
+      }
       this.#takeBack(await this.#openPair(mustFit));
     } catch (error) {
       this.#open--;

@@ -42,9 +42,10 @@ export async function holdSource(
   }
 }
 
-/** Shows that the holder lives, until the signal; rejects when its session is lost. */
+/** Shows that the holder lives, until the signal; rejects when its session is lost. Others have transactions on it. */
 export async function keepSource(source: Session, signal: AbortSignal): Promise<void> {
   while (!signal.aborted) {
+    await source.rest();
     await source.run('select');
     await sleep(BEAT_MS, undefined, { signal }).catch(() => undefined);
   }

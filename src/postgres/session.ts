@@ -107,6 +107,8 @@ export class Session {
   #pid = 0;
   /** Of a COPY that we feed: how much had come before it. Once more has, it is the other end that waits. */
   #feeding: number | null = null;
+  /** The transaction that is under way; null while there is none. */
+  #transaction: Promise<unknown> | null = null;
   #broken: IbexError | null = null;
 
   private constructor({ client, server, peer, pooled }: Connected) {
@@ -194,6 +196,24 @@ export class Session {
 
   /** Runs the body in a transaction; `mode` follows BEGIN. Rolls back when the body throws. */
   async transaction<T>(mode: string, body: () => Promise<T>): Promise<T> {
+    const running = this.#transact(mode, body);
+    this.#transaction = running;
+    try {
+      return await running;
+    } finally {
+      if (this.#transaction === running) this.#transaction = null;
+    }
+  }
+
+  /**
+   * Resolves once no transaction is under way. For whoever has single statements for a session that others use: one that
+   * comes into a transaction of theirs fails if that has failed.
+   */
+  async rest(): Promise<void> {
+    while (this.#transaction !== null) await this.#transaction.catch(() => undefined);
+  }
+
+  async #transact<T>(mode: string, body: () => Promise<T>): Promise<T> {
     await this.#begin(mode);
     try {
       const result = await body();

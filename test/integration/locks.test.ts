@@ -5,6 +5,8 @@
  */
 import pg from 'pg';
 import { afterEach, expect, test } from 'vitest';
+import { keepSource } from '../../src/engine/source-hold.ts';
+import { Session } from '../../src/postgres/session.ts';
 import { type IbexResult, ibex } from '../support/ibex.ts';
 import { usePair } from '../support/pair.ts';
 import { useServers, waitFor } from '../support/servers.ts';
@@ -345,4 +347,20 @@ test('all partitions of a table together are waited for no longer than one', asy
     `select setting::int as left from pg_settings where name = 'lock_timeout'`,
   );
   expect(rows[0].left).toBeLessThanOrEqual(60_000 - waited);
+});
+
+test('who shows that he lives over a session keeps out of the transactions of others, which may fail', async () => {
+  const { sourceUrl, sourceAdmin } = pair.databases;
+  await pair.source.query('create table t (id int)');
+  await sourceAdmin.query('begin; lock table t');
+  await using session = await Session.open({ url: sourceUrl, name: 'ibex:main:control' });
+  const arming = session.transaction('', () => session.run('lock table public.t in share mode'));
+  await waitingFor('t', 'control');
+  const stop = new AbortController();
+  const beating = keepSource(session, stop.signal);
+  await pair.source.query('select pg_cancel_backend(pid) from pg_locks where not granted');
+  await expect(arming).rejects.toThrow('canceling statement');
+  stop.abort();
+  await beating;
+  await sourceAdmin.query('rollback');
 });
