@@ -178,14 +178,14 @@ test('Redis emptied in mid-stream, again and again: equal, without any command',
 });
 
 test.for(['in-process', 'redis'])(
-  'a backlog of a million keys through the %s queue fits into 256 MB',
+  'a backlog of half a million keys, 200 MB, through the %s queue fits into 256 MB',
   { timeout: 480_000 },
   async (kind, context) => {
     await using redis = kind === 'redis' ? await redisForTests() : undefined;
     if (kind === 'redis' && redis === undefined) return context.skip('no redis-server on the PATH');
     await onBoth(databases, 'create table wide (id int primary key, v int, pad text)');
     await databases.source.query(
-      `insert into wide select g, 0, repeat('x', 200) from generate_series(1, 1000000) g`,
+      `insert into wide select g, 0, repeat('x', 400) from generate_series(1, 500000) g`,
     );
     daemon = start(redis?.url);
     await waitUntilCaughtUp(databases, 200_000);
