@@ -16,6 +16,9 @@ export interface Waiting {
 /** The lock that a step waits for, and so who stands in its way. */
 type LockMode = 'share row exclusive' | 'access exclusive' | 'access share';
 
+/** What takes triggers off. */
+const DROPPING = ['ibex.disarm', 'ibex.pull_fence'];
+
 /** How the reason of a table begins that others have locked: that passes by itself. */
 export const WAITS_FOR_LOCK = 'waiting to arm';
 
@@ -148,22 +151,22 @@ async function tryTakeOff(session: Session, relid: number, lockTimeoutMs: number
   return [];
 }
 
-/** Calls `work(relation, root)` for each relation that `list(root)` gives, each in a short transaction of its own. */
-async function onEach(
+/** Calls `work(relation, of)` for each relation that `list(of)` gives, each in a short transaction of its own. */
+export async function onEach(
   session: Session,
   list: string,
-  relid: number,
+  of: number | string,
   lockTimeoutMs: number,
   work: string,
 ): Promise<Waiting[]> {
   const relations = await session.rows<{ oid: string }>(`select r::oid::text as oid from ${list}($1) r`, [
-    relid,
+    of,
   ]);
   const waiting: Waiting[] = [];
   for (const { oid } of relations) {
-    const mode = work === 'ibex.disarm' ? 'access exclusive' : 'share row exclusive';
+    const mode = DROPPING.includes(work) ? 'access exclusive' : 'share row exclusive';
     const tried = await briefly(session, Number(oid), lockTimeoutMs, mode, () =>
-      session.run(`select ${work}($1::oid::regclass, $2)`, [oid, relid]),
+      session.run(`select ${work}($1::oid::regclass, $2)`, [oid, of]),
     );
     if ('waiting' in tried) waiting.push(tried.waiting);
   }
