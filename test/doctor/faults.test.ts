@@ -2,6 +2,7 @@
  * Servers that are set up badly in every way: each fault is found, what setup refuses among them, and after the
  * statement that the finding gives it is found no more.
  */
+import pg from 'pg';
 import { describe, expect, test } from 'vitest';
 import { ibex } from '../support/ibex.ts';
 import { usePair } from '../support/pair.ts';
@@ -133,6 +134,42 @@ test('rights: schema, temporary tables, connections; the settings of servers and
   expect(await refusals()).toEqual([]);
   for (const admin of [sourceAdmin, targetAdmin])
     await admin.query(`alter database ${owner} owner to ${owner}`);
+});
+
+test('rights that other roles have on the source and lack on the target', async () => {
+  const { sourceAdmin, targetAdmin } = pair.databases;
+  const SCHEMA = `create schema "S"; create table "S".t (id int primary key, v text); create view "S".seen as select 1 as n;
+    create sequence "S".q; create table only_here (id int)`;
+  const roles = ['Wéb', 'worker', 'admin'].map((name) => ({ name, role: `${name} ${Date.now()}` }));
+  const [web, worker, administrator] = roles.map(({ role }) => pg.escapeIdentifier(role));
+  try {
+    await onBoth(pair.databases, SCHEMA);
+    for (const role of [web, worker, administrator]) await sourceAdmin.query(`create role ${role}`);
+    await targetAdmin.query(`create role ${worker}; create role ${administrator} superuser`);
+    await pair.source.query(`grant usage on schema "S" to ${web}, ${worker}; grant usage on sequence "S".q to ${worker};
+      grant select on "S".t, "S".seen to ${web}, ${worker}; grant update (v) on "S".t to ${web};
+      grant all on "S".t to ${administrator}; grant select on "S".seen to public`);
+    await pair.target.query(`grant usage on schema "S" to ${worker}; drop table only_here`);
+    await pair.source.query(`grant select on only_here to ${worker}`);
+    const found = async () => findingsOf(await examine(pair.databases, { tables: ['S.*'] }), 'grant');
+    const first = await found();
+    expect(first.map(({ what }) => what.replace(/ \d{13}/, '')).sort()).toEqual([
+      'role public lacks rights that it has on the source: 1, such as select on "S".seen',
+      'role worker lacks rights that it has on the source: 3, such as usage on "S".q',
+      'there is no role Wéb with the rights that it has on the source: 4, such as usage on "S"',
+    ]);
+    for (const finding of first) await remedy(finding, pair.databases);
+    expect(await found()).toEqual([]);
+  } finally {
+    for (const [side, admin] of [
+      [pair.source, sourceAdmin],
+      [pair.target, targetAdmin],
+    ] as const) {
+      await side.query('drop schema "S" cascade');
+      for (const role of [web, worker, administrator])
+        await admin.query(`drop owned by ${role}; drop role ${role}`).catch(() => undefined);
+    }
+  }
 });
 
 test('a table that somebody has locked is not waited for, and what is not known is said', async () => {

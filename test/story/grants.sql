@@ -1,4 +1,4 @@
--- What the application's two other roles may do; the same on both sides.
+-- What the application's two other roles may do.
 grant usage on schema bank, shop, jobs to web, worker;
 grant select on all tables in schema bank, shop, jobs to web, worker;
 grant insert on bank.operation, bank.trail, bank.transfer to web, worker;

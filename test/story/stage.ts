@@ -133,11 +133,6 @@ export class Stage {
     }
   }
 
-  /** What the new provider's owner does by hand before and after the schema is copied. */
-  async grantOnTarget(): Promise<void> {
-    await this.asOwner('target', (owner) => owner.query(text('grants.sql')));
-  }
-
   #url(side: Side, role: Role): string {
     return this.#servers[side].url({
       user: role,

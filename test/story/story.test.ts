@@ -35,11 +35,10 @@ afterEach(async () => {
 test.each(Array.from({ length: RUNS }, (_, i) => i + 1))('move %i', { timeout: PATIENCE_MS }, async () => {
   await writes(50);
   await move.do('schema', 'copy');
-  await stage.grantOnTarget();
-  await move.do('doctor');
+  await move.cure('grant');
   await move.startDaemon();
   await move.do('wait', '--timeout', '5m');
-  await move.do('status');
+  await move.ready();
   await move.do('verify');
 
   await application.stop();

@@ -17,6 +17,7 @@ import {
   probeSettings,
 } from './differences.ts';
 import { bySeverity, endsAll, errorFinding, type Finding, notExamined, type Place } from './finding.ts';
+import { probeGrants } from './grants.ts';
 import { type Copying, probeConnections, probeTimeOuts } from './limits.ts';
 import { probeReplica, rehearseSource, rehearseTarget } from './rehearsal.ts';
 import { compareVersions, probeCapture, probeServer, probeTime } from './server.ts';
@@ -91,6 +92,7 @@ async function examine(both: Both): Promise<Diagnosis> {
   findings.push(...(await examineTables(both, tables, unmet)));
   findings.push(
     ...(await probe('both', 'sequences', () => probeSequences(source, target, tables))),
+    ...(await probe('target', 'the rights of roles', () => probeGrants(source, target))),
     ...(await probe('both', 'extensions', () => probeExtensions(source, target))),
     ...(await probe('both', 'encoding and collation', () => probeLocale(source, target))),
     ...(await probe('both', 'settings', () => probeSettings(source, target))),

@@ -26,6 +26,7 @@ export const CHECKS = {
     'The other table is not carried: rows may lack their parents, or a DELETE may reach further than here.',
   'set-aside': 'What it does was done on the source already; teardown puts it back.',
   sequence: 'After the move the application would draw values that were handed out before.',
+  grant: 'After the move the application is refused there what it may do here.',
   extension: 'Types, functions and indexes that need it cannot be created there.',
   collation: 'Text sorts otherwise there: ORDER BY, ranges and what counts as upper and lower case change.',
   encoding: 'Text is converted on the way; a row with a character that the target lacks is held.',
