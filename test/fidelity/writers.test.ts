@@ -206,7 +206,7 @@ describe('whoever writes', () => {
       await client.query('create temporary table mine (id int, k text)');
       for (const { name } of tables)
         for (const statement of [
-          `insert into ${name} select * from ${name}`,
+          `insert into ${name} overriding system value select * from ${name}`,
           `update ${name} set ctid = ctid`,
           `delete from ${name}`,
           `truncate ${name}`,

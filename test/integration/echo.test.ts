@@ -1,4 +1,5 @@
 /** What a lane of ours brought from the node to which a sync carries is not carried back to it. */
+import pg from 'pg';
 import { expect, test } from 'vitest';
 import { setEcho } from '../../src/capture/trigger/registry.ts';
 import { Session } from '../../src/postgres/session.ts';
@@ -104,4 +105,30 @@ test('what is not marked, or marked as from another node, is carried', async () 
   await echo('target');
   await applyFrom('third', 10);
   await pair.equal();
+});
+
+test('a role of the application that claims to be of there hides nothing', async () => {
+  await fill();
+  await echo('target');
+  const { sourceAdmin, sourceUrl } = pair.databases;
+  const url = new URL(sourceUrl);
+  const name = `w_${url.pathname.slice(1)}`;
+  await sourceAdmin.query(
+    `create role ${name} login password 'w'; grant all on all tables in schema public to ${name}`,
+  );
+  const client = new pg.Client({
+    connectionString: Object.assign(url, { username: name, password: 'w' }).href,
+  });
+  await client.connect();
+  await client.query(
+    `set ibex.origin = 'target'; insert into t values (10, 'hidden'); delete from t where id = 2`,
+  );
+  await pair.source.query(
+    `insert into ibex.source_sync (name, position) values ('onward', txid_current_snapshot());
+     select ibex.capture_all(array(select relid from ibex.captured), 'onward')`,
+  );
+  await client.query(`update t set v = 'hidden' where id = 3; insert into bare values ('hidden')`);
+  await client.end();
+  await pair.equal();
+  await sourceAdmin.query(`drop owned by ${name}; drop role ${name}`);
 });

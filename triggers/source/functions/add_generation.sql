@@ -4,6 +4,7 @@
 -- Why:      no index and no sequence (they double the cost of a write; lastval() belongs to the application),
 --           autovacuum off (a vacuum would make our NOWAIT lock fail; there is nothing to vacuum), never
 --           UNLOGGED (a crash would empty it), columns k1 .. kn so that no name of the application collides.
+--           The origin is believed of those that could write it here anyway, see ibex.write_function.
 --           A bounded origin, since with fixed-width keys the table then needs no TOAST table: that would be three
 --           relations for one. It is cut rather than refused: the application may set it to anything.
 create or replace function ibex.add_generation(root oid) returns integer
@@ -23,7 +24,9 @@ begin
     'at timestamptz not null default clock_timestamp(), '
     'op "char" not null, '
     'relation oid, '
-    'origin varchar(63) default nullif(current_setting(''ibex.origin'', true), '''')::varchar(63)) '
+    'origin varchar(63) default case when current_setting(''ibex.origin'', true) <> '''' '
+      'then case when pg_has_role(session_user, current_user, ''member'') '
+      'then current_setting(''ibex.origin'', true)::varchar(63) end end) '
     'with (autovacuum_enabled = off, toast.autovacuum_enabled = off)',
     format('delta_%s_%s', root, n), noted);
   -- See ibex.share.

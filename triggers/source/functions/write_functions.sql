@@ -72,7 +72,8 @@ $$;
 -- Function: ibex.write_function(name text, echo text, statement text, result text, pinned text) returns void
 -- Purpose:  creates or replaces one trigger function of one statement, with its SET clauses. A column may have the name of a variable
 --           that every trigger function has, such as tg_op. In a session that marks what it writes as coming from the
---           node `echo` the statement is not executed; null: in every session it is.
+--           node `echo` the statement is not executed; null: in every session it is. Only roles that could change these
+--           functions themselves are believed: whoever else sets ibex.origin hides nothing.
 -- Why:      Triggers fire for whoever writes; only who makes a trigger needs the right to execute its function. Nobody
 --           else has it, lest a role that can see the schema hang one on a table of its own and make up deltas.
 --           It is not checked as it is made: that would cost as much as to make it, and a name that is gone is no error.
@@ -84,7 +85,8 @@ begin
                  name, pinned, format(E'#variable_conflict use_column\nbegin %s%s; return %s; end',
                    case when echo is not null then format(
                      'if pg_catalog.current_setting(''ibex.origin'', true) operator(pg_catalog.=) %L::pg_catalog.text '
-                     'then return %s; end if; ', echo, result) end, statement, result));
+                     'and pg_catalog.pg_has_role(session_user, current_user, ''member'') then return %s; end if; ',
+                     echo, result) end, statement, result));
   execute format('revoke execute on function ibex.%I() from public', name);
 end
 $$;
