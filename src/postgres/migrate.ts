@@ -44,6 +44,14 @@ export async function migrate(session: Session, side: Side): Promise<void> {
   await session.transaction('', () => migrateHere(session, side));
 }
 
+/** Makes all functions of a side anew, whatever the ledger says of them: who removes a sync may find some gone. */
+export async function restoreFunctions(session: Session, side: Side): Promise<void> {
+  await session.transaction('', async () => {
+    await session.run(`set local check_function_bodies = off`);
+    for (const file of sqlFiles(side, 'functions')) await apply(session, file);
+  });
+}
+
 /** The same as part of the transaction that the session is in. */
 export async function migrateHere(session: Session, side: Side): Promise<void> {
   await session.run(`select pg_advisory_xact_lock(hashtext('ibex'), hashtext('migrate'))`);

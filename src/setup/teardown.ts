@@ -6,8 +6,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { followRenames, type ParkedObject, readParked } from '../apply/parking.ts';
 import { lackingFor, restoreParked } from '../apply/restoring.ts';
 import { disarmFree, pauseBeforeTry, tryDisarm, type Waiting } from '../capture/trigger/arming.ts';
+import { IbexError } from '../core/errors.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
-import { isInstalled, migrate } from '../postgres/migrate.ts';
+import { isInstalled, migrate, restoreFunctions } from '../postgres/migrate.ts';
 import type { Session } from '../postgres/session.ts';
 
 /** Run on either side after a teardown of the last sync it gives 0: no object of ours is left. */
@@ -39,6 +40,7 @@ export async function teardownSource(source: Session, options: TeardownOptions):
   if (!(await isInstalled(source))) return dropRemains(source);
   // The functions that disarm are those of this version, whatever version installed the rest.
   await migrate(source, 'source');
+  await restoreFunctions(source, 'source');
   const tables = await source.rows<TableName & { relid: string; others: boolean }>(
     `select c.relid::text, c.schema_name as schema, c.table_name as name,
             exists (select from ibex.source_table o where o.relid = c.relid and o.sync <> $1) as others
@@ -109,7 +111,7 @@ export async function teardownTarget(target: Session, options: TeardownOptions):
   const { known } = await target.row<{ known: boolean }>(
     `select to_regclass('ibex.parked') is not null as known`,
   );
-  if (!known) return dropRemains(target);
+  if (!known || !(await isInstalled(target))) return dropRemains(target);
   // What was set aside is put back by this version, whatever version did it.
   await migrate(target, 'target');
   const notRestored: string[] = [];
@@ -160,8 +162,16 @@ async function dropRemains(session: Session): Promise<TeardownResult> {
     present && (await session.rows(`select from ibex.${table} limit 1`)).length > 0;
   const needed =
     (await serves('source_sync', inUse.capturing)) || (await serves('checkpoint', inUse.applying));
+  if (needed && !(await isInstalled(session))) throw lacksLedger(session);
   if (!needed) await session.run('drop schema if exists ibex cascade');
   return { waiting: [], left: await countLeft(session), notRestored: [] };
+}
+
+/** What was made, and what it means, is known from the ledger only. */
+function lacksLedger({ server }: Session): IbexError {
+  return new IbexError('unsupported', `${server}: the schema ibex lacks its ledger, ibex.migration`, {
+    hint: 'Put it back; or end all syncs here, and forget what was set aside of the tables: drop schema ibex cascade;',
+  });
 }
 
 async function countLeft(session: Session): Promise<number> {

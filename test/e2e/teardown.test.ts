@@ -2,7 +2,7 @@
  * A teardown leaves nothing: both databases are object by object what they were before the setup, whatever
  * happened in between, and the application never noticed.
  */
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -134,6 +134,15 @@ const FURNITURE = `
   create table event (id int, day date, what text, primary key (id, day)) partition by range (day);
   create table event_1 partition of event for values from ('2026-01-01') to ('2026-02-01');
   create table event_2 partition of event for values from ('2026-02-01') to ('2026-03-01');`;
+
+/** What it made, with the oids of the tables that stand here for those that it had. */
+async function firstVersion(side: 'source' | 'target'): Promise<string> {
+  const { rows } = await databases[side].query(
+    `select 'parent'::regclass::oid::text as parent, 'child'::regclass::oid::text as child`,
+  );
+  const sql = await readFile(new URL(`first-version/${side}.sql`, import.meta.url), 'utf8');
+  return sql.replaceAll('<parent>', rows[0].parent).replaceAll('<child>', rows[0].child);
+}
 
 async function createBank(): Promise<void> {
   await onBoth(databases, `${BANK}${FURNITURE}`);
@@ -375,6 +384,84 @@ describe('some tables', () => {
     await teardown(0, [], { env: {}, cwd });
     expect(await objects()).toEqual(before);
     await rm(cwd, { recursive: true });
+  });
+});
+
+describe('what is not as it was made', () => {
+  beforeEach(async () => {
+    await onBoth(databases, BANK);
+    await databases.source.query(BANK_ROWS);
+  });
+
+  test.each([
+    ['an empty schema', 'drop schema if exists ibex cascade; create schema ibex'],
+    ['no record of any sync', 'truncate ibex.source_sync cascade'],
+    ['no record of any table', 'truncate ibex.source_table, ibex.captured cascade'],
+    ['no function that disarms', 'drop function ibex.disarm cascade'],
+  ])('on the source %s', async (_, damage) => {
+    const before = await objects();
+    await expectCode(0, ['run', '--until-caught-up']);
+    await databases.source.query(damage);
+    expect(await teardown(0)).toMatchObject({ source: { left: 0 }, target: { left: 0 } });
+    expect(await objects()).toEqual(before);
+    await databases.source.query('update teller set balance = 7');
+  });
+
+  test.each([
+    ['an empty schema', 'drop schema ibex cascade; create schema ibex'],
+    ['no checkpoint', 'truncate ibex.checkpoint cascade'],
+  ])('on the target %s', async (_, damage) => {
+    const before = await objects();
+    await expectCode(0, ['run', '--until-caught-up']);
+    await databases.target.query(damage);
+    expect(await teardown(0)).toMatchObject({ source: { left: 0 }, target: { left: 0 } });
+    expect(await objects()).toEqual(before);
+  });
+
+  test.each(['source', 'target'] as const)(
+    'on the %s no ledger of what was installed: refused, with what to do',
+    async (side) => {
+      await expectCode(0, ['run', '--until-caught-up']);
+      await databases[side].query('drop table ibex.migration');
+      const { said } = await expectCode(3, ['teardown', '--yes']);
+      expect(said[0]).toMatch(/^error: .*: the schema ibex lacks its ledger, ibex\.migration$/);
+      await databases[side].query(/: (drop schema .*;)/.exec(said[1] ?? '')?.[1] ?? '');
+      expect(await teardown(0)).toMatchObject({ source: { left: 0 }, target: { left: 0 } });
+    },
+  );
+
+  test('the first version made it, and nobody came back for years', async () => {
+    await onBoth(
+      databases,
+      `create table parent (id int primary key, v text);
+       create table child (id int primary key, parent int references parent, v text);
+       create function noted() returns trigger language plpgsql as 'begin return new; end';
+       create trigger fires before insert on child for each row execute function noted()`,
+    );
+    const before = await objects();
+    for (const side of ['source', 'target'] as const) await databases[side].query(await firstVersion(side));
+    await databases.source.query(`insert into parent values (12, 'noted by it')`);
+    expect((await objects())[1]).toContainEqual(expect.stringMatching(/^trigger D .* fires /));
+    expect(await teardown(0)).toMatchObject({
+      source: { left: 0, waiting: [], notRestored: [] },
+      target: { left: 0, waiting: [], notRestored: [] },
+    });
+    expect(await objects()).toEqual(before);
+  });
+
+  test('a later version made it: refused, and nothing is touched', async () => {
+    await expectCode(0, ['setup']);
+    for (const side of ['source', 'target'] as const)
+      await databases[side].query(
+        `insert into ibex.migration (name, checksum) values ('${side}/tables/9999_later.sql', '')`,
+      );
+    const before = await objects();
+    const { said } = await expectCode(3, ['teardown', '--yes']);
+    expect(said).toEqual([
+      expect.stringMatching(/^error: .*made by a later version \(source\/tables\/9999_later\.sql\)$/),
+      '  Run that version of ibex, or a later one.',
+    ]);
+    expect(await objects()).toEqual(before);
   });
 });
 
