@@ -2,8 +2,15 @@
  * Keeps the source small: moves the triggers on to fresh delta tables, acknowledges what the target has, empties
  * the delta tables that nobody needs any more.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { readApplied } from '../apply/state.ts';
-import { forget, type GenerationInfo, readGenerations, rotate } from '../capture/trigger/generations.ts';
+import {
+  type Forgetting,
+  forget,
+  type GenerationInfo,
+  readGenerations,
+  rotate,
+} from '../capture/trigger/generations.ts';
 import { acknowledge, readFloors } from '../capture/trigger/registry.ts';
 import { failpoint } from '../core/failpoints.ts';
 import type { Session } from '../postgres/session.ts';
@@ -15,26 +22,47 @@ import type { Session } from '../postgres/session.ts';
  */
 const ROTATE_BYTES = 4 * 1024 * 1024;
 
+/**
+ * What is larger, such as the backlog of a night, takes long to read, and every batch reads it: it would be open all the
+ * time. So the lane rests after its next look, if that does not take long, and for so many milliseconds at the most it is
+ * tried between the looks of others.
+ */
+const LARGE_BYTES = 16 * 1024 * 1024;
+export const LOOK_MS = 20_000;
+const REST_MS = 1_000;
+const TRY_EVERY_MS = 10;
+
 /** And at this size, when the deltas come near to the end of their budget. */
 const TIGHT_BYTES = 64 * 1024;
 
 /**
  * One round. Does nothing on the source unless there is something to forget or to move on from.
  * @param tight move on early, so that everything can be forgotten that was applied
+ * @param atRest does something while the lane reads nothing
+ * Resolves to false when there is more to do as soon as others let go of it.
  */
 export async function keepSmall(
   source: Session,
   target: Session,
   sync: string,
   tight: boolean,
-): Promise<void> {
+  atRest: (work: () => Promise<void>) => Promise<void>,
+): Promise<boolean> {
   const enough = tight ? TIGHT_BYTES : ROTATE_BYTES;
   const generations = await readGenerations(source, sync);
   const old = generations.filter((generation) => !generation.current);
   const left: GenerationInfo[] = [];
+  let free = true;
   if (old.length > 0) await tellSource(source, target, sync);
   for (const generation of old) {
-    if (!(await forget(source, generation.relid, generation.n))) left.push(generation);
+    let now = await forget(source, generation.relid, generation.n);
+    if (now === 'open' && generation.bytes > LARGE_BYTES) {
+      await atRest(async () => {
+        now = await forgetInGaps(source, generation);
+      });
+    }
+    if (now !== 'emptied') left.push(generation);
+    free &&= now !== 'open';
     failpoint('during-forgetting');
   }
   for (const current of generations.filter((generation) => generation.current)) {
@@ -43,6 +71,16 @@ export async function keepSmall(
     if (current.bytes < Math.max(enough, retained)) continue;
     await rotate(source, current.relid);
     failpoint('during-rotation');
+  }
+  return free;
+}
+
+async function forgetInGaps(source: Session, { relid, n }: GenerationInfo): Promise<Forgetting> {
+  const until = Date.now() + REST_MS;
+  for (;;) {
+    const now = await forget(source, relid, n);
+    if (now !== 'open' || Date.now() > until) return now;
+    await sleep(TRY_EVERY_MS);
   }
 }
 

@@ -53,6 +53,9 @@ export class Lane {
   #batches = 0;
   #lastPublished = Date.now();
   #flush = false;
+  /** The look at the source that is under way, and what is done before the next one. */
+  #looking: Promise<unknown> = Promise.resolve();
+  #resting: Promise<unknown> = Promise.resolve();
 
   constructor(options: LaneOptions) {
     this.#options = options;
@@ -69,6 +72,21 @@ export class Lane {
     this.#flush = true;
   }
 
+  /**
+   * Does something between two looks at the source; the next one waits for it. Not at all when the look that is under way
+   * takes longer than `withinMs`. Errors: those of the work.
+   */
+  async rest(withinMs: number, work: () => Promise<void>): Promise<void> {
+    const looked = this.#looking.then(
+      () => true,
+      () => true,
+    );
+    if (!(await Promise.race([looked, sleep(withinMs, false, { ref: false })]))) return;
+    const rested = work();
+    this.#resting = rested.catch(() => undefined);
+    await rested;
+  }
+
   /** Runs until the signal; throws what reading or applying threw. */
   async run(signal: AbortSignal): Promise<void> {
     let pause = PAUSE_MIN;
@@ -78,13 +96,20 @@ export class Lane {
     };
     while (!signal.aborted) {
       if (failure !== undefined) throw failure;
+      await this.#resting;
       const paused = this.#options.isPaused();
-      const carried = !paused && (await this.#step(failed));
+      const carried = !paused && (await this.#look(failed));
       pause = carried ? PAUSE_MIN : Math.min(PAUSE_MAX, pause * 1.5);
       await sleep(paused ? PAUSED : pause, undefined, { signal }).catch(() => undefined);
     }
     // A clean stop lets what is in the queue arrive.
     await Promise.all([...this.#pending]);
+  }
+
+  #look(failed: (error: unknown) => void): Promise<boolean> {
+    const look = this.#step(failed);
+    this.#looking = look;
+    return look;
   }
 
   /** One look at the source; true when a batch was published. */

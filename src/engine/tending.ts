@@ -18,7 +18,7 @@ import { isRefusal } from '../setup/refusal.ts';
 import { reasonToHold } from '../setup/remedies.ts';
 import { armAll } from '../setup/setup.ts';
 import { answerDrift } from './drift.ts';
-import { keepSmall, tellSource } from './keeper.ts';
+import { keepSmall, LOOK_MS, tellSource } from './keeper.ts';
 import { type IncarnationOptions, NOTHING_LEFT, type RunOutcome } from './options.ts';
 import { readAdmissible } from './partitions.ts';
 import type { Rooms } from './rooms.ts';
@@ -49,6 +49,8 @@ export class Tending {
   readonly #rooms: Rooms;
   readonly #roster: Roster;
   readonly #applied: () => Snapshot;
+  /** How long the last look at the source only waited, for the lane and for others. */
+  #waitedMs = 0;
   #watchAt = 0;
   #witnessAt = 0;
   /** The source's snapshot when it was last looked over. */
@@ -302,11 +304,12 @@ export class Tending {
   /** DDL and retained deltas; both need somebody to have committed something on the source. */
   async #watchSource(): Promise<void> {
     const began = Date.now();
+    this.#waitedMs = 0;
     try {
       await this.#lookOverSource();
     } finally {
       const now = Date.now();
-      this.#watchAt = now + Math.max(WATCH_MS, (now - began) / WATCH_SHARE);
+      this.#watchAt = now + Math.max(WATCH_MS, (now - began - this.#waitedMs) / WATCH_SHARE);
     }
   }
 
@@ -343,7 +346,12 @@ export class Tending {
     if (dropped.length > 0 && (await readTables(source, dropped)).some(isTable)) {
       throw new IbexError('source_moved', 'a table that was dropped was created again: the lane starts anew');
     }
-    await keepSmall(source, target, sync.name, this.#options.disk.near);
+    const atRest = async (work: () => Promise<void>) => {
+      const from = Date.now();
+      await this.#rooms.lane.rest(LOOK_MS, work);
+      this.#waitedMs += Date.now() - from;
+    };
+    if (!(await keepSmall(source, target, sync.name, this.#options.disk.near, atRest))) this.#seen = null;
     if (Date.now() - this.#witnessAt < WITNESS_MS) return;
     this.#witnessAt = Date.now();
     await moveWitness(source, sync.name);

@@ -3,6 +3,7 @@
  * with a target that takes nothing for a while. What is kept stays in proportion to what is not applied yet, and reading a
  * batch costs as many pages in the end as in the beginning. `npm run soak` goes on for longer.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { expect, test } from 'vitest';
 import { summaryStatement } from '../../src/capture/trigger/statements.ts';
@@ -131,4 +132,44 @@ test('storage and reading stay in proportion, whatever stays open and whoever is
     `soak: ${changes} changes, ${ROUNDS + 2} rotations at least; pages of a batch ${pages.join(' ')}, at last ${last}; ` +
       `while the target took nothing ${kept} bytes were kept for ${needed} that it lacked`,
   );
+});
+
+test('a large generation that is read all the time is emptied while the lane rests', async () => {
+  await pair.inStep(
+    'create table t (id int primary key, v int not null default 0)',
+    `insert into t select i from generate_series(1, ${ROWS}) i`,
+  );
+  const { current, relid } = await deltas();
+  const isEmpty = async () => !Object.keys((await deltas()).sizes ?? {}).includes(String(current));
+  const reader = new pg.Client({ connectionString: pair.databases.sourceUrl });
+  await reader.connect();
+  const read = `begin; lock table ibex.delta_${relid}_${current} in access share mode`;
+  try {
+    await reader.query(read);
+    await pair.source.query(`insert into t select i from generate_series(${ROWS + 1}, 400000) i`);
+    expect((await deltas()).bytes).toBeGreaterThan(16 * MB);
+    await pair.equal();
+    await waitFor(async () => (await deltas()).current !== current, { what: 'the triggers to move on' });
+    expect(await isEmpty()).toBe(false);
+    // Open whenever the lane looks.
+    const lastLook = async () => {
+      const { rows } = await pair.source.query<{ at: string }>(
+        `select query_start::text as at from pg_stat_activity where application_name = 'ibex:main:flush' and datname = current_database()`,
+      );
+      return rows[0]?.at;
+    };
+    const emptied = async () => {
+      const before = await lastLook();
+      await sleep(400);
+      if ((await lastLook()) !== before) return false;
+      await reader.query('commit');
+      await sleep(200);
+      await reader.query(read);
+      return isEmpty();
+    };
+    await waitFor(emptied, { what: 'the generation to be emptied while the lane rests' });
+  } finally {
+    await reader.end();
+  }
+  await pair.equal();
 });

@@ -35,11 +35,13 @@ export async function rotate(session: Session, relid: number): Promise<void> {
   await session.run('select ibex.rotate($1)', [relid]);
 }
 
-/** True when the generation was emptied. */
-export async function forget(session: Session, relid: number, generation: number): Promise<boolean> {
-  const { forgotten } = await session.row<{ forgotten: boolean }>('select ibex.forget($1, $2) as forgotten', [
-    relid,
-    generation,
-  ]);
-  return forgotten;
+/** What became of a generation that was to be emptied: it was, or a sync needs something in it, or somebody has it open. */
+export type Forgetting = 'emptied' | 'needed' | 'open';
+
+export async function forget(session: Session, relid: number, generation: number): Promise<Forgetting> {
+  const { emptied } = await session.row<{ emptied: boolean | null }>(
+    'select ibex.forget($1, $2) as emptied',
+    [relid, generation],
+  );
+  return emptied === null ? 'open' : emptied ? 'emptied' : 'needed';
 }

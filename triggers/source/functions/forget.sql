@@ -1,6 +1,7 @@
 -- Function: ibex.forget(root oid, generation integer) returns boolean
--- Purpose:  empties one delta table when no sync needs anything in it; true when it did.
--- Locks:    ACCESS EXCLUSIVE on the delta table, NOWAIT: a writer that has it open makes this return false.
+-- Purpose:  empties one delta table when no sync needs anything in it.
+-- Returns:  true when it did, false when something in it is needed, null when somebody has it open.
+-- Locks:    ACCESS EXCLUSIVE on the delta table, NOWAIT: nobody has to queue behind us.
 -- Writes:   the delta table, ibex.captured.forgotten, in one transaction.
 -- Why:      whether a generation may be emptied is decided by its rows alone, read in a statement of its own
 --           after the lock (this function is volatile: under READ COMMITTED each statement has a new
@@ -16,7 +17,7 @@ begin
   begin
     execute format('lock table %s in access exclusive mode nowait', delta);
   exception when lock_not_available then
-    return false;
+    return null;
   end;
   select array_agg(distinct coalesce(st.floor, s.position)::text)::txid_snapshot[] into needed
     from ibex.source_table st join ibex.source_sync s on s.name = st.sync
