@@ -12,18 +12,21 @@ import { type TablePlan, tableLabel } from '../core/plan.ts';
 import type { BatchOutcome, IncomingBatch } from '../core/ports.ts';
 import { identityDifference, type Snapshot } from '../core/position.ts';
 import type { Session } from '../postgres/session.ts';
-import { type ForeignKey, readForeignKeys } from './foreign-keys.ts';
+import type { Statement } from '../postgres/together.ts';
+import { type ForeignKey, readForeignKeys, readingForeignKeys } from './foreign-keys.ts';
 import { load } from './loading.ts';
 import { merge, type StagedTable } from './merge.ts';
 import { MergeMeter, type OnMerging } from './merge-meter.ts';
 import { add, type Counts, countStaged, NOTHING, Slices, standsAlone } from './slices.ts';
 import { dropStages, hasPiece, keepPiece, takeStaged } from './stages.ts';
 import {
-  bookBatch,
+  bookingBatch,
+  type Disturbed,
   lockBatchTables,
-  lockCheckpoint,
+  lockedCheckpoint,
+  lockingCheckpoint,
   lockSyncTables,
-  moveCheckpoint,
+  movingCheckpoint,
   readSyncTables,
   type SyncTable,
   type TableAccount,
@@ -116,47 +119,58 @@ export class Applier {
 
   #applyInTransaction(batch: IncomingBatch, book: (accounts: TableAccount[]) => void): Promise<Snapshot> {
     const { header } = batch;
-    return this.#session.transaction('', async () => {
-      await this.#session.run(sql.markOrigin(this.#origin));
-      const checkpoint = await lockCheckpoint(this.#session, header.sync);
-      const verdict = judge(checkpoint, header);
-      if (verdict === 'skip') return checkpoint.position;
-      if (verdict !== 'apply') throw this.#refusal(verdict, header, checkpoint.epoch);
-      const difference = identityDifference(checkpoint.source, header.source);
-      if (difference) {
-        throw new IbexError('identity', `batch ${header.id} comes from another source: ${difference}`);
-      }
-      if (header.piece !== undefined) {
+    return this.#session.transaction(
+      '',
+      async ([, locked]) => {
+        const checkpoint = lockedCheckpoint(this.#session, header.sync, locked?.rows ?? []);
+        const verdict = judge(checkpoint, header);
+        if (verdict === 'skip') return checkpoint.position;
+        if (verdict !== 'apply') throw this.#refusal(verdict, header, checkpoint.epoch);
+        const difference = identityDifference(checkpoint.source, header.source);
+        if (difference) {
+          throw new IbexError('identity', `batch ${header.id} comes from another source: ${difference}`);
+        }
+        if (header.piece === undefined) {
+          book(await this.#mergeBatch(batch));
+          failpoint('before-commit');
+          return header.to;
+        }
         await this.#keepPiece(batch, header.piece);
         return header.from;
-      }
-      const isLarge = header.tables.some((table) => table.staged !== undefined);
-      const meter = new MergeMeter(isLarge ? this.#onMerging : () => undefined);
-      const staged = await this.#stage(batch, meter);
-      if (isLarge) failpoint('backlog-gathered');
-      failpoint('staging-loaded');
-      const current = await this.#inStep(header, staged);
-      const foreignKeys = await this.#settleForeignKeys(
-        header.sync,
-        current.map(({ plan }) => plan),
-      );
-      await merge(
-        { session: this.#session, sync: header.sync, replica: this.#replica, foreignKeys, meter },
-        await this.#toMerge(current, foreignKeys),
-      );
-      meter.finish();
-      const accounts = current.map(account);
-      book(accounts);
-      // No error is no proof: nothing of the application may have fired, which would swallow or change rows in silence.
-      const [fired] = await bookBatch(this.#session, header.sync, accounts);
-      if (fired !== undefined) throw disturbed(fired, fired.firing);
-      await moveCheckpoint(this.#session, header.sync, header);
-      const large = header.tables.map(({ plan }) => plan.relid).filter((relid) => this.#large.has(relid));
-      if (large.length > 0) await dropStages(this.#session, header.sync, large);
-      for (const { plan, present, gone } of staged) await this.#clear(plan, present + gone);
-      failpoint('before-commit');
-      return header.to;
-    });
+      },
+      [{ text: sql.markOrigin(this.#origin) }, lockingCheckpoint(header.sync)],
+    );
+  }
+
+  async #mergeBatch(batch: IncomingBatch): Promise<TableAccount[]> {
+    const { header } = batch;
+    const isLarge = header.tables.some((table) => table.staged !== undefined);
+    const meter = new MergeMeter(isLarge ? this.#onMerging : () => undefined);
+    const staged = await this.#stage(batch, meter);
+    if (isLarge) failpoint('backlog-gathered');
+    failpoint('staging-loaded');
+    const current = await this.#inStep(header, staged);
+    const foreignKeys = await this.#settleForeignKeys(
+      header.sync,
+      current.map(({ plan }) => plan),
+    );
+    await merge(
+      { session: this.#session, sync: header.sync, replica: this.#replica, foreignKeys, meter },
+      await this.#toMerge(current, foreignKeys),
+    );
+    meter.finish();
+    const accounts = current.map(account);
+    const large = header.tables.map(({ plan }) => plan.relid).filter((relid) => this.#large.has(relid));
+    if (large.length > 0) await dropStages(this.#session, header.sync, large);
+    const [booked] = await this.#session.together([
+      bookingBatch(header.sync, accounts),
+      movingCheckpoint(header.sync, header),
+      ...staged.flatMap(({ plan, present, gone }) => this.#clearing(plan, present + gone)),
+    ]);
+    // No error is no proof: nothing of the application may have fired, which would swallow or change rows in silence.
+    const [fired] = (booked?.rows ?? []) as Disturbed[];
+    if (fired !== undefined) throw disturbed(fired, fired.firing);
+    return accounts;
   }
 
   /** Stages a piece and leaves the checkpoint where it is: what the piece is good for, its entry says. */
@@ -171,7 +185,7 @@ export class Applier {
     const [staged] = (await this.#stage(batch)) as [Staged];
     await keepPiece(this.#session, header.sync, plan, piece, staged.all.deltas);
     this.#large.add(plan.relid);
-    await this.#clear(plan, staged.present + staged.gone);
+    await this.#session.together(this.#clearing(plan, staged.present + staged.gone));
     failpoint('piece-written');
   }
 
@@ -190,7 +204,9 @@ export class Applier {
     const slices = new Slices({
       session: this.#session,
       readAlone: (table) => this.#readAlone(header, table),
-      clear: (plan, rows) => this.#clear(plan, rows),
+      clear: async (plan, rows) => {
+        await this.#session.together(this.#clearing(plan, rows));
+      },
     });
     const loaded = await load(batch, {
       session: this.#session,
@@ -201,7 +217,7 @@ export class Applier {
     for (const table of header.tables) {
       if (table.staged !== undefined) meter?.gather(table.plan, staged.length, header.tables.length);
       const merged = slices.mergedOf(table.plan);
-      staged.push(await this.#count(header, table, loaded.has(table.plan.relid), merged));
+      staged.push(await this.#count(header, table, loaded.get(table.plan.relid) ?? NOTHING, merged));
     }
     return staged;
   }
@@ -216,9 +232,9 @@ export class Applier {
     return standsAlone(plan, facts, foreignKeys) ? facts : null;
   }
 
-  async #count(header: BatchHeader, table: BatchTable, loaded: boolean, merged: Counts): Promise<Staged> {
+  async #count(header: BatchHeader, table: BatchTable, loaded: Counts, merged: Counts): Promise<Staged> {
     const { plan } = table;
-    let counted = loaded ? await countStaged(this.#session, plan) : NOTHING;
+    let counted = loaded;
     if (table.staged !== undefined) {
       await this.#prepare(plan);
       const deltas = counted.deltas + (await takeStaged(this.#session, header.sync, plan, table.staged));
@@ -285,8 +301,11 @@ export class Applier {
   async #settleForeignKeys(sync: string, plans: readonly TablePlan[]): Promise<readonly ForeignKey[]> {
     if (plans.length === 0) return [];
     if (this.#replica) return this.#keysFromOutside(sync);
-    await this.#session.run(sql.lockForWriting(plans));
-    return readForeignKeys(this.#session, sync, plans);
+    const [, found] = await this.#session.together([
+      { text: sql.lockForWriting(plans) },
+      readingForeignKeys(sync, plans),
+    ]);
+    return found?.rows as ForeignKey[];
   }
 
   /** Those of which only one end is carried. A replica is held to none, and the source knows nothing of these. */
@@ -309,12 +328,13 @@ export class Applier {
     this.#stages.set(plan.relid, { definition, dead: 0 });
   }
 
-  async #clear(plan: TablePlan, rows: number): Promise<void> {
+  /** What empties the staging table of a table, which holds so many rows. */
+  #clearing(plan: TablePlan, rows: number): Statement[] {
     const stage = this.#stages.get(plan.relid);
-    if (stage === undefined || rows === 0) return;
+    if (stage === undefined || rows === 0) return [];
     const how = rows <= DELETE_UP_TO && stage.dead + rows <= DEAD_ROWS ? 'delete' : 'truncate';
     stage.dead = how === 'delete' ? stage.dead + rows : 0;
-    await this.#session.run(sql.clearStage(plan, how));
+    return [{ text: sql.clearStage(plan, how) }];
   }
 
   async #factsOf(plan: TablePlan): Promise<TargetFacts> {

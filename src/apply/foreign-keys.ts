@@ -6,6 +6,7 @@ import { IbexError } from '../core/errors.ts';
 import { keyOf, rowLabel, type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
 import { ident } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
+import type { Statement } from '../postgres/together.ts';
 import type { TableState } from './state.ts';
 import { isKnown, isStaged, keyText, selectLeaving } from './statements.ts';
 
@@ -90,8 +91,14 @@ export async function readForeignKeys(
   tables: readonly TableName[],
 ): Promise<ForeignKey[]> {
   if (tables.length === 0) return [];
+  const [answer] = await session.together([readingForeignKeys(sync, tables)]);
+  return answer?.rows as ForeignKey[];
+}
+
+/** What `readForeignKeys` asks. */
+export function readingForeignKeys(sync: string, tables: readonly TableName[]): Statement {
   const wanted = tables.map(({ schema, name }) => ({ schema, name }));
-  return session.rows<ForeignKey>(READ_FOREIGN_KEYS, [sync, JSON.stringify(wanted)]);
+  return { text: READ_FOREIGN_KEYS, values: [sync, JSON.stringify(wanted)], prepared: true };
 }
 
 /**

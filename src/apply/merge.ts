@@ -11,6 +11,7 @@ import { parentsFirst } from '../core/order.ts';
 import { rowLabel, type TablePlan, tableLabel } from '../core/plan.ts';
 import { serverError } from '../postgres/errors.ts';
 import type { Session } from '../postgres/session.ts';
+import type { Statement } from '../postgres/together.ts';
 import { nameRow } from './culprit.ts';
 import { emptyTruncated, type TruncatedTable } from './emptying.ts';
 import { actsBeyond, type ForeignKey, requireParents } from './foreign-keys.ts';
@@ -47,6 +48,19 @@ type Writing = Pick<MergeContext, 'session' | 'foreignKeys' | 'meter'>;
 /** A large table is written in so many statements at most, of at least so many rows: after each, it is known how far it is. */
 const PARTS = 20;
 const PART_ROWS = 100_000;
+/** From this version on a range of a table's blocks is read without the rest of it. */
+const READS_BLOCKS = 140_000;
+/** Rows up to which all that a batch writes goes in one go. */
+const TOGETHER_ROWS = 10_000;
+
+/** Statements that write or remove so many rows of a table. */
+interface Write {
+  readonly plan: TablePlan;
+  readonly rows: number;
+  readonly statements: readonly Statement[];
+  /** Whether they did, by the rows that each of them touched. */
+  readonly check?: (touched: readonly number[]) => Promise<void>;
+}
 
 /** The unique and foreign key violations that the careful way can solve. */
 const ORDER_STATES = new Set(['23503', '23505', '23P01', '23001', '21000']);
@@ -68,8 +82,7 @@ export async function merge(context: MergeContext, tables: readonly StagedTable[
 /** Merges what is staged of a table whose rows are tied to no others. */
 export async function mergeAlone(session: Session, table: StagedRows): Promise<void> {
   const context = { session, foreignKeys: [], meter: new MergeMeter(() => undefined) };
-  await removeGone(context, table);
-  await writePresent(context, table);
+  await write(context, [...removeGone(table), ...(await writePresent(context, table))]);
 }
 
 /** False when it cannot be done in this way. */
@@ -88,9 +101,11 @@ async function mergeInOrder(context: MergeContext, tables: readonly StagedTable[
   try {
     await emptyTruncated(session, childrenFirst);
     // A gone row may hand its unique values to a new one; where nothing refers to the table it can go first.
-    for (const table of childrenFirst) if (!isReferenced(table)) await removeGone(context, table);
-    for (const table of ordered) await writePresent(context, table);
-    for (const table of childrenFirst) if (isReferenced(table)) await removeGone(context, table);
+    const before = childrenFirst.filter((table) => !isReferenced(table)).flatMap(removeGone);
+    const present: Write[] = [];
+    for (const table of ordered) present.push(...(await writePresent(context, table)));
+    const after = childrenFirst.filter(isReferenced).flatMap(removeGone);
+    await write(context, [...before, ...present, ...after]);
     if (isDeferred(context, tables)) await session.run('set constraints all immediate');
     return true;
   } catch (error) {
@@ -138,12 +153,10 @@ async function mergeCarefully(context: MergeContext, tables: readonly StagedTabl
     parked.push(...(await parkAll(context, within)));
   }
   await emptyTruncated(session, tables);
-  for (const table of tables) await removeGone(context, table);
+  await write(context, tables.flatMap(removeGone));
   if (!context.replica) parked.push(...(await parkAll(context, fromOutside)));
   for (const table of tables) {
-    await meter.write(table.plan, table.present + table.gone, () =>
-      table.plan.mode === 'row' ? mergeRows(session, table) : rewriteChanged(context, table),
-    );
+    await write(context, [table.plan.mode === 'row' ? mergeRows(session, table) : rewriteChanged(table)]);
   }
   for (const key of parked) {
     await concerning(tableLabel(key.child), () => enforceForeignKey(session, key));
@@ -199,61 +212,76 @@ async function requireNoContradiction(
   );
 }
 
-async function removeGone({ session, meter }: Writing, { plan, gone }: StagedRows): Promise<void> {
-  if (plan.mode === 'row' || gone === 0) return;
-  await meter.write(plan, gone, () => concerning(tableLabel(plan), () => session.run(sql.deleteGone(plan))));
+/** Small writes in one go, large ones each by itself, so that it is known how far they are. */
+async function write({ session, meter }: Writing, writes: readonly Write[]): Promise<void> {
+  const small = writes.reduce((sum, { rows }) => sum + rows, 0) <= TOGETHER_ROWS;
+  const answers = small ? await session.together(writes.flatMap(({ statements }) => statements)) : [];
+  for (const { plan, rows, statements, check } of writes) {
+    await meter.write(plan, rows, async () => {
+      const own = small ? answers.splice(0, statements.length) : await session.together(statements);
+      await check?.(own.map(({ rowCount }) => rowCount ?? 0));
+    });
+  }
 }
 
-async function writePresent(context: Writing, table: StagedRows): Promise<void> {
-  const { session, meter } = context;
-  const { plan, facts, present, gone } = table;
-  if (plan.mode === 'row') return meter.write(plan, present + gone, () => mergeRows(session, table));
-  if (present === 0) return;
-  await concerning(tableLabel(plan), async () => {
-    if (facts.arbiter && facts.takesOnConflict) return upsert(context, table);
-    await meter.write(plan, present, async () => {
-      const update = sql.updatePresent(plan, facts);
-      if (update !== null) await session.run(update);
-      await session.run(sql.insertMissing(plan, facts));
-    });
-  });
+function writeOf(plan: TablePlan, rows: number, texts: readonly string[]): Write {
+  const table = tableLabel(plan);
+  return { plan, rows, statements: texts.map((text) => ({ text, table })) };
+}
+
+function removeGone({ plan, gone }: StagedRows): Write[] {
+  return plan.mode === 'row' || gone === 0 ? [] : [writeOf(plan, gone, [sql.deleteGone(plan)])];
+}
+
+async function writePresent(context: Writing, table: StagedRows): Promise<Write[]> {
+  const { plan, facts, present } = table;
+  if (plan.mode === 'row') return [mergeRows(context.session, table)];
+  if (present === 0) return [];
+  if (facts.arbiter && facts.takesOnConflict) return upsert(context, table);
+  const update = sql.updatePresent(plan, facts);
+  return [writeOf(plan, present, [...(update === null ? [] : [update]), sql.insertMissing(plan, facts)])];
 }
 
 /** In parts, unless rows may refer to others of their table: those have to be there when a statement ends. */
-async function upsert(context: Writing, { plan, facts, present }: StagedRows): Promise<void> {
-  const { session, meter, foreignKeys } = context;
+async function upsert(
+  { session, foreignKeys }: Writing,
+  { plan, facts, present }: StagedRows,
+): Promise<Write[]> {
   const label = tableLabel(plan);
   const toItself = foreignKeys.some(
     ({ child, parent }) => tableLabel(child) === label && tableLabel(parent) === label,
   );
-  const parts = toItself ? 1 : Math.min(PARTS, Math.ceil(present / PART_ROWS));
-  if (parts === 1) return meter.write(plan, present, () => session.run(sql.upsert(plan, facts)));
+  // Before PostgreSQL 14 each part would read the stage from its beginning.
+  const most = toItself || session.version < READS_BLOCKS ? 1 : PARTS;
+  const parts = Math.min(most, Math.ceil(present / PART_ROWS));
+  if (parts === 1) return [writeOf(plan, present, [sql.upsert(plan, facts)])];
   const { blocks } = await session.row<{ blocks: number }>(sql.blocksOfStage(plan));
   const size = Math.ceil(blocks / parts);
+  const writes: Write[] = [];
   for (let first = 0; first < blocks; first += size) {
-    const rows = Math.ceil(present / parts);
     const range = { first, end: first + size };
-    await meter.write(plan, rows, () => session.run(sql.upsert(plan, facts, range)));
+    writes.push(writeOf(plan, Math.ceil(present / parts), [sql.upsert(plan, facts, range)]));
   }
+  return writes;
 }
 
 /** What goes first, so that it hands over its unique values; what comes and goes within the batch does neither. */
-async function mergeRows(session: Session, { plan, facts, present, gone }: StagedRows): Promise<void> {
-  await concerning(tableLabel(plan), async () => {
-    const removed = gone === 0 ? 0 : await session.run(sql.deleteRemoved(plan));
-    const added = present === 0 ? 0 : await session.run(sql.insertAdded(plan, facts, gone));
+function mergeRows(session: Session, { plan, facts, present, gone }: StagedRows): Write {
+  const remove = gone === 0 ? [] : [sql.deleteRemoved(plan)];
+  const insert = present === 0 ? [] : [sql.insertAdded(plan, facts, gone)];
+  const label = tableLabel(plan);
+  const check = async (touched: readonly number[]) => {
+    const removed = gone === 0 ? 0 : (touched[0] ?? 0);
+    const added = present === 0 ? 0 : (touched.at(-1) ?? 0);
     const missing = gone - removed - (present - added);
     if (missing === 0) return;
     await requireUndisturbed(session, plan);
-    throw new IbexError(
-      'swallowed',
-      `${tableLabel(plan)}: ${missing} of ${gone} rows to remove were not there`,
-      {
-        table: tableLabel(plan),
-        hint: `The target was written by somebody else. Copy the table again: ibex tables recopy '${tableLabel(plan)}'.`,
-      },
-    );
-  });
+    throw new IbexError('swallowed', `${label}: ${missing} of ${gone} rows to remove were not there`, {
+      table: label,
+      hint: `The target was written by somebody else. Copy the table again: ibex tables recopy '${label}'.`,
+    });
+  };
+  return { ...writeOf(plan, present + gone, [...remove, ...insert]), check };
 }
 
 /**
@@ -268,9 +296,7 @@ async function identityMoved(
   return moved !== null && (await session.row<{ moved: boolean }>(moved)).moved;
 }
 
-async function rewriteChanged({ session }: MergeContext, { plan, facts }: StagedTable): Promise<void> {
-  await concerning(tableLabel(plan), async () => {
-    await session.run(facts.others.length === 0 ? sql.deleteChanged(plan) : sql.rewriteChanged(plan, facts));
-    await session.run(sql.insertMissing(plan, facts));
-  });
+function rewriteChanged({ plan, facts, present, gone }: StagedTable): Write {
+  const change = facts.others.length === 0 ? sql.deleteChanged(plan) : sql.rewriteChanged(plan, facts);
+  return writeOf(plan, present + gone, [change, sql.insertMissing(plan, facts)]);
 }

@@ -32,8 +32,14 @@ export function add(one: Counts, other: Counts): Counts {
 }
 
 export async function countStaged(session: Session, plan: TablePlan): Promise<Counts> {
-  const counts = await session.row<Record<keyof Counts, string>>(countStage(plan));
-  return { present: Number(counts.present), gone: Number(counts.gone), deltas: Number(counts.deltas) };
+  return countsOf(await session.row<CountsRow>(countStage(plan)));
+}
+
+type CountsRow = Record<keyof Counts, string>;
+
+/** What `countStage` gives. */
+export function countsOf({ present, gone, deltas }: CountsRow): Counts {
+  return { present: Number(present), gone: Number(gone), deltas: Number(deltas) };
 }
 
 export interface SlicesOptions {

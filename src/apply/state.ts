@@ -9,6 +9,7 @@ import { type TableName, tableLabel } from '../core/plan.ts';
 import type { Snapshot, SourceIdentity } from '../core/position.ts';
 import { isInstalled } from '../postgres/migrate.ts';
 import type { Session } from '../postgres/session.ts';
+import type { Statement } from '../postgres/together.ts';
 import { forgetStage } from './stages.ts';
 import { firing } from './target-table.ts';
 
@@ -51,7 +52,16 @@ export async function readRecord(session: Session, sync: string): Promise<SyncRe
  * still refer to the row, as the backfill's chunks do.
  */
 export async function lockCheckpoint(session: Session, sync: string): Promise<SyncRecord> {
-  const record = toRecord(await session.rows<RecordRow>(`${READ_RECORD} for no key update`, [sync]));
+  return lockedCheckpoint(session, sync, await session.rows<RecordRow>(LOCK_RECORD, [sync]));
+}
+
+/** As `lockCheckpoint`, for who opens a transaction with it; `lockedCheckpoint` takes the rows that it gives. */
+export function lockingCheckpoint(sync: string): Statement {
+  return { text: LOCK_RECORD, values: [sync], prepared: true };
+}
+
+export function lockedCheckpoint(session: Session, sync: string, rows: readonly unknown[]): SyncRecord {
+  const record = toRecord(rows as readonly RecordRow[]);
   if (record !== undefined) return record;
   throw notSetUp(session, sync);
 }
@@ -71,6 +81,8 @@ export async function requireRecord(session: Session, sync: string): Promise<Syn
 /** Also of a schema from before there was a witness. */
 const READ_RECORD = `select epoch::text, position, coalesce((to_jsonb(c) ->> 'witness')::float8, 0) as witness, system, database, timeline
      from ibex.checkpoint c where sync = $1`;
+
+const LOCK_RECORD = `${READ_RECORD} for no key update`;
 
 type RecordRow = SourceIdentity & {
   readonly epoch: string;
@@ -105,15 +117,15 @@ export async function startLane(
   );
 }
 
-export async function moveCheckpoint(
-  session: Session,
+export function movingCheckpoint(
   sync: string,
   { to, witness }: { readonly to: Snapshot; readonly witness: number },
-): Promise<void> {
-  await session.run(
-    'update ibex.checkpoint set position = $2, witness = $3, moved_at = clock_timestamp() where sync = $1',
-    [sync, to, witness],
-  );
+): Statement {
+  return {
+    text: 'update ibex.checkpoint set position = $2, witness = $3, moved_at = clock_timestamp() where sync = $1',
+    values: [sync, to, witness],
+    prepared: true,
+  };
 }
 
 /** Adds tables to a sync as pending; one that is there keeps its state but takes a new name. */
@@ -168,7 +180,7 @@ export async function lockBatchTables(
   relids: readonly number[],
   inStep: readonly number[],
 ): Promise<SyncTable[]> {
-  const rows = await session.rows<TableRow>(
+  const rows = await session.prepared<TableRow>(
     `${READ_TABLES} and (relid = any ($2) or (state = 'streaming' and relid <> all ($3))) order by relid for update`,
     [sync, relids, inStep],
   );
@@ -202,16 +214,11 @@ export interface Disturbed extends TableName {
 }
 
 /**
- * Books a batch: its tables are in step with the lane now. Part of the batch's transaction. Resolves to those of its
- * tables on which something fired that should not have.
+ * Books a batch: its tables are in step with the lane now. Part of the batch's transaction. Gives those of its tables on
+ * which something fired that should not have, as `Disturbed`.
  */
-export async function bookBatch(
-  session: Session,
-  sync: string,
-  accounts: readonly TableAccount[],
-): Promise<Disturbed[]> {
-  if (accounts.length === 0) return [];
-  return session.rows<Disturbed>(BOOK_BATCH, [sync, JSON.stringify(accounts)]);
+export function bookingBatch(sync: string, accounts: readonly TableAccount[]): Statement {
+  return { text: BOOK_BATCH, values: [sync, JSON.stringify(accounts)], prepared: true };
 }
 
 const BOOK_BATCH = `

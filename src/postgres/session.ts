@@ -5,58 +5,15 @@
 import { randomUUID } from 'node:crypto';
 import type { Socket } from 'node:net';
 import type pg from 'pg';
-import { IbexError } from '../core/errors.ts';
+import { concerningTable, IbexError } from '../core/errors.ts';
 import { type Connected, connect } from './connecting.ts';
-import { type CopyIn, copyIn, copyOut } from './copy.ts';
+import { type CopyIn, type CopyPiece, copyIn, copyOutTogether, type Load, loadTogether } from './copy.ts';
 import { serverError, toIbexError } from './errors.ts';
 import { type Piped, pipeCopy, type Throttle } from './pipe.ts';
 import { sharedBackends } from './pooler.ts';
+import { NO_ENCODING, ONLY_IF_DIFFERENT, PIN_SETTINGS, SETTINGS } from './settings.ts';
 import type { Peer } from './tls.ts';
-
-/**
- * Session settings: what changes the text of values, what a statement may see or do, what a provider or role may
- * have set against long statements, and what keeps ours from taking more of a server than one core at a time.
- */
-const SETTINGS: Readonly<Record<string, string>> = {
-  client_encoding: 'UTF8',
-  DateStyle: 'ISO, YMD',
-  IntervalStyle: 'postgres',
-  TimeZone: 'UTC',
-  extra_float_digits: '3',
-  bytea_output: 'hex',
-  lc_monetary: 'C',
-  xmloption: 'content',
-  standard_conforming_strings: 'on',
-  array_nulls: 'on',
-  quote_all_identifiers: 'off',
-  transform_null_equals: 'off',
-  search_path: 'pg_catalog, pg_temp',
-  row_security: 'off',
-  synchronous_commit: 'on',
-  default_transaction_isolation: 'read committed',
-  default_transaction_read_only: 'off',
-  default_transaction_deferrable: 'off',
-  session_replication_role: 'origin',
-  statement_timeout: '0',
-  lock_timeout: '0',
-  idle_in_transaction_session_timeout: '0',
-  idle_session_timeout: '0',
-  transaction_timeout: '0',
-  jit: 'off',
-  max_parallel_workers_per_gather: '0',
-};
-
-/** A database without an encoding has bytes for text: they go as they are. */
-const NO_ENCODING = 'SQL_ASCII';
-
-/** Setting it to its own value needs a right that most roles lack. */
-const ONLY_IF_DIFFERENT = ['session_replication_role'];
-
-const PIN_SETTINGS = `
-  select set_config(s.name, case when s.name = 'client_encoding' and current_setting('server_encoding') = $3
-                                 then $3 else v.value end, false)
-    from json_each_text($1) v(name, value) join pg_settings s on lower(s.name) = lower(v.name)
-   where not (s.name = any ($2) and s.setting = v.value)`;
+import { FailedAt, PreparedStatements, runTogether, type Statement } from './together.ts';
 
 /** Before this version a hashed aggregate cannot go to disk: a backlog of keys would take the server's memory. */
 const HASHED_AGGREGATES_SPILL = 130_000;
@@ -77,6 +34,9 @@ export interface Motion {
   /** Differs once anything was sent or received. */
   readonly mark: string;
 }
+
+/** What is done in a transaction, with what its opening gave. */
+type Body<T> = (answers: readonly pg.QueryResult[]) => Promise<T>;
 
 /** A setting of our own, by which a session behind a pooler knows its backend. */
 const MARK = 'ibex.session';
@@ -110,6 +70,7 @@ export class Session {
   /** The transaction that is under way; null while there is none. */
   #transaction: Promise<unknown> | null = null;
   #broken: IbexError | null = null;
+  readonly #prepared = new PreparedStatements();
 
   private constructor({ client, server, peer, pooled }: Connected) {
     this.#client = client;
@@ -184,9 +145,50 @@ export class Session {
 
   /** The only row of the result. */
   async row<T extends object>(text: string, values: readonly unknown[] = []): Promise<T> {
-    const rows = await this.rows<T>(text, values);
-    if (rows.length !== 1) throw new IbexError('internal', `expected one row, got ${rows.length}: ${text}`);
-    return rows[0] as T;
+    return onlyRow<T>(await this.rows<T>(text, values), text);
+  }
+
+  /** As `rows`, of a statement that comes again, word for word: see `Statement`. */
+  async prepared<T extends object>(text: string, values: readonly unknown[]): Promise<T[]> {
+    const [answer] = await this.together([{ text, values, prepared: true }]);
+    return answer?.rows as T[];
+  }
+
+  /** The only row of what `prepared` gives. */
+  async preparedRow<T extends object>(text: string, values: readonly unknown[]): Promise<T> {
+    return onlyRow<T>(await this.prepared<T>(text, values), text);
+  }
+
+  /**
+   * Runs statements in one go; resolves to what each of them gave. One that fails keeps those behind it from running, and
+   * names its table.
+   */
+  async together(statements: readonly Statement[]): Promise<pg.QueryResult[]> {
+    if (this.#broken !== null) throw this.#broken;
+    if (statements.length === 0) return [];
+    // A pooler need not know of statements that have names.
+    const sent = this.pooled ? statements.map((one) => ({ ...one, prepared: false })) : statements;
+    return this.#naming(statements, runTogether(this.#client, sent, this.#prepared));
+  }
+
+  /** Runs COPYs of what is there already, and statements after them, in one go; resolves and fails as `together` does. */
+  async load(
+    loads: readonly (Load & { readonly table: string })[],
+    then: readonly string[],
+  ): Promise<pg.QueryResult[]> {
+    if (this.#broken !== null) throw this.#broken;
+    return this.#naming(loads, loadTogether(this.#client, loads, then));
+  }
+
+  async #naming<T>(statements: readonly { readonly table?: string }[], answer: Promise<T>): Promise<T> {
+    try {
+      return await answer;
+    } catch (error) {
+      if (!(error instanceof FailedAt)) throw this.#explain(error);
+      const label = statements[error.place]?.table;
+      const explained = this.#explain(error.cause);
+      throw label === undefined ? explained : concerningTable(explained, label);
+    }
   }
 
   /** Runs a statement; resolves to the number of rows it touched. */
@@ -194,9 +196,12 @@ export class Session {
     return (await this.#query(text, values)).rowCount ?? 0;
   }
 
-  /** Runs the body in a transaction; `mode` follows BEGIN. Rolls back when the body throws. */
-  async transaction<T>(mode: string, body: () => Promise<T>): Promise<T> {
-    const running = this.#transact(mode, body);
+  /**
+   * Runs the body in a transaction; `mode` follows BEGIN. Rolls back when the body throws. What it is to begin with goes
+   * with BEGIN in one go, and the body gets what that gave.
+   */
+  async transaction<T>(mode: string, body: Body<T>, opening: readonly Statement[] = []): Promise<T> {
+    const running = this.#transact(mode, body, opening);
     this.#transaction = running;
     try {
       return await running;
@@ -213,10 +218,10 @@ export class Session {
     while (this.#transaction !== null) await this.#transaction.catch(() => undefined);
   }
 
-  async #transact<T>(mode: string, body: () => Promise<T>): Promise<T> {
-    await this.#begin(mode);
+  async #transact<T>(mode: string, body: Body<T>, opening: readonly Statement[]): Promise<T> {
+    const answers = await this.#begin(mode, opening);
     try {
-      const result = await body();
+      const result = await body(answers);
       const { command } = await this.#query('commit', []);
       // COMMIT of a failed transaction succeeds with the tag ROLLBACK.
       if (command !== 'COMMIT')
@@ -239,8 +244,19 @@ export class Session {
   }
 
   /** Behind a pooler no transaction begins on a backend that is not ours. SHOW takes no snapshot, as SELECT would. */
-  async #begin(mode: string): Promise<void> {
-    if (this.#mark === null) return void (await this.run(`begin ${mode}`));
+  async #begin(mode: string, opening: readonly Statement[] = []): Promise<readonly pg.QueryResult[]> {
+    if (this.#mark !== null) await this.#beginMarked(mode);
+    else if (opening.length === 0) await this.run(`begin ${mode}`);
+    const begin = this.#mark === null && opening.length > 0 ? [{ text: `begin ${mode}` }] : [];
+    try {
+      return (await this.together([...begin, ...opening])).slice(begin.length);
+    } catch (error) {
+      if (this.#broken === null) await this.run('rollback').catch(() => this.abandon());
+      throw error;
+    }
+  }
+
+  async #beginMarked(mode: string): Promise<void> {
     const answers = await this.#query(`begin ${mode}; show ${MARK}`, null).catch((error) => {
       if (serverError(error)?.state !== NOT_SET) throw error;
     });
@@ -250,15 +266,21 @@ export class Session {
     throw sharedBackends(this.server);
   }
 
-  /** A reader that stops before the end costs the session: a COPY cannot be left half-way. */
-  async *copyOut(statement: string): AsyncGenerator<Buffer> {
+  /**
+   * Several `COPY .. TO STDOUT` in one go, one after the other; one that fails is a `FailedAt` around the error. A reader
+   * that stops before the end costs the session: a COPY cannot be left half-way.
+   */
+  async *copyOutTogether(statements: readonly string[]): AsyncGenerator<CopyPiece> {
+    if (this.#broken !== null) throw this.#broken;
     let settled = false;
     try {
-      yield* copyOut(this.#client, statement);
+      yield* copyOutTogether(this.#client, statements);
       settled = true;
     } catch (error) {
       settled = true;
-      throw this.#explain(error);
+      throw error instanceof FailedAt
+        ? new FailedAt(error.place, this.#explain(error.cause))
+        : this.#explain(error);
     } finally {
       if (!settled) this.abandon();
     }
@@ -356,4 +378,9 @@ export class Session {
       throw this.#explain(error);
     }
   }
+}
+
+function onlyRow<T>(rows: readonly T[], text: string): T {
+  if (rows.length !== 1) throw new IbexError('internal', `expected one row, got ${rows.length}: ${text}`);
+  return rows[0] as T;
 }

@@ -264,7 +264,7 @@ describe('a watch over connections', () => {
     })();
     const copy = fed?.copyIn(COPY_IN);
     const reading = (async () => {
-      for await (const _ of (read as Session).copyOut('copy (select pg_sleep(60)) to stdout'));
+      for await (const _ of (read as Session).copyOutTogether(['copy (select pg_sleep(60)) to stdout']));
     })();
     reading.catch(() => undefined);
     network.freeze(all);

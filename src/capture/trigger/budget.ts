@@ -3,6 +3,7 @@
  * tables whose deltas were given up. The functions are in `triggers/source/functions/budget.sql` and `relieve.sql`.
  */
 import type { Session } from '../../postgres/session.ts';
+import type { Statement } from '../../postgres/together.ts';
 
 /** What the deltas of a sync may take of the source's disk, and how old they may get. */
 export interface DeltaBudget {
@@ -82,14 +83,19 @@ export async function relieve(session: Session, sync: string | null, lockTimeout
 
 /** The tables of a sync whose deltas were given up. */
 export async function readGivenUp(session: Session, sync: string): Promise<GivenUp[]> {
-  return session.rows<GivenUp>(
-    `select t.relid::int8::float8 as relid, c.schema_name as schema, c.table_name as name,
-            t.given_up_at as at, t.given_up_why as why
-       from ibex.source_table t join ibex.captured c on c.relid = t.relid
-      where t.sync = $1 and t.given_up_at is not null order by 3, 4`,
-    [sync],
-  );
+  return session.rows<GivenUp>(READ_GIVEN_UP, [sync]);
 }
+
+/** What `readGivenUp` asks, for who asks it all the time. */
+export function readingGivenUp(sync: string): Statement {
+  return { text: READ_GIVEN_UP, values: [sync], prepared: true };
+}
+
+const READ_GIVEN_UP = `
+  select t.relid::int8::float8 as relid, c.schema_name as schema, c.table_name as name,
+         t.given_up_at as at, t.given_up_why as why
+    from ibex.source_table t join ibex.captured c on c.relid = t.relid
+   where t.sync = $1 and t.given_up_at is not null order by 3, 4`;
 
 /** Takes the marks off: the tables are captured and copied again. To be called once the target knows. */
 export async function liftGivenUp(session: Session, sync: string, relids: readonly number[]): Promise<void> {

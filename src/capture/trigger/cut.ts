@@ -8,9 +8,11 @@ import { IbexError } from '../../core/errors.ts';
 import { type TablePlan, tableLabel } from '../../core/plan.ts';
 import type { Snapshot, SourceIdentity } from '../../core/position.ts';
 import type { Session } from '../../postgres/session.ts';
+import type { Statement } from '../../postgres/together.ts';
 import {
   BEGIN_BATCH,
   type Generations,
+  givenValues,
   readPieceStatement,
   readStatement,
   summaryStatement,
@@ -67,10 +69,12 @@ export interface Cut {
   readonly spoiled: readonly TablePlan[];
 }
 
-interface Beginning {
+/** What `beginning` gives. */
+export interface Beginning {
   readonly snapshot: Snapshot;
   readonly lsn: string;
-  readonly witness: number;
+  /** Null: the source does not know the sync any more. */
+  readonly witness: number | null;
   readonly echo: string | null;
   readonly generations: readonly (readonly [relid: number, n: number])[];
 }
@@ -96,10 +100,25 @@ interface Found {
   readonly freshTruncates: number;
 }
 
-export async function cutBatch(reading: Session, source: SourceIdentity, request: ReadRequest): Promise<Cut> {
+/** The first statement of a reading transaction, which takes its snapshot. */
+export function beginning({ sync, tables }: Pick<ReadRequest, 'sync'> & AskedTables): Statement {
+  return { text: BEGIN_BATCH, values: [tables.map(({ plan }) => plan.relid), sync], prepared: true };
+}
+
+interface AskedTables {
+  readonly tables: readonly Pick<ReadTable, 'plan'>[];
+}
+
+export async function cutBatch(
+  reading: Session,
+  source: SourceIdentity,
+  request: ReadRequest,
+  begun: Beginning,
+): Promise<Cut> {
   const { sync, id, epoch, from, tables } = request;
-  const { snapshot, lsn, witness, ...noted } = await begin(reading, sync, tables);
-  const { found, oldestAt } = await summarise(reading, request, noted);
+  const { snapshot, lsn } = begun;
+  const witness = requireWitness(begun, sync);
+  const { found, oldestAt } = await summarise(reading, request, begun);
   const nothing = { to: snapshot, lsn, header: null, statements: [], large: [], spoiled: [] };
   const spoiled = found.filter(
     ({ table, freshTruncates }) => table.staging?.part != null && freshTruncates > 0,
@@ -117,13 +136,14 @@ export async function cutBatch(reading: Session, source: SourceIdentity, request
 }
 
 /** A piece moves no position: what its header says of one is where the checkpoint has to stand, and when it was read. */
-export async function cutPiece(
-  reading: Session,
+export function cutPiece(
   source: SourceIdentity,
   { sync, id, epoch, from, table, piece }: PieceRequest,
-): Promise<Cut> {
+  begun: Beginning,
+): Cut {
   const { plan, floor } = table;
-  const { snapshot, lsn, witness, echo } = await begin(reading, sync, [table]);
+  const { snapshot, lsn, echo } = begun;
+  const witness = requireWitness(begun, sync);
   const tables = [{ plan, truncated: [], captured: 0, ...(floor === null ? {} : { floor }) }];
   return {
     to: snapshot,
@@ -147,18 +167,9 @@ export async function cutPiece(
   };
 }
 
-async function begin(
-  reading: Session,
-  sync: string,
-  tables: readonly Pick<ReadTable, 'plan'>[],
-): Promise<Beginning> {
-  const relids = tables.map(({ plan }) => plan.relid);
-  const { witness, ...rest } = await reading.row<Omit<Beginning, 'witness'> & { witness: number | null }>(
-    BEGIN_BATCH,
-    [relids, sync],
-  );
+function requireWitness({ witness }: Beginning, sync: string): number {
   if (witness === null) throw new IbexError('source_moved', `the source knows no sync ${sync} any more`);
-  return { ...rest, witness };
+  return witness;
 }
 
 /** Joining tables belong to the batch even without deltas: it is what takes them into step. */
@@ -171,12 +182,19 @@ async function summarise(
   for (const [relid, n] of generations) byTable.set(relid, [...(byTable.get(relid) ?? []), n]);
   const notedOf = ({ relid }: TablePlan) => ({ numbers: byTable.get(relid) ?? [], echo });
   const noted = request.tables.filter(({ plan }) => byTable.has(plan.relid));
+  // Of tables in step the text is the same, as long as the same ones have deltas.
+  const repeats = noted.every(({ floor, staging }) => floor === null && !staging?.part);
   const statement = noted
-    .map(({ plan, floor, staging }) =>
-      summaryStatement(plan, notedOf(plan), floor ?? request.from, staging?.part?.upto),
-    )
+    .map(({ plan, floor, staging }) => {
+      const from = repeats ? null : (floor ?? request.from);
+      return summaryStatement(plan, notedOf(plan), from, staging?.part?.upto);
+    })
     .join(' union all ');
-  const rows = noted.length === 0 ? [] : await reading.rows<Summary>(statement);
+  const look = () =>
+    repeats
+      ? reading.prepared<Summary>(statement, givenValues(request.from))
+      : reading.rows<Summary>(statement);
+  const rows = noted.length === 0 ? [] : await look();
   const summaries = new Map(rows.map((row) => [Number(row.relid), row]));
   const found: Found[] = [];
   for (const table of request.tables) {

@@ -12,15 +12,18 @@ import type { DeltaFile } from '../../core/backlog.ts';
 import type { BatchHeader } from '../../core/batch.ts';
 import { concerningTable, IbexError, isKind } from '../../core/errors.ts';
 import { failpoint } from '../../core/failpoints.ts';
-import { tableLabel } from '../../core/plan.ts';
+import { type TablePlan, tableLabel } from '../../core/plan.ts';
 import type { BatchOutcome, BatchQueue, BatchWriter } from '../../core/ports.ts';
 import type { Snapshot, SourceIdentity } from '../../core/position.ts';
 import { serverError } from '../../postgres/errors.ts';
-import { waitForFlush } from '../../postgres/flush.ts';
+import { askingForFlush, type FlushAnswer, flushUnlessFlushed } from '../../postgres/flush.ts';
 import type { Session } from '../../postgres/session.ts';
+import { FailedAt } from '../../postgres/together.ts';
 import { Spool } from '../../queue/spool.ts';
-import { readGivenUp } from './budget.ts';
+import { type GivenUp, readingGivenUp } from './budget.ts';
 import {
+  type Beginning,
+  beginning,
   type Cut,
   cutBatch,
   cutPiece,
@@ -54,6 +57,7 @@ export interface Published {
 
 /** What is asked for, with the tables that are looked at for it. */
 interface Asked {
+  readonly sync: string;
   readonly id: string;
   readonly tables: readonly Pick<ReadTable, 'plan'>[];
 }
@@ -98,17 +102,17 @@ export class DeltaReader {
    * truncates all the time cannot hold it up for ever.
    */
   async read(request: ReadRequest): Promise<ReadResult> {
-    const { cut, published } = await this.#persistently(request, (id) =>
-      cutBatch(this.#reading, this.#identity, { ...request, id }),
+    const { cut, published } = await this.#persistently(request, (id, begun) =>
+      cutBatch(this.#reading, this.#identity, { ...request, id }, begun),
     );
     return { to: cut.to, large: cut.large, spoiled: cut.spoiled, published };
   }
 
   /** Reads a piece of a large backlog and publishes it, in a short transaction of its own, as `read` does a batch. */
   async readPiece(request: PieceRequest): Promise<Published> {
-    const asked = { id: request.id, tables: [request.table] };
-    const { published } = await this.#persistently(asked, (id) =>
-      cutPiece(this.#reading, this.#identity, { ...request, id }),
+    const asked = { sync: request.sync, id: request.id, tables: [request.table] };
+    const { published } = await this.#persistently(asked, async (id, begun) =>
+      cutPiece(this.#identity, { ...request, id }, begun),
     );
     return published as Published;
   }
@@ -118,7 +122,7 @@ export class DeltaReader {
     return this.#control.rows<DeltaFile>(DELTA_FILES, [relid]);
   }
 
-  async #persistently(asked: Asked, cut: (id: string) => Promise<Cut>) {
+  async #persistently(asked: Asked, cut: (id: string, begun: Beginning) => Promise<Cut>) {
     // The one works while the other has locks in hand: what they wait for, nobody's search for deadlocks would see.
     if (!this.#neverWaits)
       await Promise.all([this.#reading, this.#control].map((one) => one.run(NEVER_WAIT)));
@@ -127,7 +131,8 @@ export class DeltaReader {
     for (let n = 1; ; n++) {
       this.#inTheWay = [];
       try {
-        return await this.#readOnce(asked, () => cut(n === 1 ? asked.id : `${asked.id}-${n}`), locked);
+        const id = n === 1 ? asked.id : `${asked.id}-${n}`;
+        return await this.#readOnce(asked, (begun) => cut(id, begun), locked);
       } catch (error) {
         if (isKind(error, 'lock')) await this.#findLocked(asked, error, n);
         else if (!isKind(error, 'source_moved') || n === TRIES) throw error;
@@ -153,29 +158,28 @@ export class DeltaReader {
     if (found.length === 0) await sleep(PAUSE_MS);
   }
 
-  async #readOnce(asked: Asked, cutNow: () => Promise<Cut>, locked: readonly string[]) {
+  async #readOnce(asked: Asked, cutNow: (begun: Beginning) => Promise<Cut>, locked: readonly string[]) {
     const spool = new Spool({ spoolDir: this.#spoolDirectory });
     let writer: BatchWriter | undefined;
     let pumping: Promise<void> | undefined;
     let bytes = 0;
+    let flushed: FlushAnswer | undefined;
     try {
-      const cut = await this.#reading.transaction('isolation level repeatable read read only', async () => {
-        if (locked.length > 0) await this.#reading.run(lockForReading(locked));
-        const { header, statements, ...rest } = await cutNow();
+      const cut = await this.#begin(asked, locked, async (begun) => {
+        const { header, statements, ...rest } = await cutNow(begun);
         if (header === null) return { header, statements, ...rest };
         writer = await this.#queue.open(header);
         pumping = pump(spool, writer);
         // What stops the pump must stop the reading too, at its next push.
         pumping.catch((error) => spool.fail(error));
         bytes = await this.#readTables(header, statements, spool);
-        // Both look at what happened until after the last row was read.
-        await Promise.all([this.#requireUnmoved(header), this.#requireDeltas(header.sync, asked)]);
+        flushed = await this.#requireUndisturbed(header, asked, rest.lsn);
         failpoint('after-read');
         return { header, statements, ...rest };
       });
       if (cut.header === null || writer === undefined) return { cut, published: null };
       spool.end();
-      await Promise.all([pumping, waitForFlush(this.#control, cut.lsn)]);
+      await Promise.all([pumping, flushUnlessFlushed(this.#control, flushed)]);
       failpoint('before-publish');
       await writer.end();
       failpoint('after-publish');
@@ -190,74 +194,115 @@ export class DeltaReader {
     }
   }
 
+  /** Relations are locked before the snapshot, which the first statement after that takes. */
+  #begin<T>(asked: Asked, locked: readonly string[], body: (begun: Beginning) => Promise<T>): Promise<T> {
+    const begin = beginning(asked);
+    const reading = this.#reading;
+    return reading.transaction(
+      'isolation level repeatable read read only',
+      async ([answer]) => {
+        if (answer !== undefined) return body(answer.rows[0] as Beginning);
+        await reading.run(lockForReading(locked));
+        return body(await reading.preparedRow<Beginning>(begin.text, begin.values ?? []));
+      },
+      locked.length === 0 ? [begin] : [],
+    );
+  }
+
   /** Resolves to the bytes that were read. */
   async #readTables(
     header: BatchHeader,
     statements: readonly (string | null)[],
     spool: Spool,
   ): Promise<number> {
-    let read = 0;
-    for (const [index, { plan }] of header.tables.entries()) {
-      const statement = statements[index];
-      if (typeof statement !== 'string') continue;
-      try {
-        for await (const bytes of this.#reading.copyOut(statement)) {
-          read += bytes.length;
-          await spool.push({ table: index, bytes });
-        }
-      } catch (error) {
-        throw isNoValue(error) ? unknownKeys(plan, error) : concerningTable(error, tableLabel(plan));
+    const reads = header.tables.flatMap(({ plan }, table) => {
+      const statement = statements[table];
+      return typeof statement === 'string' ? [{ plan, table, statement }] : [];
+    });
+    let sum = 0;
+    try {
+      const pieces = this.#reading.copyOutTogether(reads.map(({ statement }) => statement));
+      for await (const { place, bytes } of pieces) {
+        sum += bytes.length;
+        await spool.push({ table: (reads[place] as { table: number }).table, bytes });
       }
+    } catch (error) {
+      if (!(error instanceof FailedAt)) throw error;
+      const { plan } = reads[error.place] as { plan: TablePlan };
+      throw isNoValue(error.cause)
+        ? unknownKeys(plan, error.cause)
+        : concerningTable(error.cause, tableLabel(plan));
     }
-    return read;
-  }
-
-  /** Throws unless the tables are still what the snapshot saw and the plans were made from. */
-  async #requireUnmoved(header: BatchHeader): Promise<void> {
-    const relids = header.tables.map((table) => table.plan.relid);
-    if (relids.length === 0) return;
-    await this.#noteUnknownPartitions(header);
-    const outlines = header.tables.map((table) => table.plan.outline);
-    // The locks of the reading are still held, so what the other session sees is what was read.
-    const [moved, altered] = await Promise.all([
-      this.#reading.rows<{ relation: string }>(MOVED_RELATIONS, [relids]),
-      this.#control.rows<{ relation: string }>(ALTERED_TABLES, [relids, outlines]),
-    ]);
-    if (altered.length > 0) {
-      const names = altered.map((row) => row.relation).join(', ');
-      throw new IbexError('source_moved', `the columns of ${names} changed while a batch was read`);
-    }
-    if (moved.length > 0) {
-      this.#inTheWay = moved.map((row) => row.relation);
-      const names = this.#inTheWay.join(', ');
-      throw new IbexError(
-        'source_moved',
-        `the file of ${names} changed while a batch was read; it is read again`,
-      );
-    }
+    return sum;
   }
 
   /**
-   * Deltas that were given up are truncated, which is not MVCC-safe, and no more are noted: a batch must not end where some
-   * are missing. The mark was there before either; the other session sees it also if our snapshot is older.
+   * Throws unless the tables are still what the snapshot saw and the plans were made from, and their deltas are all there.
+   * It is asked after the last row was read; the locks of the reading are still held, so what the other session sees is
+   * what was read. Resolves to whether the log was flushed up to `lsn` by then.
    */
-  async #requireDeltas(sync: string, { tables }: Asked): Promise<void> {
-    const lost = await readGivenUp(this.#control, sync);
-    const missed = lost.filter(({ relid }) => tables.some(({ plan }) => plan.relid === relid));
-    if (missed.length === 0) return;
-    const names = missed.map(tableLabel).join(', ');
-    throw new IbexError('source_moved', `the deltas of ${names} were given up while a batch was read`);
+  async #requireUndisturbed(
+    header: BatchHeader,
+    asked: Asked,
+    lsn: string,
+  ): Promise<FlushAnswer | undefined> {
+    const relids = header.tables.map(({ plan }) => plan.relid);
+    const outlines = header.tables.map(({ plan }) => plan.outline);
+    await this.#noteUnknownPartitions(header);
+    const [moved, [altered, lost, flushed]] = await Promise.all([
+      relids.length === 0 ? [] : this.#reading.prepared<Moved>(MOVED_RELATIONS, [relids]),
+      this.#control.together([
+        { text: ALTERED_TABLES, values: [relids, outlines], prepared: true },
+        readingGivenUp(asked.sync),
+        askingForFlush(lsn),
+      ]),
+    ]);
+    requireUnaltered(altered?.rows as Moved[]);
+    this.#requireUnmoved(moved);
+    requireDeltas(lost?.rows as GivenUp[], asked);
+    return flushed;
+  }
+
+  #requireUnmoved(moved: readonly Moved[]): void {
+    if (moved.length === 0) return;
+    this.#inTheWay = moved.map((row) => row.relation);
+    const names = this.#inTheWay.join(', ');
+    throw new IbexError(
+      'source_moved',
+      `the file of ${names} changed while a batch was read; it is read again`,
+    );
   }
 
   /** Before the batch can be applied it is durable that the table's partitions have to be looked at. */
   async #noteUnknownPartitions({ tables }: BatchHeader): Promise<void> {
     const partitioned = tables.filter(({ plan }) => !plan.only).map(({ plan }) => plan.relid);
     if (partitioned.length === 0) return;
-    const unknown = await this.#reading.rows<{ relid: number; leaf: number }>(UNKNOWN_PARTITIONS, [
+    const unknown = await this.#reading.prepared<{ relid: number; leaf: number }>(UNKNOWN_PARTITIONS, [
       partitioned,
     ]);
     for (const { relid, leaf } of unknown) await noteSeenPartition(this.#control, relid, leaf);
   }
+}
+
+interface Moved {
+  readonly relation: string;
+}
+
+function requireUnaltered(altered: readonly Moved[]): void {
+  if (altered.length === 0) return;
+  const names = altered.map((row) => row.relation).join(', ');
+  throw new IbexError('source_moved', `the columns of ${names} changed while a batch was read`);
+}
+
+/**
+ * Deltas that were given up are truncated, which is not MVCC-safe, and no more are noted: a batch must not end where some
+ * are missing. The mark was there before either; the other session sees it also if our snapshot is older.
+ */
+function requireDeltas(lost: readonly GivenUp[], { tables }: Asked): void {
+  const missed = lost.filter(({ relid }) => tables.some(({ plan }) => plan.relid === relid));
+  if (missed.length === 0) return;
+  const names = missed.map(tableLabel).join(', ');
+  throw new IbexError('source_moved', `the deltas of ${names} were given up while a batch was read`);
 }
 
 /** Noted keys are not values of their type any more: a label of an enum was renamed, a domain has a new CHECK. */

@@ -20,17 +20,40 @@ export interface Generations {
  */
 export function unread(
   plan: Pick<TablePlan, 'relid'>,
-  { numbers, echo }: Generations,
+  generations: Generations,
   from: Snapshot,
   columns: string,
 ): string {
-  const xmin = parseSnapshot(from).xmin;
+  const { xmin } = parseSnapshot(from);
+  return unreadSince(plan, generations, { xmin: String(xmin), snapshot: literal(from) }, columns);
+}
+
+/** A position as SQL: the snapshot, and the first transaction that it may not see. */
+interface Bound {
+  readonly xmin: string;
+  readonly snapshot: string;
+}
+
+/** The position that comes as the two parameters of a statement. */
+const GIVEN: Bound = { xmin: '$1::int8', snapshot: '$2::txid_snapshot' };
+
+/** These parameters. */
+export function givenValues(from: Snapshot): readonly string[] {
+  return [String(parseSnapshot(from).xmin), from];
+}
+
+function unreadSince(
+  plan: Pick<TablePlan, 'relid'>,
+  { numbers, echo }: Generations,
+  { xmin, snapshot }: Bound,
+  columns: string,
+): string {
   const carried = echo === null ? '' : ` and origin is distinct from ${literal(echo)}`;
   return numbers
     .map(
       (n) =>
         `select ${columns} from ibex.delta_${plan.relid}_${n} ` +
-        `where xid >= ${xmin} and not txid_visible_in_snapshot(xid, ${literal(from)})${carried}`,
+        `where xid >= ${xmin} and not txid_visible_in_snapshot(xid, ${snapshot})${carried}`,
     )
     .join(' union all ');
 }
@@ -47,14 +70,18 @@ function inPiece(plan: TablePlan, piece: Piece, echo: string | null, columns: st
 
 /**
  * One row: how many unread deltas, how many of them truncates, how many that cannot tell their keys (see
- * `ibex.noted_rows`), when the oldest was captured (ms). `fresh` and `freshTruncates` leave out what `staged` sees.
+ * `ibex.noted_rows`), when the oldest was captured (ms). `fresh` and `freshTruncates` leave out what `staged` sees. Without
+ * `from` the position is given with each call: `givenValues`.
  */
 export function summaryStatement(
   plan: Pick<TablePlan, 'relid'>,
   generations: Generations,
-  from: Snapshot,
+  from: Snapshot | null,
   staged?: Snapshot,
 ): string {
+  const columns = 'op, at, xid';
+  const deltas =
+    from === null ? unreadSince(plan, generations, GIVEN, columns) : unread(plan, generations, from, columns);
   const fresh = staged === undefined ? 'true' : `not txid_visible_in_snapshot(xid, ${literal(staged)})`;
   return `
     select ${plan.relid}::int8::text as relid, count(*)::text as captured,
@@ -63,7 +90,7 @@ export function summaryStatement(
            count(*) filter (where ${fresh})::text as fresh,
            count(*) filter (where op = 'T' and ${fresh})::text as "freshTruncates",
            extract(epoch from min(at))::float8 * 1000 as oldest
-      from (${unread(plan, generations, from, 'op, at, xid')}) d`;
+      from (${deltas}) d`;
 }
 
 /**
