@@ -96,24 +96,21 @@ function describe(table: TableStatus): string {
 }
 
 function isRunning({ config }: Context): Promise<boolean> {
-  const sync = onlySync(config);
-  return withBothSides(sync, 'backfill', async (_source, target) =>
+  return withBothSides(onlySync(config), 'backfill', async (_source, target, sync) =>
     (await isInstalled(target)) ? (await readDaemon(target, sync.name)) !== null : false,
   );
 }
 
 /** Tables whose deltas were given up wait for just this. */
 function askAgain({ config }: Context): Promise<void> {
-  const sync = onlySync(config);
-  return withBothSides(sync, 'backfill', async (source, target) => {
+  return withBothSides(onlySync(config), 'backfill', async (source, target, sync) => {
     await wantAgain(source, target, sync.name, tableFilter(sync));
   });
 }
 
 /** Through the target's record, where a running daemon sees it as well as the one that is about to be started. */
 function restart({ config }: Context): Promise<void> {
-  const sync = onlySync(config);
-  return withBothSides(sync, 'backfill', async (_source, target) => {
+  return withBothSides(onlySync(config), 'backfill', async (_source, target, sync) => {
     if (!(await isInstalled(target))) return;
     await migrate(target, 'target');
     await requireKnown(target, sync);
@@ -122,8 +119,7 @@ function restart({ config }: Context): Promise<void> {
 }
 
 function readNow({ config }: Context): Promise<SyncStatus> {
-  const sync = onlySync(config);
-  return withBothSides(sync, 'backfill', (source, target) =>
+  return withBothSides(onlySync(config), 'backfill', (source, target, sync) =>
     readStatus(source, target, sync.name, tableFilter(sync)),
   );
 }

@@ -3,9 +3,10 @@
  * lines and an exit code. A command itself is argv -> call -> exit code.
  */
 import { type Command, type CommanderError, Option } from 'commander';
+import { readLive } from '../apply/live.ts';
 import { type Config, loadConfig } from '../config/load.ts';
 import { envOf, flagOf, listOptions, type OptionName } from '../config/options.ts';
-import type { SyncConfig } from '../config/syncs.ts';
+import { laneOf, type SyncConfig } from '../config/syncs.ts';
 import { IbexError } from '../core/errors.ts';
 import { matches, type TablePattern } from '../core/patterns.ts';
 import type { TableName } from '../core/plan.ts';
@@ -161,23 +162,34 @@ export async function openSession(
   return Session.open({ url: await sync[side].resolveUrl(), name: `ibex:${sync.name}:${command}` });
 }
 
-/** Opens both sides, runs the body, closes both. */
+/**
+ * Opens both sides, runs the body, closes both. The body is given the lane that runs: the sync as it is configured, with its
+ * source and target, or turned round since a cutover.
+ */
 export async function withBothSides<T>(
   sync: SyncConfig,
   command: string,
-  body: (source: Session, target: Session) => Promise<T>,
+  body: (source: Session, target: Session, lane: SyncConfig) => Promise<T>,
 ): Promise<T> {
   const source = await openSession(sync, 'source', command);
   try {
     const target = await openSession(sync, 'target', command);
     try {
-      return await body(source, target);
+      const { side } = await readLive(target, sync.name);
+      const lane = laneOf(sync, side);
+      return await (side === 'source' ? body(source, target, lane) : body(target, source, lane));
     } finally {
       await target.close();
     }
   } finally {
     await source.close();
   }
+}
+
+/** The lane that runs, as the target has it noted; the source is not asked. */
+export async function liveLane(sync: SyncConfig): Promise<SyncConfig> {
+  await using target = await openSession(sync, 'target', 'live');
+  return laneOf(sync, (await readLive(target, sync.name)).side);
 }
 
 /** Whether a table of the set that was set up is meant; without patterns in the call all of them are. */

@@ -4,6 +4,7 @@ import { Command, CommanderError } from 'commander';
 import { backfill } from './backfill.ts';
 import { addBench } from './bench.ts';
 import { addCommand, addGroup, report, usageError } from './command.ts';
+import { cutover, rollback } from './cutover.ts';
 import { addDemo } from './demo.ts';
 import { doctor } from './doctor.ts';
 import { pause, resume } from './pause.ts';
@@ -36,6 +37,8 @@ for (const spec of [setup, backfill, run, worker, pause, resume, wait, status, v
   addCommand(program, spec);
 addGroup(program, tables);
 addGroup(program, sequences);
+addCommand(program, cutover);
+addCommand(program, rollback);
 addCommand(program, teardown);
 addBench(program);
 addDemo(program);

@@ -1,6 +1,6 @@
 /** `ibex pause` and `ibex resume`: hold a sync back and let it go on, whether or not its daemon runs. */
 import { pausedSince, pauseSync, resumeSync } from '../apply/restraint.ts';
-import { type CommandSpec, onlySync, openSession, print } from './command.ts';
+import { type CommandSpec, liveLane, onlySync, openSession, print } from './command.ts';
 
 export const pause: CommandSpec = {
   name: 'pause',
@@ -10,7 +10,7 @@ export const pause: CommandSpec = {
   options: ['json'],
   oneSided: true,
   run: async ({ config }) => {
-    const sync = onlySync(config);
+    const sync = await liveLane(onlySync(config));
     await using target = await openSession(sync, 'target', 'pause');
     const since = await pauseSync(target, sync.name);
     print(config.json, { sync: sync.name, paused: since }, `${sync.name} is ${pausedSince(since)}`);
@@ -25,7 +25,7 @@ export const resume: CommandSpec = {
   options: ['json'],
   oneSided: true,
   run: async ({ config }) => {
-    const sync = onlySync(config);
+    const sync = await liveLane(onlySync(config));
     await using target = await openSession(sync, 'target', 'resume');
     const resumed = await resumeSync(target, sync.name);
     const text = resumed ? `${sync.name} goes on` : `${sync.name} was not paused`;

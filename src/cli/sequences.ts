@@ -34,8 +34,7 @@ const sync: CommandSpec = {
       .argParser(parseMargin),
   ],
   run: ({ config, flags, signal }) => {
-    const chosen = onlySync(config);
-    return withBothSides(chosen, 'sequences', async (source, target): Promise<ExitCode> => {
+    return withBothSides(onlySync(config), 'sequences', async (source, target, chosen): Promise<ExitCode> => {
       await requireKnown(target, chosen);
       const tables = await tablesOf(source, target, chosen);
       const limits = { deadline: Date.now() + PATIENCE_MS, signal };

@@ -26,20 +26,20 @@ export const setup: CommandSpec = {
     'json',
   ],
   run: (context) => {
-    const sync = onlySync(context.config);
-    return withBothSides(sync, 'setup', (source, target) => setUp(context, source, target));
+    return withBothSides(onlySync(context.config), 'setup', (source, target, lane) =>
+      setUp(context, lane, source, target),
+    );
   },
 };
 
-async function setUp({ config, signal }: Context, source: Session, target: Session) {
-  const sync = onlySync(config);
+async function setUp({ config, signal }: Context, sync: SyncConfig, source: Session, target: Session) {
   const replica = await becomeReplica(target);
   const options = {
     sync: sync.name,
     source,
     target,
     replica,
-    adopt: true,
+    adopt: sync.name === onlySync(config).name,
     tables: sync.tables,
     exclude: sync.exclude,
     carry: sync.carry,

@@ -33,9 +33,9 @@ export const status: CommandSpec = {
 
 async function show({ config }: Context): Promise<ExitCode> {
   const all: SyncStatus[] = [];
-  for (const sync of config.syncs) {
+  for (const one of config.syncs) {
     all.push(
-      await withBothSides(sync, 'status', async (source, target) => {
+      await withBothSides(one, 'status', async (source, target, sync) => {
         await requireKnown(target, sync);
         return readStatus(source, target, sync.name, tableFilter(sync));
       }),

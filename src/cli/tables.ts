@@ -24,8 +24,7 @@ const add: CommandSpec = {
   options: ['json'],
   run: (context) => {
     const { config } = context;
-    const sync = onlySync(config);
-    return withBothSides(sync, 'tables', async (source, target): Promise<ExitCode> => {
+    return withBothSides(onlySync(config), 'tables', async (source, target, sync): Promise<ExitCode> => {
       const replica = await becomeReplica(target);
       const membership = { sync: sync.name, source, target, patterns: patternsOf(context) };
       const { added, already, obstacles } = await addTables({ ...membership, replica, carry: sync.carry });
@@ -54,8 +53,7 @@ const remove: CommandSpec = {
   options: ['lock_timeout_ms', 'arm_timeout', 'json'],
   run: (context) => {
     const { config, signal } = context;
-    const sync = onlySync(config);
-    return withBothSides(sync, 'tables', async (source, target): Promise<ExitCode> => {
+    return withBothSides(onlySync(config), 'tables', async (source, target, sync): Promise<ExitCode> => {
       const membership = { sync: sync.name, source, target, patterns: patternsOf(context) };
       const limits = { lockTimeoutMs: config.lockTimeoutMs, patienceMs: config.armTimeoutMs, signal };
       const result = await removeTables(membership, limits);
@@ -85,8 +83,7 @@ const recopy: CommandSpec = {
   options: ['json'],
   run: (context) => {
     const { config } = context;
-    const sync = onlySync(config);
-    return withBothSides(sync, 'tables', async (source, target): Promise<ExitCode> => {
+    return withBothSides(onlySync(config), 'tables', async (source, target, sync): Promise<ExitCode> => {
       const chosen = await recopyTables({ sync: sync.name, source, target, patterns: patternsOf(context) });
       const tables = chosen.map(tableLabel);
       print(

@@ -9,6 +9,7 @@ import { stderrScreen } from '../observe/screen.ts';
 import { readDaemon } from '../observe/status.ts';
 import { shareText } from '../observe/units.ts';
 import { requireHistory } from '../setup/history.ts';
+import { recordVerdict } from '../verify/record.ts';
 import { reportPage, reportText, type VerifyReport } from '../verify/report.ts';
 import { verify as compare, type Progress } from '../verify/verify.ts';
 import {
@@ -55,14 +56,13 @@ function shareOf(given: unknown): number {
 
 function run(context: Context, sample: number): Promise<VerifyReport> {
   const { config, flags, signal } = context;
-  const sync = onlySync(config);
-  return withBothSides(sync, 'verify', async (source, target) => {
+  return withBothSides(onlySync(config), 'verify', async (source, target, sync) => {
     await requireRecord(target, sync.name);
     await requireHistory(source, target, sync.name);
     await requireKnown(target, sync);
     const progress = showProgress(context);
     try {
-      return await compare(source, target, {
+      const report = await compare(source, target, {
         wishes: sync,
         filter: tableFilter(sync),
         some: sync.asked.tables.length + sync.asked.exclude.length > 0,
@@ -76,6 +76,8 @@ function run(context: Context, sample: number): Promise<VerifyReport> {
         open: (side) => openSession(sync, side, 'verify'),
         onProgress: progress.show,
       });
+      if (sync.asked.tables.length + sync.asked.exclude.length === 0) await recordVerdict(target, report);
+      return report;
     } catch (error) {
       if (!signal.aborted) throw error;
       throw new IbexError('transient', 'the comparison was stopped: nothing is known of the rest');

@@ -1,6 +1,7 @@
 /** `ibex wait`: exits 0 as soon as everything committed on the source before the call is on the target. */
 import { pausedSince } from '../apply/restraint.ts';
 import { readSyncTables } from '../apply/state.ts';
+import type { SyncConfig } from '../config/syncs.ts';
 import { faultText, SequenceCarrier } from '../engine/sequences.ts';
 import { readDaemon } from '../observe/status.ts';
 import { waitForTarget } from '../observe/wait.ts';
@@ -23,8 +24,7 @@ export const wait: CommandSpec = {
   options: ['tables', 'exclude', 'timeout', 'json'],
   run: (context) => {
     const { config, signal } = context;
-    const sync = onlySync(config);
-    return withBothSides(sync, 'wait', async (source, target) => {
+    return withBothSides(onlySync(config), 'wait', async (source, target, sync) => {
       await requireKnown(target, sync);
       const deadline = Date.now() + config.timeoutMs;
       const filter = tableFilter(sync);
@@ -35,7 +35,7 @@ export const wait: CommandSpec = {
         signal,
       });
       const sequences = result.done
-        ? await carrySequences(context, source, target, deadline)
+        ? await carrySequences(context, sync, source, target, deadline)
         : { missing: [], notCarried: [] };
       const missing = [...result.missing, ...sequences.missing];
       const done = result.done && missing.length === 0;
@@ -65,12 +65,12 @@ export const wait: CommandSpec = {
 
 /** The daemon looks at them every few seconds only, so this is done here. */
 async function carrySequences(
-  { config, signal }: Context,
+  { signal }: Context,
+  sync: SyncConfig,
   source: Session,
   target: Session,
   deadline: number,
 ) {
-  const sync = onlySync(config);
   const tables = (await readSyncTables(target, sync.name))
     .filter(tableFilter(sync))
     .map((table) => ({ source: table, target: table }));

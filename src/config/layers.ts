@@ -51,12 +51,17 @@ export function fromEnvironment(env: NodeJS.ProcessEnv, base: string): Settings 
     }
   }
   const stranger = Object.keys(env).find(
-    (key) => key.startsWith('IBEX_') && !known.includes(key) && !isServiceLink(key),
+    (key) => key.startsWith('IBEX_') && !known.includes(key) && !isServiceLink(key) && !isHookFact(key),
   );
   if (stranger) {
     throw new IbexError('config', `${stranger}: not a known variable; known are ${known.join(', ')}`);
   }
   return settings;
+}
+
+/** What a hook of a cutover is told, which may call us. */
+function isHookFact(key: string): boolean {
+  return /^IBEX_(PHASE|RUN|COMMAND|NEW_SIDE|(SOURCE|TARGET)_(HOST|PORT|DATABASE))$/.test(key);
 }
 
 /** Kubernetes gives every pod IBEX_PORT_8642_TCP=.. and the like when a service is called ibex or ibex-*. */

@@ -17,6 +17,9 @@ import { envOf, flagOf, listOptions, type OptionName, type Options, optionSchema
 import { type RedisConfig, redisConfig } from './redis.ts';
 import { mainSync, type SyncConfig, syncsOfFile } from './syncs.ts';
 
+/** The points of a cutover at which something of the user's can be run. */
+export const HOOKS = ['before_fence', 'after_fence', 'after_drain', 'after_switch', 'on_abort'] as const;
+
 /** Everything that can be set, read and checked. */
 export interface Config {
   /** At least one. */
@@ -49,6 +52,8 @@ export interface Config {
   armTimeoutMs: number;
   /** What the application connects with, for `doctor` to look at; undefined: it does not. */
   appUrl: string | undefined;
+  /** What is run at certain points of a cutover or rollback, by name: a URL or a command. */
+  hooks: Partial<Record<(typeof HOOKS)[number], string>>;
   /** How long `wait` waits, and `verify` for rows to settle. */
   timeoutMs: number;
   /** Sentences to show to the user once. */
@@ -98,6 +103,12 @@ export function loadConfig({ flags, env, cwd, oneSided = false }: ConfigInput): 
     stageAbove: options.stage_above,
     armTimeoutMs: options.arm_timeout,
     appUrl: options.app_url,
+    hooks: Object.fromEntries(
+      HOOKS.flatMap((name) => {
+        const hook = options[`hook_${name}`];
+        return hook === undefined ? [] : [[name, hook]];
+      }),
+    ),
     timeoutMs: options.timeout,
     warnings: warningsAbout(flags),
   };

@@ -145,6 +145,13 @@ function oneOf<const T extends readonly [string, ...string[]]>(values: T) {
   return z.enum(values, { error: `must be one of ${values.join(', ')}` });
 }
 
+const hook = (name: string, when: string) =>
+  text.optional().register(optionInfo, {
+    description: `A command of the shell, or a URL that is posted to, to be run ${when}.`,
+    argument: 'COMMAND|URL',
+    env: `IBEX_HOOK_${name}`,
+  });
+
 /** What a command that uses Redis takes. */
 export const REDIS_OPTIONS = [
   'redis',
@@ -356,8 +363,21 @@ export const optionSchema = z.object({
     argument: 'URL',
     env: 'IBEX_APP_URL',
   }),
+  hook_before_fence: hook(
+    'BEFORE_FENCE',
+    'before `cutover` and `rollback` keep the application from writing. It has as long as it likes; if it fails, nothing is done',
+  ),
+  hook_after_fence: hook('AFTER_FENCE', 'once nobody writes to the old side any more'),
+  hook_after_drain: hook('AFTER_DRAIN', 'once the new side has everything'),
+  hook_after_switch: hook('AFTER_SWITCH', 'once the application can write to the new side'),
+  hook_on_abort: hook(
+    'ON_ABORT',
+    'when a cutover or rollback was given up and the application goes on as before',
+  ),
   timeout: duration.prefault('60s').register(optionInfo, {
-    description: 'How long `wait` waits, and how long `verify` looks again at rows that keep changing.',
+    description:
+      'How long `wait` waits, how long `verify` looks again at rows that keep changing, and how long `cutover` and `rollback` ' +
+      'wait for the daemon, or for a hook, while the application waits for them.',
     argument: 'DURATION',
     env: 'IBEX_TIMEOUT',
   }),

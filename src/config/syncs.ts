@@ -36,6 +36,11 @@ export function reversed(sync: SyncConfig): SyncConfig {
   return { ...sync, name: `${sync.name}.back`, source: sync.target, target: sync.source };
 }
 
+/** The lane that runs while this side is live: the sync as it is configured, or turned round. */
+export function laneOf(sync: SyncConfig, live: 'source' | 'target'): SyncConfig {
+  return live === 'source' ? sync : reversed(sync);
+}
+
 function askedFor(settings: Settings, options: Options): SyncConfig['asked'] {
   const list = (name: 'tables' | 'exclude') => (settings[name]?.inFile ? [] : (options[name] ?? []));
   return { tables: list('tables'), exclude: list('exclude') };

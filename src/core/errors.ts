@@ -85,6 +85,16 @@ export const ERROR_KINDS = {
   resources: { retry: 'timed', exit: 3, hint: 'Free disk space, memory or connections on the named server.' },
   /** The lane is held by another live daemon, or was taken over by one. */
   taken: { retry: 'never', exit: 3, hint: 'Stop the other daemon, or run this one for another sync.' },
+  /** A command or URL of the user's, run at a certain point of a cutover, failed. */
+  hook: { retry: 'manual', exit: 1, hint: 'Run the hook by itself to see why, then try again.' },
+  /** A cutover or rollback cannot be made as things are, or was given up; the reason says what stands against it. */
+  refused: { retry: 'manual', exit: 1, hint: 'Mend what is named, then run the command again.' },
+  /** The other side of the sync is live now: the lane of the other direction runs. */
+  turned: {
+    retry: 'never',
+    exit: 3,
+    hint: 'Nothing to do: the daemon goes on with the lane of the other direction.',
+  },
   /** The batch does not start where the checkpoint stands; the reader must rewind to the checkpoint. */
   gap: { retry: 'timed', exit: 3, hint: 'Nothing to do: reading starts again at the checkpoint.' },
   /** The source moved under a batch that was being read (TRUNCATE, rewrite, DDL); the batch is thrown away. */

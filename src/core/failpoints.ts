@@ -46,6 +46,25 @@ export const FAILPOINTS = [
 
 export type Failpoint = (typeof FAILPOINTS)[number];
 
+/** The seams of a cutover: each phase as it has begun, and the two that lie inside of the switch. */
+export const MOVE_FAILPOINTS = [
+  'move-preflight',
+  'move-prepare',
+  'move-fence',
+  'move-drain',
+  'move-sequences',
+  'move-check',
+  'move-switch',
+  /** The lane of the other direction has its place, and the old side is still the live one. */
+  'move-placed',
+  /** The new side is live, and nobody has been told. */
+  'move-turned',
+  'move-reverse',
+  'move-lift',
+] as const;
+
+export type MoveFailpoint = (typeof MOVE_FAILPOINTS)[number];
+
 /** - `kill`: as kill -9 does. - `freeze`: until somebody sends SIGCONT. - `lose`: as if a connection had broken. */
 export const FAILURES = ['kill', 'freeze', 'lose'] as const;
 
@@ -59,7 +78,7 @@ const armed = new Map<string, { readonly failure: string; passesLeft: number }>(
 );
 
 /** Passes a seam. */
-export function failpoint(name: Failpoint): void {
+export function failpoint(name: Failpoint | MoveFailpoint): void {
   const one = armed.get(name);
   if (one === undefined || --one.passesLeft > 0) return;
   armed.delete(name);

@@ -22,10 +22,10 @@ import {
 import { readStatus, type SyncStatus, type UnknownStatus } from '../observe/status.ts';
 import { createInProcessQueue } from '../queue/in-process.ts';
 import { createInProcessChunks } from '../queue/in-process-chunks.ts';
+import { DirectionKeeper, readLane } from './direction.ts';
 import { PAUSES, type Pauses, type RunOutcome, type Until } from './options.ts';
 import { sayProgress } from './progress-log.ts';
 import { Sessions } from './sessions.ts';
-import { SyncEngine } from './sync-engine.ts';
 
 /** Nobody waits for metrics longer than this. */
 const REFRESH_MS = 2_000;
@@ -43,17 +43,19 @@ export interface DaemonOptions {
 export class Daemon {
   readonly #options: DaemonOptions;
   readonly #metrics = new Metrics();
-  readonly #engines: SyncEngine[];
+  readonly #engines: DirectionKeeper[];
 
   constructor(options: DaemonOptions) {
     this.#options = options;
     const { config, log, until, adopt = true, pauses = PAUSES } = options;
     const { limitMbps, busySessions } = config;
     const rateLimit = limitMbps === undefined ? null : new RateLimit(limitMbps * 1_000_000);
+    const names = new Set(config.syncs.map(({ name }) => name));
+    // Of a sync between two nodes both lanes run; any other one has a live side.
+    const turns = ({ name }: SyncConfig) => !names.has(`${name}.back`) && !name.endsWith('.back');
     this.#engines = config.syncs.map(
-      (sync) =>
-        new SyncEngine({
-          sync,
+      (one) =>
+        new DirectionKeeper(one, turns(one), (sync) => ({
           createQueue: () => this.#createQueue(sync),
           createChunkQueue: () => this.#createChunks(sync),
           copying: config.copying,
@@ -68,7 +70,7 @@ export class Daemon {
           patient: until.kind === 'forever',
           log: log.child({ sync: sync.name }),
           metrics: this.#metrics,
-        }),
+        })),
     );
   }
 
@@ -158,11 +160,13 @@ async function readCopy(sync: SyncConfig): Promise<CopyProgress> {
 
 /** The status of one sync, over sessions of its own. A server of it that is away says nothing about the others. */
 async function readSyncStatus(sync: SyncConfig): Promise<SyncStatus | UnknownStatus> {
-  const sessions = new Sessions(sync);
+  let sessions = new Sessions(sync);
   try {
+    const lane = await readLane(sync);
+    sessions = new Sessions(lane);
     const source = await sessions.open('source', 'status');
     const target = await sessions.open('target', 'status');
-    return await readStatus(source, target, sync.name, () => true);
+    return await readStatus(source, target, lane.name, () => true);
   } catch (error) {
     if (!(error instanceof IbexError) || error.kind === 'not_set_up') throw error;
     return { sync: sync.name, verdict: 'NOT READY', why: [`${error.message} (${error.hint})`] };

@@ -4,6 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { AppliedBatch } from '../apply/applier.ts';
+import { IbexError, isKind } from '../core/errors.ts';
 import { tableLabel } from '../core/plan.ts';
 import type { Snapshot } from '../core/position.ts';
 import { Brake } from './brake.ts';
@@ -84,11 +85,18 @@ export class Incarnation {
       new Copying(this.#options, rooms, this.#roster).run(either),
     ];
     try {
-      const outcome = await Promise.race([tending, ...[lane, ...others].map(failureOf)]);
+      const outcome = await Promise.race([tending, ...[lane, ...others].map(failureOf)]).catch(
+        (error): IbexError => {
+          // As clean an end as any: nothing is wrong, and the lane of the other direction waits for its turn.
+          if (isKind(error, 'turned')) return error;
+          throw error;
+        },
+      );
       stop.abort();
       await Promise.race([lane, sleep(STOP_MS, undefined, { ref: false })]);
       // Also with something under way: who stands by must not take a daemon that was stopped for one that died.
       await Promise.race([rooms.lease.release(), sleep(RELEASE_MS, undefined, { ref: false })]);
+      if (outcome instanceof IbexError) throw outcome;
       return outcome;
     } finally {
       stop.abort();

@@ -8,6 +8,7 @@ import type { BatchQueue, ChunkQueue } from '../core/ports.ts';
 import type { Metrics } from '../observe/metrics.ts';
 import type { DiskWatch } from './disk-watch.ts';
 import { PAUSE_MAX_MS } from './retrying.ts';
+import type { Direction } from './turn.ts';
 
 /**
  * When a run ends by itself:
@@ -58,6 +59,7 @@ export const PAUSES: Pauses = {
 
 export interface SyncEngineOptions {
   readonly sync: SyncConfig;
+  readonly direction: Direction;
   readonly createQueue: () => Promise<BatchQueue>;
   readonly createChunkQueue: () => Promise<ChunkQueue>;
   readonly copying: CopyingOptions;

@@ -31,6 +31,7 @@ import { holdSource } from './source-hold.ts';
 import { Staging } from './staging.ts';
 import { StagingLog } from './staging-log.ts';
 import { TargetWatch } from './target-watch.ts';
+import { requireTurn } from './turn.ts';
 
 export interface Rooms {
   readonly lease: Lease;
@@ -163,7 +164,8 @@ async function setUp(
   holder: Session,
   replica: boolean,
 ): Promise<Lease> {
-  const { sync, log, adopt } = options;
+  const { sync, log, adopt, direction } = options;
+  await requireTurn(sync, direction, { source, target });
   const setup = {
     sync: sync.name,
     source,
@@ -183,6 +185,8 @@ async function setUp(
     inspection = undefined;
   });
   try {
+    // Again, now that nobody else has the lane: who had it may have ended because the other side became live.
+    await requireTurn(sync, direction, { source, target });
     await holdSource(source, sync.name, sessions.pids('source'), signal);
   } catch (error) {
     // Who is refused leaves no trace of a daemon that seems to have died.

@@ -39,7 +39,11 @@ export class Sessions {
 
   async #connect(side: 'source' | 'target', part: string): Promise<Session> {
     const url = await this.#sync[side].resolveUrl();
-    return Session.open({ url, name: `ibex:${this.#sync.name}:${part}` });
+    const session = await Session.open({ url, name: `ibex:${this.#sync.name}:${part}` });
+    // Whatever a daemon writes there comes from the source: a fence lets it pass, and no lane carries it back.
+    if (side === 'target')
+      await session.run(`select set_config('ibex.origin', $1, false)`, [this.#sync.source.name]);
+    return session;
   }
 
   #watch(side: 'source' | 'target'): SilenceWatch {

@@ -5,8 +5,8 @@
 import { SILENT_MS } from '../apply/state.ts';
 import type { Session } from '../postgres/session.ts';
 
-/** A session lock by which one daemon at a time has a sync: its lane on the target, the reading on the source. */
-export type DaemonLock = 'lane' | 'reader';
+/** A session lock by which one process at a time has a sync: its lane on the target, the reading on the source, a cutover of it. */
+export type DaemonLock = 'lane' | 'reader' | 'move';
 
 /** Takes the lock for the session; false when another one has it. */
 export async function tryLock(session: Session, lock: DaemonLock, sync: string): Promise<boolean> {

@@ -23,13 +23,15 @@ $$;
 --           one that lifts it.
 -- Why:      replacing a function takes no lock on any table of the application: a fence goes up, and down, at once, whoever
 --           is busy on them. 25006 is what a server says that is read only: applications and pools know it, and try again.
---           The body runs in sessions of the application, whatever their search_path: every name in it is qualified.
+--           The body runs in sessions of the application, whatever their search_path: every name in it is qualified. Of
+--           those that name a node only roles are believed that could lift the fence anyway.
 create or replace function ibex.fence_statement(n integer, nodes text[]) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
-  select format('create or replace function ibex.fence_%s() returns trigger language plpgsql as %L', n,
+  select format('create or replace function ibex.fence_%s() returns trigger language plpgsql %sas %L', n,
+    case when nodes is not null then 'security definer ' else '' end,
     case when nodes is null then 'begin return null; end' else format(
       'begin if pg_catalog.current_setting(''ibex.origin'', true) operator(pg_catalog.=) any (%L::pg_catalog.text[]) '
-      'then return null; end if; '
+      'and pg_catalog.pg_has_role(session_user, current_user, ''member'') then return null; end if; '
       'raise exception using errcode = ''25006'', message = pg_catalog.concat(''ibex: '', tg_table_schema, ''.'', tg_table_name, '
       ''' is fenced: the database is being moved, or was''), hint = %L; end',
       nodes, 'Try again shortly, on the address that the application has by then. No write is taken here.') end)

@@ -1,0 +1,64 @@
+/** The journal of moves, `ibex.cutover` on the configured target: what began, what ended, and what came of it. */
+import { performance } from 'node:perf_hooks';
+import type { Side } from '../../apply/live.ts';
+import { failpoint, type MoveFailpoint } from '../../core/failpoints.ts';
+import type { Session } from '../../postgres/session.ts';
+import type { Move, Phase } from './move.ts';
+
+export interface Run {
+  readonly run: number;
+  /** The side that it makes live. */
+  readonly live: Side;
+  /** It came to its end, or was undone. */
+  readonly ended: boolean;
+}
+
+export async function readLastRun(record: Session, sync: string): Promise<Run | undefined> {
+  const [last] = await record.rows<Run>(
+    `select run, live, bool_or(phase = 'end') as ended from ibex.cutover where sync = $1
+      group by run, live order by run desc limit 1`,
+    [sync],
+  );
+  return last;
+}
+
+export async function beginRun(record: Session, sync: string, live: Side): Promise<number> {
+  const { run } = await record.row<{ run: number }>(
+    `insert into ibex.cutover (sync, run, n, live, phase, ended_at)
+     select $1, coalesce(max(run), 0) + 1, 0, $2, 'begin', clock_timestamp() from ibex.cutover where sync = $1
+     returning run`,
+    [sync, live],
+  );
+  return run;
+}
+
+export async function endRun(record: Session, sync: string, run: number, what: object): Promise<void> {
+  await record.run(
+    `insert into ibex.cutover (sync, run, n, live, phase, ended_at, what)
+     select $1, $2, max(n) + 1, max(live), 'end', clock_timestamp(), $3 from ibex.cutover where sync = $1 and run = $2`,
+    [sync, run, JSON.stringify(what)],
+  );
+}
+
+/** Does one phase, writes it down as it begins and ends, and says so. The work resolves to what it found, and a line of it. */
+export async function phase<T extends object>(
+  move: Move,
+  name: Phase,
+  work: () => Promise<{ readonly found: T; readonly text: string }>,
+): Promise<T> {
+  const { record, sync, run, say } = move;
+  const began = performance.now();
+  const { n } = await record.row<{ n: number }>(
+    `insert into ibex.cutover (sync, run, n, live, phase)
+     select $1, $2, max(n) + 1, max(live), $3 from ibex.cutover where sync = $1 and run = $2 returning n`,
+    [sync.name, run, name],
+  );
+  if (name !== 'verify') failpoint(`move-${name}` satisfies MoveFailpoint);
+  const { found, text } = await work();
+  await record.run(
+    `update ibex.cutover set ended_at = clock_timestamp(), what = $4 where sync = $1 and run = $2 and n = $3`,
+    [sync.name, run, n, JSON.stringify(found)],
+  );
+  say({ phase: name, seconds: (performance.now() - began) / 1000, text });
+  return found;
+}

@@ -1,0 +1,232 @@
+/**
+ * `ibex cutover` and `ibex rollback`: the phases in their order, what is done when one of them fails, and how a move goes
+ * on whose process died. Until the switch every failure leads back to where it began; after it only forward.
+ */
+import { performance } from 'node:perf_hooks';
+import { hurry, readLive, type Side } from '../../apply/live.ts';
+import { liftFence, raiseFence, readFence } from '../../capture/trigger/fence.ts';
+import { laneOf } from '../../config/syncs.ts';
+import { IbexError } from '../../core/errors.ts';
+import { tryLock } from '../../engine/silent-holder.ts';
+import { migrate } from '../../postgres/migrate.ts';
+import type { Session } from '../../postgres/session.ts';
+import { readLastEqual } from '../../verify/record.ts';
+import { fenceOff } from './fencing.ts';
+import { runHook } from './hooks.ts';
+import { beginRun, endRun, phase, readLastRun } from './journal.ts';
+import { type Move, type MoveOptions, type MoveResult, nodesOf, type Proof } from './move.ts';
+import { findReasons } from './preflight.ts';
+import { prepare } from './preparing.ts';
+import { carrySequences, check, compareAll, drain, openSession } from './proving.ts';
+import { awaitWayBack, open, turn } from './turning.ts';
+
+/** A full comparison counts for so long. */
+const VERIFIED_HOURS = 24;
+/** The daemon is in a hurry for as long as the longest phase may take, and no longer if we die. */
+const HURRY_MS = 600_000;
+
+/** Makes a side live, or says why not. Errors: those of the servers; `taken` when another move is under way. */
+export async function move(options: MoveOptions): Promise<MoveResult> {
+  return withSides(options, async (sides) => {
+    const { sync, to } = options;
+    await settleLast(options, sides);
+    const live = await readLive(sides.record, sync.name);
+    if (live.side === to) return refused(live.side, [`the ${to} is live already`]);
+    const run = await beginRun(sides.record, sync.name, to);
+    return makeMove({ ...options, ...rolesOf(options, sides, to), run });
+  });
+}
+
+/** Undoes what a move left behind that was stopped before the switch: lifts the fence and lets the daemon go on as before. */
+export async function abandon(options: MoveOptions): Promise<MoveResult> {
+  return withSides(options, async (sides) => {
+    const { sync, say } = options;
+    const { side } = await readLive(sides.record, sync.name);
+    const last = await readLastRun(sides.record, sync.name);
+    if (last !== undefined && !last.ended && last.live === side) {
+      return refused(side, [
+        `the ${side} is live already: \`ibex ${nameOf(side)}\` goes on with what is left`,
+      ]);
+    }
+    const to: Side = side === 'source' ? 'target' : 'source';
+    const given = { ...options, ...rolesOf(options, sides, to), run: last?.run ?? 0 };
+    await undo(given);
+    await runHook(given, 'on_abort');
+    say({ phase: 'undo', seconds: null, text: `the application can write to ${given.old.server}` });
+    return { outcome: 'undone', live: side, reasons: [], error: null, proof: {} };
+  });
+}
+
+function nameOf(to: Side): string {
+  return to === 'target' ? 'cutover' : 'rollback';
+}
+
+function refused(live: Side, reasons: readonly string[]): MoveResult {
+  return { outcome: 'refused', live, reasons, error: null, proof: {} };
+}
+
+interface Sides {
+  readonly source: Session;
+  readonly target: Session;
+  readonly record: Session;
+}
+
+async function withSides<T>(options: MoveOptions, body: (sides: Sides) => Promise<T>): Promise<T> {
+  const { sync } = options;
+  await using source = await openSession(sync, 'source', 'cutover');
+  await using target = await openSession(sync, 'target', 'cutover');
+  await using record = await openSession(sync, 'target', 'cutover');
+  await migrate(record, 'target');
+  if (!(await tryLock(record, 'move', sync.name))) {
+    throw new IbexError('taken', `another cutover or rollback of sync ${sync.name} is under way`, {
+      hint: 'Wait for it, or end that process, then run this again.',
+    });
+  }
+  return await body({ source, target, record });
+}
+
+/** Which session and lane plays which part when this side is to become live. */
+function rolesOf({ sync }: MoveOptions, { source, target, record }: Sides, to: Side) {
+  const [left, lane, next] =
+    to === 'target' ? (['source', 'source', 'target'] as const) : (['target', 'target', 'source'] as const);
+  return {
+    to,
+    lane: laneOf(sync, lane),
+    next: laneOf(sync, next),
+    old: left === 'source' ? source : target,
+    fresh: left === 'source' ? target : source,
+    record,
+  };
+}
+
+/** A move whose process died is ended first: undone when nothing was switched, else finished. */
+async function settleLast(options: MoveOptions, sides: Sides): Promise<void> {
+  const { sync, say } = options;
+  const last = await readLastRun(sides.record, sync.name);
+  if (last === undefined || last.ended) return;
+  const given = { ...options, ...rolesOf(options, sides, last.live), run: last.run };
+  if ((await readLive(sides.record, sync.name)).side !== last.live) {
+    say({ phase: 'undo', seconds: null, text: 'an earlier attempt did not come to its end: it is undone' });
+    return undo(given);
+  }
+  say({
+    phase: 'reverse',
+    seconds: null,
+    text: 'an earlier attempt had come past the switch: it is finished',
+  });
+  await finish(given, null);
+}
+
+async function makeMove(given: Move): Promise<MoveResult> {
+  const proof: Partial<Proof> = {};
+  const left: Side = given.to === 'target' ? 'source' : 'target';
+  try {
+    const { reasons } = await phase(given, 'preflight', async () => {
+      const reasons = await findReasons(given);
+      return { found: { reasons }, text: reasons.length === 0 ? 'nothing stands against it' : 'refused' };
+    });
+    if (reasons.length > 0) return await giveUp(given, 'refused', reasons);
+    await verifyFirst(given);
+    await phase(given, 'prepare', () => prepare(given));
+    if (given.dryRun) return await giveUp(given, 'rehearsed', []);
+    await runHook(given, 'before_fence');
+  } catch (error) {
+    return failed(given, proof, error);
+  }
+  const raisedAt = performance.now();
+  try {
+    await fenceAndSwitch(given, proof);
+  } catch (error) {
+    // The answer to the switch may have been lost on its way.
+    const turned = await readLive(given.record, given.sync.name).catch(() => null);
+    if (turned?.side !== given.to) return failed(given, proof, error);
+  }
+  try {
+    await finish(given, (proof as { placed?: string }).placed ?? null);
+  } catch (error) {
+    return { outcome: 'unfinished', live: given.to, reasons: [reasonOf(error)], error: known(error), proof };
+  }
+  Object.assign(proof, { pauseSeconds: (performance.now() - raisedAt) / 1000 });
+  const late = await runHook(given, 'after_switch').then(() => null, known);
+  if (late === null) return { outcome: 'done', live: given.to, reasons: [], error: null, proof };
+  return { outcome: 'unfinished', live: given.to, reasons: [late.message], error: late, proof };
+
+  async function giveUp(move: Move, outcome: 'refused' | 'rehearsed', reasons: readonly string[]) {
+    await undo(move);
+    return { outcome, live: left, reasons, error: null, proof };
+  }
+}
+
+async function verifyFirst(given: Move): Promise<void> {
+  if (given.unverified) return;
+  const since = await readLastEqual(given.fresh, given.lane.name, VERIFIED_HOURS);
+  if (since === null) await phase(given, 'verify', () => compareAll(given));
+}
+
+async function fenceAndSwitch(given: Move, proof: Partial<Proof>): Promise<void> {
+  const { lane, old, record, sync, say } = given;
+  const { lifts } = await readFence(old, lane.name);
+  say({ phase: 'fence', seconds: null, text: `to lift the fence by hand, on ${old.server}: ${lifts};` });
+  await hurry(record, sync.name, HURRY_MS);
+  let mark = '';
+  await phase(given, 'fence', async () => {
+    mark = await fenceOff(given);
+    return { found: { mark }, text: `nobody writes to ${old.server} any more` };
+  });
+  await runHook(given, 'after_fence');
+  Object.assign(proof, await phase(given, 'drain', () => drain(given)));
+  await runHook(given, 'after_drain');
+  Object.assign(proof, await phase(given, 'sequences', () => carrySequences(given)));
+  Object.assign(proof, await phase(given, 'check', () => check(given, mark)));
+  given.signal.throwIfAborted();
+  Object.assign(proof, await phase(given, 'switch', () => turn(given, mark)));
+}
+
+/** From the switch on: can be repeated. */
+async function finish(given: Move, placed: string | null): Promise<void> {
+  const { record, sync, run } = given;
+  await hurry(record, sync.name, HURRY_MS);
+  await phase(given, 'reverse', () => awaitWayBack(given, placed));
+  await phase(given, 'lift', () => open(given));
+  await hurry(record, sync.name, 0);
+  await endRun(record, sync.name, run, { outcome: 'done' });
+}
+
+/** A failure before the switch: the application goes on as if nothing had been. */
+async function failed(given: Move, proof: Partial<Proof>, error: unknown): Promise<MoveResult> {
+  const live: Side = given.to === 'target' ? 'source' : 'target';
+  await undo(given);
+  const late = await runHook(given, 'on_abort').then(() => null, known);
+  const reasons = [reasonOf(error), ...(late === null ? [] : [late.message])];
+  return { outcome: 'undone', live, reasons, error: known(error), proof };
+}
+
+/**
+ * Lifts the fence of the live side. That of the other one stays up where it was live before: nobody who still has its
+ * address is to write there. Capture and fences stay in place, for the next attempt.
+ */
+async function undo(given: Move): Promise<void> {
+  const { sync, lane, next, old, fresh, record, run } = given;
+  await liftFence(old, lane.name);
+  if (await wasLive(record, sync.name)) {
+    if (!(await readFence(fresh, next.name)).up) await raiseFence(fresh, next.name, nodesOf(given));
+  } else await liftFence(fresh, next.name);
+  await hurry(record, sync.name, 0);
+  if (run > 0) await endRun(record, sync.name, run, { outcome: 'undone' });
+}
+
+/** Whether the side that is not live has ever been left. */
+async function wasLive(record: Session, sync: string): Promise<boolean> {
+  const rows = await record.rows('select from ibex.live where sync = $1 and turned_at is not null', [sync]);
+  return rows.length > 0;
+}
+
+function known(error: unknown): IbexError {
+  return error instanceof IbexError
+    ? error
+    : new IbexError('refused', (error as Error).message, { cause: error });
+}
+
+function reasonOf(error: unknown): string {
+  return known(error).message;
+}
