@@ -2,20 +2,14 @@
 import { createInterface } from 'node:readline/promises';
 import { Option } from 'commander';
 import { REDIS_OPTIONS } from '../config/options.ts';
-import type { SyncConfig } from '../config/syncs.ts';
+import { reversed, type SyncConfig } from '../config/syncs.ts';
 import { IbexError } from '../core/errors.ts';
 import { readDaemon } from '../observe/status.ts';
 import { listTables } from '../postgres/catalog.ts';
 import type { Session } from '../postgres/session.ts';
 import { readKnown } from '../setup/setup.ts';
 import { requireMatches } from '../setup/tables.ts';
-import {
-  PROOF,
-  type TeardownOptions,
-  type TeardownResult,
-  teardownSource,
-  teardownTarget,
-} from '../setup/teardown.ts';
+import { PROOF, type TeardownOptions, type TeardownResult, teardownSide } from '../setup/teardown.ts';
 import {
   type CommandSpec,
   type Context,
@@ -64,9 +58,11 @@ async function emptyQueue({ config, log }: Context): Promise<void> {
   if (config.redis === undefined) return;
   try {
     const { createRedisQueue } = await import('../queue/bullmq.ts');
-    const queue = await createRedisQueue({ ...config.redis, sync: onlySync(config).name, log });
-    await queue.clear();
-    await queue.close();
+    for (const { name } of [onlySync(config), reversed(onlySync(config))]) {
+      const queue = await createRedisQueue({ ...config.redis, sync: name, log });
+      await queue.clear();
+      await queue.close();
+    }
   } catch (error) {
     log.warn(`the queue was not emptied: ${(error as Error).message}`);
   }
@@ -107,8 +103,7 @@ async function removeFrom(sides: Sides, options: TeardownOptions, json: boolean)
   const results: Partial<Record<keyof Sides, SideResult>> = {};
   for (const name of ['source', 'target'] as const) {
     const { session, error } = sides[name];
-    const remove = name === 'source' ? teardownSource : teardownTarget;
-    if (session !== undefined) results[name] = await remove(session, options);
+    if (session !== undefined) results[name] = await teardownSide(session, name, options);
     if (error !== undefined) results[name] = { error: error.message };
   }
   const text = [...Object.entries(results).map(([name, result]) => sideText(name, result)), '', `${PROOF};`];
@@ -125,7 +120,10 @@ function notReached(side: string, { kind, message, hint }: IbexError): IbexError
 
 /** It would set up again what is removed. The target knows who it is; without it, its session on the source tells. */
 async function refuseWhileRunning({ source, target }: Sides, sync: string): Promise<void> {
-  const who = target.session ? await runnerOf(target.session, sync) : await readerOf(source.session, sync);
+  const back = `${sync}.back`;
+  const who =
+    (target.session ? await runnerOf(target.session, sync) : await readerOf(source.session, sync)) ??
+    (source.session ? await runnerOf(source.session, back) : await readerOf(target.session, back));
   if (who === undefined) return;
   throw new IbexError('taken', `sync ${sync} is being run by a daemon (${who})`, {
     hint: 'Stop it first: it would set up again what is removed.',

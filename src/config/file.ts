@@ -11,7 +11,8 @@ import * as z from 'zod';
 import { IbexError } from '../core/errors.ts';
 import { isExact, parsePatterns } from '../core/patterns.ts';
 import type { TableName } from '../core/plan.ts';
-import { ageBudget, byteBudget, fileOptionSchema, type NodeSource, nodeSource, patterns } from './options.ts';
+import { fileOptionSchema, type NodeSource, nodeSource, patterns } from './options.ts';
+import { ageBudget, byteBudget } from './values.ts';
 
 const NAME = /^[a-z][a-z0-9_]{0,30}$/;
 const NAME_RULE = 'must begin with a-z, followed by at most 30 of a-z, 0-9 and _';

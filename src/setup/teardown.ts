@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { followRenames, type ParkedObject, readParked } from '../apply/parking.ts';
 import { lackingFor, restoreParked } from '../apply/restoring.ts';
 import { disarmFree, pauseBeforeTry, tryDisarm, type Waiting } from '../capture/trigger/arming.ts';
+import { tryPullFence } from '../capture/trigger/fence.ts';
 import { IbexError } from '../core/errors.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
 import { isInstalled, migrate, restoreFunctions } from '../postgres/migrate.ts';
@@ -36,6 +37,38 @@ export interface TeardownResult {
   readonly notRestored: readonly string[];
 }
 
+/**
+ * Removes a sync from one side, both its lanes: the one that the side is the source of, with its fence, and the one that it
+ * is the target of, whichever of them ever ran.
+ */
+export async function teardownSide(
+  session: Session,
+  side: 'source' | 'target',
+  options: TeardownOptions,
+): Promise<TeardownResult> {
+  const [out, back] = [options.sync, `${options.sync}.back`];
+  const [from, into] = side === 'source' ? [out, back] : [back, out];
+  const { known } = await session.row<{ known: boolean }>(
+    `select to_regclass('ibex.source_sync') is not null as known`,
+  );
+  const first =
+    known || side === 'source' ? await teardownSource(session, { ...options, sync: from }) : NOTHING_WAITS;
+  const last = await teardownTarget(session, { ...options, sync: into });
+  return { ...last, waiting: first.waiting };
+}
+
+const NOTHING_WAITS = { waiting: [] };
+
+/** Takes the fence off the relations that are no part of the sync any more; resolves to those that could not be locked. */
+async function pullFence(source: Session, options: TeardownOptions): Promise<Waiting[]> {
+  const deadline = Date.now() + options.patienceMs;
+  for (let attempt = 1; ; attempt++) {
+    const waiting = await tryPullFence(source, options.sync, options.lockTimeoutMs);
+    if (waiting.length === 0 || Date.now() > deadline || options.signal.aborted) return waiting;
+    await sleep(pauseBeforeTry(attempt), undefined, { signal: options.signal }).catch(() => undefined);
+  }
+}
+
 export async function teardownSource(source: Session, options: TeardownOptions): Promise<TeardownResult> {
   if (!(await isInstalled(source))) return dropRemains(source);
   // The functions that disarm are those of this version, whatever version installed the rest.
@@ -60,6 +93,8 @@ export async function teardownSource(source: Session, options: TeardownOptions):
     options.sync,
     chosen.map((table) => table.relid),
   ]);
+  const fenced = await pullFence(source, options);
+  if (fenced.length > 0) return { waiting: fenced, left: await countLeft(source), notRestored: [] };
   await source.run(
     'delete from ibex.source_sync s where s.name = $1 and not exists (select from ibex.source_table t where t.sync = s.name)',
     [options.sync],
@@ -142,8 +177,11 @@ export async function teardownTarget(target: Session, options: TeardownOptions):
     [options.sync, chosen],
   );
   if (notRestored.length > 0) return { waiting: [], left: await countLeft(target), notRestored };
-  if (chosen.length === tables.length)
+  if (chosen.length === tables.length) {
     await target.run('delete from ibex.checkpoint where sync = $1', [options.sync]);
+    for (const record of ['live', 'cutover', 'verified'])
+      await target.run(`delete from ibex.${record} where sync = $1`, [options.sync]);
+  }
   const { last } = await target.row<{ last: boolean }>(
     'select not exists (select from ibex.checkpoint) and not exists (select from ibex.parked) as last',
   );

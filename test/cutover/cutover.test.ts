@@ -1,5 +1,6 @@
 /** A cutover, writes on the new side, the way back, and both once more. */
 import { describe, expect, test } from 'vitest';
+import { ibex } from '../support/ibex.ts';
 import { Pair } from '../support/pair.ts';
 import { useServers } from '../support/servers.ts';
 import { cutover, expectLive, expectSame, ROWS, rollback, SCHEMA, write } from './move.ts';
@@ -61,3 +62,30 @@ async function triggered(pair: Pair): Promise<string[]> {
   );
   return rows.map(({ e }) => e);
 }
+
+test('a teardown after a cutover leaves nothing on either side, and both take writes', async () => {
+  const pair = new Pair();
+  await pair.open(servers, {});
+  try {
+    await pair.inStep(SCHEMA, ROWS);
+    await pair.ready();
+    expect(await cutover(pair)).toMatchObject({ outcome: 'done' });
+    const { sourceUrl, targetUrl } = pair.databases;
+    const env = { IBEX_SOURCE_URL: sourceUrl, IBEX_TARGET_URL: targetUrl };
+    const status = JSON.parse((await ibex(['status', '--json'], { env })).stdout)[0];
+    expect(status).toMatchObject({ sync: 'main.back', verdict: 'READY' });
+    await write(pair.target);
+    expect(await ibex(['wait'], { env })).toMatchObject({ code: 0 });
+    await expectSame(pair);
+    expect((await ibex(['teardown', '--yes'], { env })).said[0]).toMatch(/is being run by a daemon/);
+    await pair.sync.stop();
+    const torn = await ibex(['teardown', '--yes', '--json'], { env });
+    expect(torn, torn.stderr).toMatchObject({ code: 0 });
+    expect(JSON.parse(torn.stdout)).toMatchObject({ source: { left: 0 }, target: { left: 0 } });
+    await write(pair.source);
+    await write(pair.target);
+    expect(await triggered(pair)).toEqual(['O']);
+  } finally {
+    await pair.close();
+  }
+});

@@ -212,6 +212,9 @@ test('a fence is placed past a table that others have locked, and taken off with
   const session = await fenced();
   const app = await application();
   await liftFence(session, 'main');
+  expect(await tryPullFence(session, 'main', 50)).toEqual([]);
+  expect((await readFence(session, 'main')).unfenced).toEqual([]);
+  await session.run('delete from ibex.source_table');
   await app.query('begin; insert into t values (9)');
   expect((await tryPullFence(session, 'main', 50)).map(({ relation }) => relation)).toEqual(['public.t']);
   await app.query('insert into shop.child values (9)');

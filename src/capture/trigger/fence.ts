@@ -82,13 +82,13 @@ export async function endWriters(session: Session, writers: readonly Writer[]): 
   return refused;
 }
 
-/** Tries once to take the fence off; when it stands on nothing any more, the rest of it goes. */
+/** Tries once to take the fence off what is no part of the sync any more; when it stands on nothing, the rest of it goes. */
 export async function tryPullFence(
   session: Session,
   sync: string,
   lockTimeoutMs: number,
 ): Promise<Waiting[]> {
-  const waiting = await onEach(session, 'ibex.fence_posts', sync, lockTimeoutMs, 'ibex.pull_fence');
+  const waiting = await onEach(session, 'ibex.fence_strays', sync, lockTimeoutMs, 'ibex.pull_fence');
   if (waiting.length === 0) await session.run('select ibex.drop_fence($1)', [sync]);
   return waiting;
 }

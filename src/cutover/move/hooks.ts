@@ -4,15 +4,9 @@
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import type { Config } from '../../config/load.ts';
 import { IbexError } from '../../core/errors.ts';
 import type { Session } from '../../postgres/session.ts';
-import type { Move } from './move.ts';
-
-/** By name: a URL, if it begins with http:// or https://, else a command. */
-export type Hooks = Config['hooks'];
-
-export type HookName = keyof Hooks;
+import type { HookName, Move } from './move.ts';
 
 /**
  * Runs a hook if there is one. What a command writes goes to stderr. One before the fence has as long as it likes, since

@@ -3,10 +3,15 @@
  * becomes live, and the two lanes of the sync change places.
  */
 import type { Side } from '../../apply/live.ts';
+import type { Config } from '../../config/load.ts';
 import type { SyncConfig } from '../../config/syncs.ts';
 import type { IbexError } from '../../core/errors.ts';
 import type { Session } from '../../postgres/session.ts';
-import type { Hooks } from './hooks.ts';
+
+/** By name: a URL, if it begins with http:// or https://, else a command. */
+export type Hooks = Config['hooks'];
+
+export type HookName = keyof Hooks;
 
 export interface MoveOptions {
   /** As it is configured. */

@@ -110,6 +110,13 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
    where f.sync = fence_posts.sync
 $$;
 
+-- Function: ibex.fence_strays(sync text) returns setof regclass
+-- Purpose:  those of them that are no part of the sync any more.
+create or replace function ibex.fence_strays(sync text) returns setof regclass
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select p from ibex.fence_posts(sync) p except select r::regclass from ibex.fenced_relations(sync) r
+$$;
+
 -- Function: ibex.pull_fence(relation regclass, sync text) returns void
 -- Purpose:  takes the trigger of a sync's fence off one relation.
 -- Locks:    ACCESS EXCLUSIVE on the relation, waited for at most `lock_timeout`.
@@ -123,13 +130,14 @@ end
 $$;
 
 -- Function: ibex.drop_fence(sync text) returns void
--- Purpose:  drops what is left of a fence that stands on no relation any more.
+-- Purpose:  drops what is left of a fence, unless it stands on some relation yet.
 create or replace function ibex.drop_fence(sync text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   number integer;
 begin
-  delete from ibex.fence f where f.sync = drop_fence.sync returning f.n into number;
+  delete from ibex.fence f where f.sync = drop_fence.sync and not exists (select from ibex.fence_posts(f.sync))
+    returning f.n into number;
   if number is not null then
     execute format('drop function if exists ibex.%I()', 'fence_' || number);
   end if;
