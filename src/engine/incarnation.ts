@@ -15,6 +15,7 @@ import { Roster } from './roster.ts';
 import { Sessions } from './sessions.ts';
 import { keepSource } from './source-hold.ts';
 import { Tending } from './tending.ts';
+import { keepTurn } from './turn.ts';
 
 /** How long a clean stop may take before what is still under way is cut off and left to the next start. */
 const STOP_MS = 4_000;
@@ -82,6 +83,7 @@ export class Incarnation {
     const others = [
       rooms.lease.keep(either),
       keepSource(rooms.source, either),
+      keepTurn(this.#options.sync, this.#options.direction, rooms, () => rooms.lane.flush(), either),
       new Copying(this.#options, rooms, this.#roster).run(either),
     ];
     try {

@@ -24,7 +24,6 @@ import { readAdmissible } from './partitions.ts';
 import type { Rooms } from './rooms.ts';
 import { isHeld, type Roster } from './roster.ts';
 import { faultText, SequenceCarrier } from './sequences.ts';
-import { keepTurn } from './turn.ts';
 
 /** Pause between rounds; shorter in a run that is to end soon, unless a round itself takes long. */
 const ROUND_MS = 1_000;
@@ -69,8 +68,6 @@ export class Tending {
   #restorable = 0;
   readonly #sequences = new SequenceCarrier();
   #sequencesAt = 0;
-  /** A cutover is under way. */
-  #hurried = false;
   /** What was said about sequences that cannot be carried. */
   readonly #said = new Set<string>();
 
@@ -87,7 +84,6 @@ export class Tending {
     for (;;) {
       if (signal.aborted) return NOTHING_LEFT;
       const began = Date.now();
-      await this.#lookAtTurn();
       await this.#rooms.brake.lookAtRecord(this.#rooms.target);
       if (!(await this.#roster.readStates(this.#rooms.target))) await this.#takeIn();
       await this.#watchLoad();
@@ -112,24 +108,15 @@ export class Tending {
     }
   }
 
-  /** Until the next round; meanwhile looks whether a paused sync is to go on, and after what somebody waits for. */
+  /** Until the next round, or until a paused sync is to go on. */
   async #rest(ms: number, signal: AbortSignal): Promise<void> {
     const { brake, target } = this.#rooms;
     const pause = (part: number) => sleep(part, undefined, { signal }).catch(() => undefined);
-    const watches = () => brake.paused !== null || this.#hurried;
-    if (!watches()) return pause(ms);
-    for (let rested = 0; rested < ms && watches() && !signal.aborted; rested += RESUME_MS) {
+    if (brake.paused === null) return pause(ms);
+    for (let rested = 0; rested < ms && brake.paused !== null && !signal.aborted; rested += RESUME_MS) {
       await pause(RESUME_MS);
-      if (this.#hurried) await this.#lookAtTurn();
-      if (brake.paused !== null) await brake.lookAtRecord(target);
+      await brake.lookAtRecord(target);
     }
-  }
-
-  /** Whether the lane is still the one that is to run, and whether its checkpoint is waited for. */
-  async #lookAtTurn(): Promise<void> {
-    const { sync, direction } = this.#options;
-    this.#hurried = await keepTurn(sync, direction, this.#rooms);
-    if (this.#hurried) this.#rooms.lane.flush();
   }
 
   /** What threw the lane back before is over once it has run for a while. */
