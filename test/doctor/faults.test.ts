@@ -220,3 +220,15 @@ describe('extension, encoding and collation', () => {
     expect(findingsOf(await examine(other.databases), 'extension')).toEqual([]);
   });
 });
+
+test('a target without any table: one finding for all, and `ibex schema copy` answers it', async () => {
+  const tables = Array.from({ length: 7 }, (_, i) => `create table t${i} (id serial primary key)`);
+  await pair.source.query(tables.join('; '));
+  expect(errorsOf(await examine(pair.databases))).toEqual([
+    '7 tables do not exist on the target: public.t0, public.t1, public.t2, public.t3, public.t4 and 2 more',
+    '7 sequences would not be carried: the target has none: public.t0_id_seq, public.t1_id_seq, public.t2_id_seq, ' +
+      'public.t3_id_seq, public.t4_id_seq and 2 more',
+  ]);
+  expect(await ibex(['schema', 'copy'], { env: urls() })).toMatchObject({ code: 0 });
+  expect(errorsOf(await examine(pair.databases))).toEqual([]);
+});

@@ -1,11 +1,11 @@
 /** What the two databases have differently, and what a sync does not carry. */
 import type { TableName } from '../../core/plan.ts';
-import { judgeSequences } from '../../engine/sequences.ts';
+import { judgeSequences, type SequenceFault } from '../../engine/sequences.ts';
 import { ident, literal } from '../../postgres/quote.ts';
 import type { Session } from '../../postgres/session.ts';
 import { compareExtensions } from '../../schema/extensions.ts';
 import { readLeftBehind } from '../../setup/left-behind.ts';
-import { type Finding, info, warning } from './finding.ts';
+import { FEW, type Finding, info, someOf, warning } from './finding.ts';
 
 export async function probeSequences(
   source: Session,
@@ -15,14 +15,35 @@ export async function probeSequences(
   const pairs = tables.map((table) => ({ source: table, target: table }));
   const { faults, locked } = await judgeSequences(source, target, pairs);
   return [
-    ...faults.map(({ sequence, why, remedy }): Finding => {
-      const what = `sequence ${sequence} would not be carried: ${why}`;
+    ...alike(faults).map(({ sequences, why, remedy }): Finding => {
+      const which =
+        sequences.length > 1 ? `${sequences.length} sequences` : `sequence ${sequences[0] as string}`;
+      const names = sequences.length > 1 ? `: ${someOf(sequences)}` : '';
+      const what = `${which} would not be carried: ${why}${names}`;
       return { severity: 'error', check: 'sequence', side: 'both', what, remedy };
     }),
     ...locked.map((sequence) =>
       warning('not-examined', 'both', `sequence ${sequence} is locked by others`, 'Run `ibex doctor` again.'),
     ),
   ];
+}
+
+interface Alike extends Pick<SequenceFault, 'why' | 'remedy'> {
+  readonly sequences: readonly string[];
+}
+
+/** Those with which the same is the matter, if they are many, together. */
+function alike(faults: readonly SequenceFault[]): Alike[] {
+  const groups = new Map<string, Alike>();
+  for (const { sequence, why, remedy } of faults) {
+    const key = `${why} ${remedy}`;
+    groups.set(key, { why, remedy, sequences: [...(groups.get(key)?.sequences ?? []), sequence] });
+  }
+  return [...groups.values()].flatMap((group) =>
+    group.sequences.length > FEW
+      ? [group]
+      : group.sequences.map((sequence) => ({ ...group, sequences: [sequence] })),
+  );
 }
 
 export async function probeExtensions(source: Session, target: Session): Promise<Finding[]> {

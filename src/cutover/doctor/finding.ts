@@ -86,6 +86,15 @@ export function endsAll(error: unknown): boolean {
   return !(error instanceof IbexError) || ending.includes(error.kind);
 }
 
+/** Of what is wrong alike with more than this many, one finding tells. */
+export const FEW = 5;
+
+/** The first few names, and how many more there are. */
+export function someOf(names: readonly string[]): string {
+  const shown = names.slice(0, FEW).join(', ');
+  return names.length > FEW ? `${shown} and ${names.length - FEW} more` : shown;
+}
+
 /** A probe that could not be made. */
 export function notExamined(side: Place, subject: string, { message, hint }: IbexError): Finding {
   return warning('not-examined', side, `${subject} could not be looked at: ${message}`, hint);

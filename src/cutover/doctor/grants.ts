@@ -15,7 +15,7 @@ interface Right {
   readonly privilege: string;
 }
 
-/** Of schemas, relations and columns, those of their owners left out. */
+/** Of schemas, relations and columns, those of their owners, and of the role of ours, left out. */
 const READ_RIGHTS = `
   with ours as (select * from pg_namespace where nspname !~ $1),
   rights as (
@@ -35,7 +35,7 @@ const READ_RIGHTS = `
   select r.kind, r.object, r.schema, r.name, r.column, coalesce(g.rolname, 'public') as role,
          lower(r.privilege_type) as privilege
     from rights r left join pg_roles g on g.oid = r.grantee
-   where r.grantee <> r.owner and coalesce(g.rolname, '') !~ '^pg_'
+   where r.grantee <> r.owner and g.rolname is distinct from current_user and coalesce(g.rolname, '') !~ '^pg_'
    order by 6, 1, 2, 7`;
 
 /** Of the rights those that their role does not have; null where there is no such role. Objects that are not there do not count. */

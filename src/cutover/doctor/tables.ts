@@ -3,11 +3,12 @@ import { readForeignKeys } from '../../apply/foreign-keys.ts';
 import { firesFor, isUserTrigger, treeOf } from '../../apply/target-table.ts';
 import { type CarryRule, type TableName, tableLabel } from '../../core/plan.ts';
 import type { TableInfo } from '../../core/table.ts';
+import { listTables } from '../../postgres/catalog.ts';
 import { isInstalled, migrateHere } from '../../postgres/migrate.ts';
 import { ident, tableIdent } from '../../postgres/quote.ts';
 import type { Session } from '../../postgres/session.ts';
 import { findObstacles } from '../../setup/tables.ts';
-import { errorFinding, type Finding, info, warning } from './finding.ts';
+import { errorFinding, FEW, type Finding, info, someOf, warning } from './finding.ts';
 import { tryOut } from './patient.ts';
 
 export interface TableOptions {
@@ -25,9 +26,28 @@ export async function probeObstacles(
 ): Promise<{ findings: Finding[]; fit: TableInfo[] }> {
   const obstacles = await findObstacles(options, tables);
   const stopped = new Set(obstacles.map(({ table }) => table));
+  const there = new Set((await listTables(options.target)).map(tableLabel));
+  const lacking = obstacles.flatMap(({ table }) => (there.has(tableLabel(table)) ? [] : [tableLabel(table)]));
+  const together = lacking.length > FEW ? new Set(lacking) : new Set<string>();
+  const alone = obstacles.filter(({ table }) => !together.has(tableLabel(table)));
   return {
-    findings: obstacles.map(({ error }) => errorFinding('table', 'both', error)),
+    findings: [
+      ...(together.size > 0 ? [areLacking(lacking)] : []),
+      ...alone.map(({ error }) => errorFinding('table', 'both', error)),
+    ],
     fit: tables.filter((table) => !stopped.has(table)),
+  };
+}
+
+/** As before the schema was copied. */
+function areLacking(labels: readonly string[]): Finding {
+  const what = `${labels.length} tables do not exist on the target: ${someOf(labels)}`;
+  return {
+    severity: 'error',
+    check: 'table',
+    side: 'both',
+    what,
+    remedy: '`ibex schema copy` creates what is missing.',
   };
 }
 
