@@ -3,7 +3,7 @@ import { performance } from 'node:perf_hooks';
 import type { Side } from '../../apply/live.ts';
 import { failpoint, type MoveFailpoint } from '../../core/failpoints.ts';
 import type { Session } from '../../postgres/session.ts';
-import type { Move, Phase } from './move.ts';
+import type { Move, Phase, Proof } from './move.ts';
 
 export interface Run {
   readonly run: number;
@@ -38,6 +38,17 @@ export async function endRun(record: Session, sync: string, run: number, what: o
      select $1, $2, max(n) + 1, max(live), 'end', clock_timestamp(), $3 from ibex.cutover where sync = $1 and run = $2`,
     [sync, run, JSON.stringify(what)],
   );
+}
+
+/** What the phases of a run found, and for how long nobody could write: from the beginning of its fence until now. */
+export async function readProof(record: Session, sync: string, run: number): Promise<Partial<Proof>> {
+  const rows = await record.rows<{ what: object; pause: number | null }>(
+    `select what, extract(epoch from clock_timestamp() - min(began_at) filter (where phase = 'fence') over ())::float8 as pause
+       from ibex.cutover where sync = $1 and run = $2 and what is not null order by n`,
+    [sync, run],
+  );
+  const pauseSeconds = rows[0]?.pause ?? null;
+  return Object.assign({}, ...rows.map(({ what }) => what), pauseSeconds === null ? {} : { pauseSeconds });
 }
 
 /** Does one phase, writes it down as it begins and ends, and says so. The work resolves to what it found, and a line of it. */

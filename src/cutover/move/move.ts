@@ -105,6 +105,8 @@ export interface Proof {
   readonly sequences: number;
   /** How many captured changes the applied and coalesced ones account for, and the held ones. */
   readonly account: { readonly captured: number; readonly accounted: number };
+  /** When the checkpoint of the way back was placed; it has moved since. */
+  readonly placed: string;
   /** From the raising of the one fence to the lifting of the other. */
   readonly pauseSeconds: number;
 }

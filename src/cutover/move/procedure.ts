@@ -2,7 +2,6 @@
  * `ibex cutover` and `ibex rollback`: the phases in their order, what is done when one of them fails, and how a move goes
  * on whose process died. Until the switch every failure leads back to where it began; after it only forward.
  */
-import { performance } from 'node:perf_hooks';
 import { hurry, readLive, type Side } from '../../apply/live.ts';
 import { liftFence, raiseFence, readFence } from '../../capture/trigger/fence.ts';
 import { laneOf } from '../../config/syncs.ts';
@@ -13,8 +12,8 @@ import type { Session } from '../../postgres/session.ts';
 import { readLastEqual } from '../../verify/record.ts';
 import { fenceOff } from './fencing.ts';
 import { runHook } from './hooks.ts';
-import { beginRun, endRun, phase, readLastRun } from './journal.ts';
-import { type Move, type MoveOptions, type MoveResult, nodesOf, type Proof } from './move.ts';
+import { beginRun, endRun, phase, readLastRun, readProof } from './journal.ts';
+import { type Move, type MoveOptions, type MoveResult, nodesOf } from './move.ts';
 import { findReasons } from './preflight.ts';
 import { prepare } from './preparing.ts';
 import { carrySequences, check, compareAll, drain, openSession } from './proving.ts';
@@ -29,9 +28,9 @@ const HURRY_MS = 600_000;
 export async function move(options: MoveOptions): Promise<MoveResult> {
   return withSides(options, async (sides) => {
     const { sync, to } = options;
-    await settleLast(options, sides);
+    const finished = await settleLast(options, sides);
     const live = await readLive(sides.record, sync.name);
-    if (live.side === to) return refused(live.side, [`the ${to} is live already`]);
+    if (live.side === to) return finished ?? refused(live.side, [`the ${to} is live already`]);
     const run = await beginRun(sides.record, sync.name, to);
     return makeMove({ ...options, ...rolesOf(options, sides, to), run });
   });
@@ -99,27 +98,26 @@ function rolesOf({ sync }: MoveOptions, { source, target, record }: Sides, to: S
   };
 }
 
-/** A move whose process died is ended first: undone when nothing was switched, else finished. */
-async function settleLast(options: MoveOptions, sides: Sides): Promise<void> {
+/** A move whose process died is ended first: undone when nothing was switched, else finished. Resolves to one that is done. */
+async function settleLast(options: MoveOptions, sides: Sides): Promise<MoveResult | null> {
   const { sync, say } = options;
   const last = await readLastRun(sides.record, sync.name);
-  if (last === undefined || last.ended) return;
+  if (last === undefined || last.ended) return null;
   const given = { ...options, ...rolesOf(options, sides, last.live), run: last.run };
   if ((await readLive(sides.record, sync.name)).side !== last.live) {
     say({ phase: 'undo', seconds: null, text: 'an earlier attempt did not come to its end: it is undone' });
-    return undo(given);
+    await undo(given);
+    return null;
   }
   say({
     phase: 'reverse',
     seconds: null,
     text: 'an earlier attempt had come past the switch: it is finished',
   });
-  await finish(given, null);
+  return finish(given, null);
 }
 
 async function makeMove(given: Move): Promise<MoveResult> {
-  const proof: Partial<Proof> = {};
-  const left: Side = given.to === 'target' ? 'source' : 'target';
   try {
     const { reasons } = await phase(given, 'preflight', async () => {
       const reasons = await findReasons(given);
@@ -130,31 +128,24 @@ async function makeMove(given: Move): Promise<MoveResult> {
     await phase(given, 'prepare', () => prepare(given));
     if (given.dryRun) return await giveUp(given, 'rehearsed', []);
     await runHook(given, 'before_fence');
-  } catch (error) {
-    return failed(given, proof, error);
-  }
-  const raisedAt = performance.now();
-  try {
-    await fenceAndSwitch(given, proof);
+    await fenceAndSwitch(given);
   } catch (error) {
     // The answer to the switch may have been lost on its way.
     const turned = await readLive(given.record, given.sync.name).catch(() => null);
-    if (turned?.side !== given.to) return failed(given, proof, error);
+    if (turned?.side !== given.to) return failed(given, error);
   }
-  try {
-    await finish(given, (proof as { placed?: string }).placed ?? null);
-  } catch (error) {
-    return { outcome: 'unfinished', live: given.to, reasons: [reasonOf(error)], error: known(error), proof };
-  }
-  Object.assign(proof, { pauseSeconds: (performance.now() - raisedAt) / 1000 });
-  const late = await runHook(given, 'after_switch').then(() => null, known);
-  if (late === null) return { outcome: 'done', live: given.to, reasons: [], error: null, proof };
-  return { outcome: 'unfinished', live: given.to, reasons: [late.message], error: late, proof };
+  const { placed } = await readProof(given.record, given.sync.name, given.run);
+  return finish(given, placed ?? null);
+}
 
-  async function giveUp(move: Move, outcome: 'refused' | 'rehearsed', reasons: readonly string[]) {
-    await undo(move);
-    return { outcome, live: left, reasons, error: null, proof };
-  }
+/** The live side stays the live one. */
+async function giveUp(given: Move, outcome: 'refused' | 'rehearsed', reasons: readonly string[]) {
+  await undo(given);
+  return { outcome, live: leftBy(given), reasons, error: null, proof: {} };
+}
+
+function leftBy({ to }: Move): Side {
+  return to === 'target' ? 'source' : 'target';
 }
 
 async function verifyFirst(given: Move): Promise<void> {
@@ -163,42 +154,56 @@ async function verifyFirst(given: Move): Promise<void> {
   if (since === null) await phase(given, 'verify', () => compareAll(given));
 }
 
-async function fenceAndSwitch(given: Move, proof: Partial<Proof>): Promise<void> {
+async function fenceAndSwitch(given: Move): Promise<void> {
   const { lane, old, record, sync, say } = given;
   const { lifts } = await readFence(old, lane.name);
   say({ phase: 'fence', seconds: null, text: `to lift the fence by hand, on ${old.server}: ${lifts};` });
   await hurry(record, sync.name, HURRY_MS);
-  let mark = '';
-  await phase(given, 'fence', async () => {
-    mark = await fenceOff(given);
-    return { found: { mark }, text: `nobody writes to ${old.server} any more` };
-  });
+  const { mark } = await phase(given, 'fence', async () => ({
+    found: { mark: await fenceOff(given) },
+    text: `nobody writes to ${old.server} any more`,
+  }));
   await runHook(given, 'after_fence');
-  Object.assign(proof, await phase(given, 'drain', () => drain(given)));
+  await phase(given, 'drain', () => drain(given));
   await runHook(given, 'after_drain');
-  Object.assign(proof, await phase(given, 'sequences', () => carrySequences(given)));
-  Object.assign(proof, await phase(given, 'check', () => check(given, mark)));
+  await phase(given, 'sequences', () => carrySequences(given));
+  await phase(given, 'check', () => check(given, mark));
   given.signal.throwIfAborted();
-  Object.assign(proof, await phase(given, 'switch', () => turn(given, mark)));
+  await phase(given, 'switch', () => turn(given, mark));
 }
 
-/** From the switch on: can be repeated. */
-async function finish(given: Move, placed: string | null): Promise<void> {
-  const { record, sync, run } = given;
-  await hurry(record, sync.name, HURRY_MS);
-  await phase(given, 'reverse', () => awaitWayBack(given, placed));
-  await phase(given, 'lift', () => open(given));
+/** From the switch on: can be repeated, until it is done. */
+async function finish(given: Move, placed: string | null): Promise<MoveResult> {
+  const { record, sync, run, to } = given;
+  const ended = { live: to, reasons: [], error: null };
+  try {
+    await hurry(record, sync.name, HURRY_MS);
+    await phase(given, 'reverse', () => awaitWayBack(given, placed));
+    await phase(given, 'lift', () => open(given));
+  } catch (error) {
+    return {
+      ...ended,
+      outcome: 'unfinished',
+      reasons: [known(error).message],
+      error: known(error),
+      proof: {},
+    };
+  }
+  const proof = await readProof(record, sync.name, run);
   await hurry(record, sync.name, 0);
-  await endRun(record, sync.name, run, { outcome: 'done' });
+  await endRun(record, sync.name, run, { outcome: 'done', pauseSeconds: proof.pauseSeconds });
+  // With the new side open: who is let in by the hook meets no fence, and a slow one keeps nobody waiting.
+  const late = await runHook(given, 'after_switch').then(() => null, known);
+  if (late === null) return { ...ended, outcome: 'done', proof };
+  return { ...ended, outcome: 'unfinished', reasons: [late.message], error: late, proof };
 }
 
 /** A failure before the switch: the application goes on as if nothing had been. */
-async function failed(given: Move, proof: Partial<Proof>, error: unknown): Promise<MoveResult> {
-  const live: Side = given.to === 'target' ? 'source' : 'target';
+async function failed(given: Move, error: unknown): Promise<MoveResult> {
   await undo(given);
   const late = await runHook(given, 'on_abort').then(() => null, known);
-  const reasons = [reasonOf(error), ...(late === null ? [] : [late.message])];
-  return { outcome: 'undone', live, reasons, error: known(error), proof };
+  const reasons = [known(error).message, ...(late === null ? [] : [late.message])];
+  return { outcome: 'undone', live: leftBy(given), reasons, error: known(error), proof: {} };
 }
 
 /**
@@ -224,9 +229,5 @@ async function wasLive(record: Session, sync: string): Promise<boolean> {
 function known(error: unknown): IbexError {
   return error instanceof IbexError
     ? error
-    : new IbexError('refused', (error as Error).message, { cause: error });
-}
-
-function reasonOf(error: unknown): string {
-  return known(error).message;
+    : new IbexError('refused', `stopped: ${(error as Error).message}`, { cause: error });
 }
