@@ -3,6 +3,8 @@
  * transaction. Whether a batch may be applied at all is decided by the checkpoint rule, under a lock on the
  * checkpoint's row; whatever the queue does, nothing is applied twice, out of order or half.
  */
+
+import { Abort, type Settled, type Settling } from '../conflict/settling.ts';
 import type { Piece } from '../core/backlog.ts';
 import type { BatchHeader, BatchTable } from '../core/batch.ts';
 import { judge } from '../core/checkpoint.ts';
@@ -13,6 +15,7 @@ import type { BatchOutcome, IncomingBatch } from '../core/ports.ts';
 import { identityDifference, type Snapshot } from '../core/position.ts';
 import type { Session } from '../postgres/session.ts';
 import type { Statement } from '../postgres/together.ts';
+import { account } from './accounts.ts';
 import { type ForeignKey, readForeignKeys, readingForeignKeys } from './foreign-keys.ts';
 import { load } from './loading.ts';
 import { merge, type StagedTable } from './merge.ts';
@@ -27,6 +30,7 @@ import {
   lockingCheckpoint,
   lockSyncTables,
   movingCheckpoint,
+  notingSeen,
   readSyncTables,
   type SyncTable,
   type TableAccount,
@@ -61,6 +65,7 @@ export class Applier {
   readonly #session: Session;
   readonly #origin: string;
   readonly #replica: boolean;
+  readonly #settling: Settling | null;
   readonly #onApplied: (batch: AppliedBatch) => void;
   readonly #onMerging: OnMerging;
   readonly #stages = new Map<number, Stage>();
@@ -75,6 +80,8 @@ export class Applier {
     origin: string;
     /** The session has become a replica: foreign keys do not act on what it writes. */
     replica: boolean;
+    /** Where others write the target too, what decides between their rows and those of batches. */
+    settling?: Settling | null;
     /** Tables of which pieces are staged from before, by their oids on the source. */
     large?: readonly number[];
     onApplied: (batch: AppliedBatch) => void;
@@ -84,6 +91,7 @@ export class Applier {
     this.#session = options.session;
     this.#origin = options.origin;
     this.#replica = options.replica;
+    this.#settling = options.settling ?? null;
     this.#large = new Set(options.large ?? []);
     this.#onApplied = options.onApplied;
     this.#onMerging = options.onMerging ?? (() => undefined);
@@ -111,7 +119,9 @@ export class Applier {
     } catch (error) {
       // Staging tables that the transaction created went with it.
       this.#stages.clear();
-      throw error;
+      if (!(error instanceof Abort)) throw error;
+      await error.tell(this.#session);
+      throw error.error;
     } finally {
       this.#onMerging(null);
     }
@@ -154,23 +164,47 @@ export class Applier {
       header.sync,
       current.map(({ plan }) => plan),
     );
-    await merge(
-      { session: this.#session, sync: header.sync, replica: this.#replica, foreignKeys, meter },
-      await this.#toMerge(current, foreignKeys),
-    );
+    const settled = await this.#merge(header, current, foreignKeys, meter);
     meter.finish();
-    const accounts = current.map(account);
+    const accounts = current.map(({ table, all }) => account(table, all, settled.get(table.plan.relid)));
     const large = header.tables.map(({ plan }) => plan.relid).filter((relid) => this.#large.has(relid));
     if (large.length > 0) await dropStages(this.#session, header.sync, large);
     const [booked] = await this.#session.together([
       bookingBatch(header.sync, accounts),
       movingCheckpoint(header.sync, header),
+      ...this.#notingSeen(header),
       ...staged.flatMap(({ plan, present, gone }) => this.#clearing(plan, present + gone)),
     ]);
     // No error is no proof: nothing of the application may have fired, which would swallow or change rows in silence.
     const [fired] = (booked?.rows ?? []) as Disturbed[];
     if (fired !== undefined) throw disturbed(fired, fired.firing);
     return accounts;
+  }
+
+  /** While some table is out of step with the lane that carries our changes, nothing more of them may be forgotten. */
+  #notingSeen({ seen }: BatchHeader): Statement[] {
+    if (this.#settling === null || seen === undefined || seen.position === null || seen.apart.length > 0)
+      return [];
+    return [notingSeen(this.#settling.counterpart, seen.position)];
+  }
+
+  async #merge(
+    header: BatchHeader,
+    staged: readonly Staged[],
+    foreignKeys: readonly ForeignKey[],
+    meter: MergeMeter,
+  ): Promise<Settled> {
+    const context = {
+      session: this.#session,
+      sync: header.sync,
+      replica: this.#replica,
+      foreignKeys,
+      meter,
+    };
+    const tables = await this.#toMerge(staged, foreignKeys);
+    if (this.#settling !== null) return this.#settling.merge(context, header, tables, merge);
+    await merge(context, tables);
+    return new Map();
   }
 
   /** Stages a piece and leaves the checkpoint where it is: what the piece is good for, its entry says. */
@@ -204,6 +238,7 @@ export class Applier {
     const slices = new Slices({
       session: this.#session,
       readAlone: (table) => this.#readAlone(header, table),
+      accepts: async (plan) => (await this.#settling?.accepts(this.#session, header, plan)) ?? true,
       clear: async (plan, rows) => {
         await this.#session.together(this.#clearing(plan, rows));
       },
@@ -357,15 +392,4 @@ function standsAt(state: SyncTable | undefined, table: BatchTable): boolean {
 function noKeyAnyMore(plan: TablePlan): IbexError {
   const label = tableLabel(plan);
   return new IbexError('recopy', `several rows of ${label} share what was its key`, { table: label });
-}
-
-function account({ table, all }: Staged): TableAccount {
-  const { captured, truncated, plan } = table;
-  const { present, gone, deltas } = all;
-  const carried = present + gone;
-  // A table without key that was truncated is sent whole; its deltas are then what the batch counted.
-  const counted = plan.mode === 'row' && truncated.length > 0 ? captured : deltas;
-  const truncates = captured - counted;
-  const applied = Math.min(captured, carried + truncates);
-  return { relid: plan.relid, captured, applied, coalesced: captured - applied };
 }

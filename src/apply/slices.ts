@@ -10,7 +10,7 @@ import { keyOf, type TablePlan, tableLabel } from '../core/plan.ts';
 import { serverError } from '../postgres/errors.ts';
 import type { Session } from '../postgres/session.ts';
 import type { ForeignKey } from './foreign-keys.ts';
-import { mergeAlone } from './merge.ts';
+import { mergeAlone, type StagedRows } from './merge.ts';
 import { countStage, identityMoved } from './statements.ts';
 import type { TargetFacts } from './target-table.ts';
 
@@ -46,6 +46,8 @@ export interface SlicesOptions {
   readonly session: Session;
   /** What is known of a table that still stands where the batch took it from and whose rows stand alone; else null. */
   readonly readAlone: (table: BatchTable) => Promise<TargetFacts | null>;
+  /** False: what was merged of a table is to be taken back, to be merged with all that follows. */
+  readonly accepts: (plan: TablePlan) => Promise<boolean>;
   /** Empties the staging table, which holds so many rows. */
   readonly clear: (plan: TablePlan, rows: number) => Promise<void>;
 }
@@ -68,17 +70,15 @@ export class Slices {
   /** Merges what is staged of a table. False: it has to wait for the rest of the batch, and so has what follows. */
   async merge(table: BatchTable): Promise<boolean> {
     const { plan } = table;
-    const { session, readAlone, clear } = this.#options;
+    const { session, readAlone, accepts, clear } = this.#options;
     const known = this.#facts.get(plan.relid);
     const facts = known === undefined ? await readAlone(table) : known;
     this.#facts.set(plan.relid, facts);
     if (facts === null) return false;
     const counts = await countStaged(session, plan);
     await session.run('savepoint slice');
-    try {
-      await mergeAlone(session, { plan, facts, ...counts });
-    } catch (error) {
-      if (serverError(error) === undefined) throw error;
+    const merged = await this.#tryMerge({ plan, facts, ...counts });
+    if (!merged || !(await accepts(plan))) {
       // Whatever stands in the way is found again, and named, when all of the batch is there.
       await session.run('rollback to savepoint slice; release savepoint slice');
       return false;
@@ -87,6 +87,16 @@ export class Slices {
     await clear(plan, counts.present + counts.gone);
     this.#merged.set(plan.relid, add(this.mergedOf(plan), counts));
     return true;
+  }
+
+  async #tryMerge(table: StagedRows): Promise<boolean> {
+    try {
+      await mergeAlone(this.#options.session, table);
+      return true;
+    } catch (error) {
+      if (serverError(error) === undefined) throw error;
+      return false;
+    }
   }
 }
 

@@ -29,6 +29,8 @@ export interface SyncTable extends TableName {
   readonly captured: number;
   readonly applied: number;
   readonly coalesced: number;
+  readonly resolved: number;
+  readonly held: number;
 }
 
 /** The checkpoint, and what is known of the source that it belongs to. */
@@ -73,7 +75,7 @@ export function notSetUp({ server }: Session, sync: string): IbexError {
 
 /** The record of a sync. Errors: `not_set_up` when the target does not know it. */
 export async function requireRecord(session: Session, sync: string): Promise<SyncRecord> {
-  const record = (await isInstalled(session)) ? await readRecord(session, sync) : undefined;
+  const record = (await isInstalled(session, 'target')) ? await readRecord(session, sync) : undefined;
   if (record !== undefined) return record;
   throw notSetUp(session, sync);
 }
@@ -128,6 +130,17 @@ export function movingCheckpoint(
   };
 }
 
+/**
+ * Notes how much of this side's changes the last batch had seen: what is newer is kept, see `ibex.forget`.
+ */
+export function notingSeen(counterpart: string, position: Snapshot): Statement {
+  return {
+    text: 'update ibex.source_sync set seen = $2 where name = $1',
+    values: [counterpart, position],
+    prepared: true,
+  };
+}
+
 /** Adds tables to a sync as pending; one that is there keeps its state but takes a new name. */
 export async function registerTables(
   session: Session,
@@ -145,7 +158,7 @@ export async function registerTables(
 
 const READ_TABLES = `
   select relid::text, schema_name as schema, table_name as name, state, replace, floor, reason,
-         copied::text, captured::text, applied::text, coalesced::text
+         copied::text, captured::text, applied::text, coalesced::text, resolved::text, held::text
     from ibex.target_table where sync = $1`;
 
 export async function readSyncTables(session: Session, sync: string): Promise<SyncTable[]> {
@@ -187,8 +200,9 @@ export async function lockBatchTables(
   return toTables(rows);
 }
 
-type TableRow = Record<'relid' | 'copied' | 'captured' | 'applied' | 'coalesced', string> &
-  Omit<SyncTable, 'relid' | 'copied' | 'captured' | 'applied' | 'coalesced'>;
+type Counter = 'copied' | 'captured' | 'applied' | 'coalesced' | 'resolved' | 'held';
+
+type TableRow = Record<'relid' | Counter, string> & Omit<SyncTable, 'relid' | Counter>;
 
 function toTables(rows: readonly TableRow[]): SyncTable[] {
   return rows.map((row) => ({
@@ -198,6 +212,8 @@ function toTables(rows: readonly TableRow[]): SyncTable[] {
     captured: Number(row.captured),
     applied: Number(row.applied),
     coalesced: Number(row.coalesced),
+    resolved: Number(row.resolved),
+    held: Number(row.held),
   }));
 }
 
@@ -206,6 +222,11 @@ export interface TableAccount {
   readonly captured: number;
   readonly applied: number;
   readonly coalesced: number;
+  /** Keys that conflicts decided otherwise, and keys that wait for a person. */
+  readonly resolved: number;
+  readonly held: number;
+  /** Conflicts that were met, by type. */
+  readonly conflicts: Readonly<Record<string, number>>;
 }
 
 /** A table on which a trigger or rule of the application fires for what this session writes. */
@@ -225,9 +246,10 @@ const BOOK_BATCH = `
   with booked as (
     update ibex.target_table t
        set captured = t.captured + a.captured, applied = t.applied + a.applied, coalesced = t.coalesced + a.coalesced,
+           resolved = t.resolved + a.resolved, held = t.held + a.held,
            state = 'streaming', floor = null, reason = null,
            changed_at = case when t.state = 'streaming' then t.changed_at else clock_timestamp() end
-      from json_to_recordset($2) a(relid int8, captured int8, applied int8, coalesced int8)
+      from json_to_recordset($2) a(relid int8, captured int8, applied int8, coalesced int8, resolved int8, held int8)
      where t.sync = $1 and t.relid = a.relid
     returning t.schema_name as schema, t.table_name as name
   )

@@ -17,7 +17,8 @@ export function stageName(plan: TablePlan): string {
 /** Columns are nullable and of base types: the part of a key that is gone has nothing but the key. */
 export function createStage(plan: TablePlan): string {
   const columns = plan.columns.map((column, i) => `c${i + 1} ${column.wire}`).join(', ');
-  return `create temporary table ibex_stage_${plan.relid} (n int8, present bool, ${columns})`;
+  const times = plan.timed ? ', at timestamptz, op "char"' : '';
+  return `create temporary table ibex_stage_${plan.relid} (n int8, present bool, ${columns}${times})`;
 }
 
 /** A table that keeps pieces of a large backlog: as the temporary one, with the number of the piece. */
@@ -305,7 +306,7 @@ function written(plan: TablePlan): ColumnPlan[] {
 }
 
 /** A staged value in the type of the target's column. */
-function staged(plan: TablePlan, column: ColumnPlan): string {
+export function staged(plan: TablePlan, column: ColumnPlan): string {
   const [before, after] = column.fromText ?? ['', ''];
   return `${before}s.c${plan.columns.indexOf(column) + 1}${after}::${column.targetType}`;
 }
@@ -321,7 +322,7 @@ export function keyColumns(plan: TablePlan): string {
     .join(', ');
 }
 
-function keyMatch(plan: TablePlan): string {
+export function keyMatch(plan: TablePlan): string {
   return keyOf(plan)
     .map((column, i) => {
       const [before, after] = column.match?.staged ?? ['', ''];

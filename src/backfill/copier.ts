@@ -135,7 +135,7 @@ async function readAndWrite(
   let met = 0;
   if (!direct) {
     if (chunk.found) met = (await target.row<{ met: number }>(merge.countMet(plan))).met;
-    const settled = await settle(target, plan, await readFacts(target, plan), chunk.part);
+    const settled = await settle(target, plan, await readFacts(target, plan), chunk.part, options.origin);
     await target.run(`drop table ${merge.stageName(plan)}`);
     if (!settled) return { chunk, met };
   }

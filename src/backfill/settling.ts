@@ -4,7 +4,9 @@
  */
 import * as merge from '../apply/statements.ts';
 import type { TargetFacts } from '../apply/target-table.ts';
-import type { TablePlan } from '../core/plan.ts';
+import { spareOurs } from '../conflict/sparing.ts';
+import { IbexError } from '../core/errors.ts';
+import { type TablePlan, tableLabel } from '../core/plan.ts';
 import { serverError } from '../postgres/errors.ts';
 import type { Session } from '../postgres/session.ts';
 
@@ -24,11 +26,14 @@ export async function settle(
   plan: TablePlan,
   facts: TargetFacts,
   part: boolean,
+  origin: string,
 ): Promise<boolean> {
   await target.run('savepoint staged');
   try {
+    if (plan.timed) await spareOurs(target, plan, origin);
     await bringInLine(target, plan, facts);
     await target.run(merge.insertMissing(plan, facts));
+    if (plan.timed && (await spareOurs(target, plan, origin)) > 0) throw overtaken(plan);
     if (facts.deferrable) await target.run('set constraints all immediate');
     return true;
   } catch (error) {
@@ -36,6 +41,11 @@ export async function settle(
     await target.run('rollback to savepoint staged');
     return false;
   }
+}
+
+/** Tried again: the row that was overwritten comes back with the transaction. */
+function overtaken(plan: TablePlan): IbexError {
+  return new IbexError('lock', `rows of ${tableLabel(plan)} were written while they were copied`);
 }
 
 /** A GENERATED ALWAYS identity cannot be set by UPDATE: rows that have another number are written anew. */

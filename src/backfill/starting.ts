@@ -111,7 +111,9 @@ async function takeUpTogether(context: CopyContext, tables: readonly CopyTable[]
   const inState = (state: string) => tables.filter(({ plan }) => states.get(plan.relid)?.state === state);
   const [pending, copying] = [inState('pending'), inState('copying')];
   const all = [...pending, ...copying].map(({ plan }) => plan);
-  await parkTriggersAndRules(target, sync, all, replica);
+  // Where the target is written too they are to fire for those who write there, and its indexes to hold.
+  const written = all.filter(({ timed }) => !timed);
+  await parkTriggersAndRules(target, sync, written, replica);
   // Also what is removed first is no reason for a cascade. Columns that are filled break no foreign key.
   if (!replica)
     await parkForeignKeys(
@@ -121,7 +123,9 @@ async function takeUpTogether(context: CopyContext, tables: readonly CopyTable[]
     );
   await setIndexesAside(
     context,
-    pending.map(({ plan }) => ({ plan, stays: !isReplaced(context, states.get(plan.relid)) })),
+    pending
+      .filter(({ plan }) => written.includes(plan))
+      .map(({ plan }) => ({ plan, stays: !isReplaced(context, states.get(plan.relid)) })),
   );
   const facts = await readAllFacts(target, all);
   for (const plan of all) requireThere(plan, facts);

@@ -131,7 +131,8 @@ export const NOTE_CHUNK = 'select ibex.note_rows($1::oid, $2::oid::regclass, $3:
 
 /** In the shape of a batch's staging table, see `apply/statements.ts`. */
 export function readStaged(plan: TablePlan, relation: TableName, range: Range): string {
-  const columns = plan.columns.map(sent).join(', ');
+  const times = plan.timed ? ['null::timestamptz', `'B'::"char"`] : [];
+  const columns = [...plan.columns.map(sent), ...times].join(', ');
   return `copy (select 1::int8, true, ${columns} ${fromRange(plan, relation, range)}) to stdout (format binary)`;
 }
 

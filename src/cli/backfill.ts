@@ -97,7 +97,7 @@ function describe(table: TableStatus): string {
 
 function isRunning({ config }: Context): Promise<boolean> {
   return withBothSides(onlySync(config), 'backfill', async (_source, target, sync) =>
-    (await isInstalled(target)) ? (await readDaemon(target, sync.name)) !== null : false,
+    (await isInstalled(target, 'target')) ? (await readDaemon(target, sync.name)) !== null : false,
   );
 }
 
@@ -111,7 +111,7 @@ function askAgain({ config }: Context): Promise<void> {
 /** Through the target's record, where a running daemon sees it as well as the one that is about to be started. */
 function restart({ config }: Context): Promise<void> {
   return withBothSides(onlySync(config), 'backfill', async (_source, target, sync) => {
-    if (!(await isInstalled(target))) return;
+    if (!(await isInstalled(target, 'target'))) return;
     await migrate(target, 'target');
     await requireKnown(target, sync);
     await restartCopies(target, sync.name, tableFilter(sync));

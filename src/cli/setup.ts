@@ -45,6 +45,8 @@ async function setUp({ config, signal }: Context, sync: SyncConfig, source: Sess
     carry: sync.carry,
     asked: sync.asked,
     budget: sync.budget,
+    rivalry: sync.rivalry,
+    targetNode: sync.target.name,
   };
   const inspection = await inspect(options);
   const [obstacle, ...more] = inspection.obstacles;

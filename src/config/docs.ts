@@ -44,11 +44,14 @@ syncs:
   - {name: copy, from: a, to: b, tables: [public.*], exclude: [public.log_*]}
 \`\`\`
 
+\`between: [a, b]\` in the place of \`from\` and \`to\` carries both ways; how \`conflicts\` between the two are decided is said
+there too: [conflicts.md](conflicts.md). The two lanes of a sync \`pair\` are called \`pair\` and \`pair.back\`.
+
 \`max_delta_bytes\` and \`max_delta_age\` may also stand in a sync, for it alone. Sizes count in 1024s: \`500MB\`, \`20GB\`;
 ages are \`90m\`, \`12h\` or \`7d\`. What they mean: [source-disk.md](source-disk.md).
 
-Names of nodes and syncs begin with a-z, followed by at most 30 of a-z, 0-9 and \`_\`. Syncs go one way and must not
-form a cycle. A value that begins with \`*\` needs quotes.
+Names of nodes and syncs begin with a-z, followed by at most 30 of a-z, 0-9 and \`_\`. Between two nodes
+there must be one way only, so syncs form no cycle. A value that begins with \`*\` needs quotes.
 
 ## Parts of a table
 

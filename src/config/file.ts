@@ -11,8 +11,9 @@ import * as z from 'zod';
 import { IbexError } from '../core/errors.ts';
 import { isExact, parsePatterns } from '../core/patterns.ts';
 import type { TableName } from '../core/plan.ts';
-import { fileOptionSchema, type NodeSource, nodeSource, patterns } from './options.ts';
-import { ageBudget, byteBudget } from './values.ts';
+import { conflictsSchema } from './conflicts.ts';
+import { fileOptionSchema } from './options.ts';
+import { ageBudget, byteBudget, type NodeSource, nodeSource, patterns } from './values.ts';
 
 const NAME = /^[a-z][a-z0-9_]{0,30}$/;
 const NAME_RULE = 'must begin with a-z, followed by at most 30 of a-z, 0-9 and _';
@@ -46,8 +47,11 @@ const carrySchema = mapping({
 
 const syncSchema = mapping({
   name,
-  from: name,
-  to: name,
+  from: name.optional(),
+  to: name.optional(),
+  between: z.tuple([name, name], { error: 'must be a list of two nodes' }).optional(),
+  conflicts: conflictsSchema.optional(),
+  forward: z.boolean({ error: 'must be true or false' }).optional(),
   tables: patterns.optional(),
   exclude: patterns.optional(),
   max_delta_bytes: byteBudget.optional(),
@@ -60,6 +64,15 @@ const syncSchema = mapping({
           : 'must be a mapping of tables to columns, select, where',
     })
     .optional(),
+}).superRefine((sync, context) => {
+  const refuse = (key: string, message: string) => context.addIssue({ code: 'custom', message, path: [key] });
+  if (sync.between === undefined) {
+    for (const side of ['from', 'to'] as const) if (sync[side] === undefined) refuse(side, 'must be a name');
+    if (sync.conflicts !== undefined) refuse('conflicts', 'belongs to a sync with between');
+    return;
+  }
+  const oneWay = (['from', 'to', 'carry'] as const).find((key) => sync[key] !== undefined);
+  if (oneWay !== undefined) refuse(oneWay, 'does not go together with between');
 });
 
 const fileSchema = mapping({

@@ -2,14 +2,26 @@
  * The one schema of options: type, default, description and environment name of each.
  *
  * Flags, environment and ibex.yaml are all checked against it (load.ts, file.ts), and docs/configuration.md
- * is printed from it (docs.ts). Error texts complete the sentence "<where it stands>: ..." and never repeat
- * the value: it may be a password in the wrong place.
+ * is printed from it (docs.ts). How values read is in values.ts.
  */
 
 import * as z from 'zod';
 import { IbexError } from '../core/errors.ts';
-import { parsePatterns } from '../core/patterns.ts';
-import { ageBudget, byteBudget, count, duration, flag, megabytes, milliseconds } from './values.ts';
+import {
+  ageBudget,
+  byteBudget,
+  count,
+  duration,
+  flag,
+  listenAddress,
+  megabytes,
+  milliseconds,
+  nodeSource,
+  oneOf,
+  patterns,
+  redisUrl,
+  text,
+} from './values.ts';
 
 export interface OptionInfo {
   readonly description: string;
@@ -21,55 +33,6 @@ export interface OptionInfo {
 }
 
 const optionInfo = z.registry<OptionInfo>();
-
-const text = z.string({ error: 'must be a text' }).min(1, { error: 'must not be empty' });
-
-/** Where a node's URL comes from. */
-export type NodeSource = { url: string } | { url_file: string } | { url_command: string };
-
-/** A URL, or a mapping with one of three keys. */
-export const nodeSource = z.union(
-  [
-    text.transform((url) => ({ url })),
-    z.strictObject({ url: text }),
-    z.strictObject({ url_file: text }),
-    z.strictObject({ url_command: text }),
-  ],
-  { error: 'must be a URL, or have exactly one of the keys url, url_file, url_command' },
-);
-
-const AT_LEAST_ONE = 'must be one pattern schema.table or more';
-
-/** A comma-separated text or a list of such texts. */
-export const patterns = z
-  .union([text, z.array(text).min(1, { error: AT_LEAST_ONE })], { error: AT_LEAST_ONE })
-  .transform((lists, context) => {
-    try {
-      return [lists].flat().flatMap(parsePatterns);
-    } catch (error) {
-      if (!(error instanceof IbexError)) throw error;
-      context.addIssue(`${error.message}. ${error.hint}`);
-      return z.NEVER;
-    }
-  });
-
-const redisUrl = text.refine((url) => /^rediss?:\/\//.test(url) && URL.canParse(url), {
-  error: 'must be a URL that begins with redis:// or rediss://',
-});
-
-const listenAddress = z
-  .union([z.int(), z.string()], { error: 'must be HOST:PORT' })
-  .transform((address, context) => {
-    const match = /^(?:(?:\[([0-9a-f:.]+)\]|([^\s:[\]]+)):)?(\d{1,5})$/i.exec(String(address));
-    const port = Number(match?.[3]);
-    if (match && port <= 65535) return { host: match[1] ?? match[2] ?? '127.0.0.1', port };
-    context.addIssue('must be HOST:PORT, such as 127.0.0.1:8642 or [::1]:8642, or a port alone');
-    return z.NEVER;
-  });
-
-function oneOf<const T extends readonly [string, ...string[]]>(values: T) {
-  return z.enum(values, { error: `must be one of ${values.join(', ')}` });
-}
 
 const hook = (name: string, when: string) =>
   text.optional().register(optionInfo, {
@@ -255,6 +218,17 @@ export const optionSchema = z.object({
       '`max_delta_bytes`. none: no limit.',
     argument: 'AGE',
     env: 'IBEX_MAX_DELTA_AGE',
+  }),
+  conflict_retention: ageBudget.prefault('30d').register(optionInfo, {
+    description:
+      'How long the records of decided conflicts are kept, such as 30d. Those that wait for a person stay. none: for ever.',
+    argument: 'AGE',
+    env: 'IBEX_CONFLICT_RETENTION',
+  }),
+  conflict_values: flag.prefault(true).register(optionInfo, {
+    description: 'Whether the record of a conflict keeps the two rows; false keeps their key alone.',
+    argument: 'true|false',
+    env: 'IBEX_CONFLICT_VALUES',
   }),
   spool_dir: text.optional().register(optionInfo, {
     description:

@@ -1,13 +1,16 @@
 /**
  * Who copies what to whom: the syncs of ibex.yaml, or the one sync `main` that two URLs make.
  *
- * Syncs go one way and form no cycle: what is changed in two places needs conflict handling, not this.
+ * A sync `between` two nodes makes two lanes, one each way, which are syncs of their own to the rest of Ibex. Beside
+ * that nothing flows in a circle.
  */
 
 import { ruleOf } from '../core/carry.ts';
+import type { Rivalry } from '../core/conflict.ts';
 import { IbexError } from '../core/errors.ts';
 import type { TablePattern } from '../core/patterns.ts';
 import type { CarryRule } from '../core/plan.ts';
+import { conflictRules } from './conflicts.ts';
 import { type ConfigFile, exactTable, type FileSync } from './file.ts';
 import type { Settings } from './layers.ts';
 import { envOf, flagOf, type Options } from './options.ts';
@@ -29,13 +32,23 @@ export interface SyncConfig {
   asked: { tables: TablePattern[]; exclude: TablePattern[] };
   /** What its deltas may take of the source's disk, and how old they may get (ms); null: no limit. */
   budget: { bytes: Options['max_delta_bytes']; ageMs: Options['max_delta_age'] };
+  /** Both sides are written: the other lane, and what decides; null of a sync that goes one way. */
+  rivalry: Rivalry | null;
 }
 
 /** The lane of the other direction: a sync of its own in all respects. Names of users have no dot. */
 export function reversed(sync: SyncConfig): SyncConfig {
-  return { ...sync, name: `${sync.name}.back`, source: sync.target, target: sync.source };
+  const { name, source, target, rivalry } = sync;
+  return {
+    ...sync,
+    name: backOf(name),
+    source: target,
+    target: source,
+    rivalry: rivalry && { ...rivalry, counterpart: name },
+  };
 }
 
+const backOf = (name: string) => `${name}.back`;
 /** The lane that runs while this side is live: the sync as it is configured, or turned round. */
 export function laneOf(sync: SyncConfig, live: 'source' | 'target'): SyncConfig {
   return live === 'source' ? sync : reversed(sync);
@@ -80,6 +93,7 @@ export function mainSync(
     keyless: options.keyless,
     asked: askedFor(settings, options),
     budget: { bytes: options.max_delta_bytes, ageMs: options.max_delta_age },
+    rivalry: null,
   };
 }
 
@@ -127,17 +141,40 @@ export function syncsOfFile(
     if (source === undefined) throw new IbexError('internal', `node ${name} was not checked`);
     return nodeConfig(name, source, file.locate(['nodes', name]), { cwd: around.directory, env: around.env });
   };
-  return chosen.map((sync) => ({
-    name: sync.name,
-    source: node(sync.from),
-    target: node(sync.to),
-    tables: options.tables ?? sync.tables ?? [],
-    exclude: options.exclude ?? sync.exclude ?? [],
-    carry: carryRules(file, sync),
-    keyless: options.keyless,
-    asked: askedFor(settings, options),
-    budget: budgetOf(sync, settings, options),
-  }));
+  return chosen.flatMap((sync) => {
+    const [from, to] = endsOf(sync);
+    const rivalry = rivalryOf(file, sync, options);
+    const lane: SyncConfig = {
+      name: sync.name,
+      source: node(from),
+      target: node(to),
+      tables: options.tables ?? sync.tables ?? [],
+      exclude: options.exclude ?? sync.exclude ?? [],
+      carry: carryRules(file, sync),
+      keyless: options.keyless,
+      asked: askedFor(settings, options),
+      budget: budgetOf(sync, settings, options),
+      rivalry,
+    };
+    return rivalry === null ? [lane] : [lane, reversed(lane)];
+  });
+}
+
+function endsOf({ from, to, between }: FileSync): readonly [string, string] {
+  return between ?? [from ?? '', to ?? ''];
+}
+
+function rivalryOf(file: ConfigFile, sync: FileSync, options: Options): Rivalry | null {
+  const { name, between, conflicts } = sync;
+  if (between === undefined) return null;
+  const place = ['syncs', file.syncs.indexOf(sync), 'conflicts'];
+  const rules = conflictRules(conflicts, {
+    nodes: between,
+    locate: (path) => file.locate([...place, ...path]),
+    values: options.conflict_values,
+    retentionMs: options.conflict_retention,
+  });
+  return { counterpart: backOf(name), first: between[0], second: between[1], rules };
 }
 
 /** What a sync says for itself goes before what the file says for all, and after what this one call says. */
@@ -175,37 +212,58 @@ function checkSyncs({ nodes, syncs, locate }: ConfigFile): void {
     if (syncs.findIndex((other) => other.name === sync.name) < index) {
       throw new IbexError('config', `${locate(['syncs', index, 'name'])}: the name ${sync.name} is taken`);
     }
-    for (const side of ['from', 'to'] as const) {
-      if (Object.hasOwn(nodes, sync[side])) continue;
-      const known = Object.keys(nodes).join(', ');
-      throw new IbexError(
-        'config',
-        `${locate(['syncs', index, side])}: no such node; the nodes are ${known}`,
-      );
+    const [first, second] = endsOf(sync);
+    const places =
+      sync.between === undefined
+        ? [['from'], ['to']]
+        : [
+            ['between', 0],
+            ['between', 1],
+          ];
+    for (const [i, name] of [first, second].entries()) {
+      if (Object.hasOwn(nodes, name)) continue;
+      const place = locate(['syncs', index, ...(places[i] ?? [])]);
+      throw new IbexError('config', `${place}: no such node; the nodes are ${Object.keys(nodes).join(', ')}`);
+    }
+    if (sync.between !== undefined && first === second) {
+      throw new IbexError('config', `${locate(['syncs', index, 'between'])}: must be two different nodes`);
     }
   }
   const cycle = findCycle(syncs);
   if (cycle) {
     throw new IbexError('config', `${locate(['syncs'])}: they form a cycle, ${cycle.join(' -> ')}`, {
-      hint: 'Syncs go one way; remove one of the cycle.',
+      hint: 'There must be one way only from a node to another; remove one sync of the cycle.',
     });
   }
 }
 
-/** The nodes of a cycle, the first one repeated at the end; undefined when there is none. */
+/**
+ * The nodes of a cycle, the first one repeated at the end; undefined when there is none. A pair of nodes is none by itself,
+ * however many syncs there are between the two.
+ */
 function findCycle(syncs: readonly FileSync[]): string[] | undefined {
-  const deadEnds = new Set<string>();
-  const walk = (here: string, path: readonly string[]): string[] | undefined => {
+  const pairs = syncs.flatMap(({ between }) =>
+    between === undefined ? [] : [[...between].sort().join(' ')],
+  );
+  const edges = [
+    ...[...new Set(pairs)].map((pair, i) => ({ ends: pair.split(' '), id: `pair ${i}`, both: true })),
+    ...syncs.flatMap((sync) =>
+      sync.between ? [] : [{ ends: endsOf(sync), id: `sync ${sync.name}`, both: false }],
+    ),
+  ];
+  const walk = (here: string, path: readonly string[], used: readonly string[]): string[] | undefined => {
     if (path.includes(here)) return [...path.slice(path.indexOf(here)), here];
-    for (const { from, to } of syncs) {
-      const cycle = from === here && !deadEnds.has(to) ? walk(to, [...path, here]) : undefined;
+    for (const { ends, id, both } of edges) {
+      if (used.includes(id)) continue;
+      const [from, to] = both && ends[1] === here ? [ends[1], ends[0]] : [ends[0], ends[1]];
+      if (from !== here || to === undefined) continue;
+      const cycle = walk(to, [...path, here], [...used, id]);
       if (cycle) return cycle;
     }
-    deadEnds.add(here);
     return undefined;
   };
-  for (const { from } of syncs) {
-    const cycle = walk(from, []);
+  for (const { ends } of edges) {
+    const cycle = walk(ends[0] as string, [], []);
     if (cycle) return cycle;
   }
   return undefined;

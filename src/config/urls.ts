@@ -10,7 +10,7 @@ import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { IbexError } from '../core/errors.ts';
-import type { NodeSource } from './options.ts';
+import type { NodeSource } from './values.ts';
 
 /** A database server as a party of syncs. */
 export interface NodeConfig {

@@ -1,5 +1,55 @@
-/** How durations, sizes, ages and counts of the options are written, and what is made of them. */
+/**
+ * How the values of options read. Error texts complete the sentence "<where it stands>: ..." and never repeat the value: it
+ * may be a password in the wrong place.
+ */
 import * as z from 'zod';
+import { IbexError } from '../core/errors.ts';
+import { parsePatterns } from '../core/patterns.ts';
+
+export const text = z.string({ error: 'must be a text' }).min(1, { error: 'must not be empty' });
+
+/** Where a node's URL comes from. */
+export type NodeSource = { url: string } | { url_file: string } | { url_command: string };
+
+/** A URL, or a mapping with one of three keys. */
+export const nodeSource = z.union(
+  [
+    text.transform((url) => ({ url })),
+    z.strictObject({ url: text }),
+    z.strictObject({ url_file: text }),
+    z.strictObject({ url_command: text }),
+  ],
+  { error: 'must be a URL, or have exactly one of the keys url, url_file, url_command' },
+);
+
+const AT_LEAST_ONE = 'must be one pattern schema.table or more';
+
+/** A comma-separated text or a list of such texts. */
+export const patterns = z
+  .union([text, z.array(text).min(1, { error: AT_LEAST_ONE })], { error: AT_LEAST_ONE })
+  .transform((lists, context) => {
+    try {
+      return [lists].flat().flatMap(parsePatterns);
+    } catch (error) {
+      if (!(error instanceof IbexError)) throw error;
+      context.addIssue(`${error.message}. ${error.hint}`);
+      return z.NEVER;
+    }
+  });
+
+export const redisUrl = text.refine((url) => /^rediss?:\/\//.test(url) && URL.canParse(url), {
+  error: 'must be a URL that begins with redis:// or rediss://',
+});
+
+export const listenAddress = z
+  .union([z.int(), z.string()], { error: 'must be HOST:PORT' })
+  .transform((address, context) => {
+    const match = /^(?:(?:\[([0-9a-f:.]+)\]|([^\s:[\]]+)):)?(\d{1,5})$/i.exec(String(address));
+    const port = Number(match?.[3]);
+    if (match && port <= 65535) return { host: match[1] ?? match[2] ?? '127.0.0.1', port };
+    context.addIssue('must be HOST:PORT, such as 127.0.0.1:8642 or [::1]:8642, or a port alone');
+    return z.NEVER;
+  });
 
 const UNITS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 } as const;
 /** The longest wait that Node's timers can do, rounded down to days. */
@@ -75,3 +125,7 @@ export function count(least: number, most: number) {
 }
 
 export const flag = z.union([z.boolean(), z.stringbool()], { error: 'must be true or false' });
+
+export function oneOf<const T extends readonly [string, ...string[]]>(values: T) {
+  return z.enum(values, { error: `must be one of ${values.join(', ')}` });
+}

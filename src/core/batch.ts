@@ -3,7 +3,7 @@
  * gone. The header says what it is; its rows follow as parts, raw COPY bytes in the order of `tables`.
  */
 import type { Piece, StagedPart } from './backlog.ts';
-import type { TablePlan } from './plan.ts';
+import type { TableName, TablePlan } from './plan.ts';
 import type { Snapshot, SourceIdentity } from './position.ts';
 
 export interface BatchTable {
@@ -24,12 +24,22 @@ export interface BatchTable {
 export interface TruncatedRelation {
   readonly schema: string;
   readonly name: string;
+  /** When that was done last, as text. */
+  readonly at: string;
   /** The table of the sync itself, as opposed to one of its partitions. */
   readonly whole: boolean;
   /** A partition's constraint, to be found again at one of the target; null where equal ones may differ. */
   readonly definition: string | null;
   /** The same as a condition on the table's rows, on any server; null where there is none. */
   readonly predicate: string | null;
+}
+
+/** How far the target's own changes were in the source's rows when these were read. */
+export interface Seen {
+  /** A position of the target, as the lane of the other direction had it; null: none of them was. */
+  readonly position: Snapshot | null;
+  /** Tables that were out of step with that lane, each with where it stood. */
+  readonly apart: readonly (TableName & { readonly floor: Snapshot | null })[];
 }
 
 export interface BatchHeader {
@@ -50,6 +60,8 @@ export interface BatchHeader {
   readonly inStep: readonly number[];
   /** When the oldest change of the batch was captured, in milliseconds of the source's clock since 1970. */
   readonly oldestAt: number | null;
+  /** Of a sync whose target is written too: how much of that was known here, as of `to`. */
+  readonly seen?: Seen;
   /** No batch to apply, but a piece of its only table, to be staged for the batch from the same position. */
   readonly piece?: Piece;
 }

@@ -69,8 +69,8 @@ export interface ConflictRules {
   readonly tables: readonly (TableRules & { readonly pattern: TablePattern })[];
   /** Whether records keep the values of the rows. */
   readonly values: boolean;
-  /** How long records are kept, in milliseconds. */
-  readonly retentionMs: number;
+  /** How long records are kept, in milliseconds; null: for ever. */
+  readonly retentionMs: number | null;
 }
 
 /** The rules of a table: those under its own name, else the first pattern that takes it in, else those of the sync. */
@@ -82,4 +82,14 @@ export function rulesOf(rules: ConflictRules, table: TableName): TableRules {
 /** The rule for one type of conflict. */
 export function ruleFor({ rule, types }: TableRules, type: ConflictType): ConflictRule {
   return types[type] ?? rule;
+}
+
+/** Of a sync whose target is written by others too. */
+export interface Rivalry {
+  /** The lane of the other direction. */
+  readonly counterpart: string;
+  /** The nodes in the order of `between`. */
+  readonly first: string;
+  readonly second: string;
+  readonly rules: ConflictRules;
 }

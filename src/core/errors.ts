@@ -69,6 +69,12 @@ export const ERROR_KINDS = {
     exit: 3,
     hint: 'Compare the named row on both sides and remove what is in the way.',
   },
+  /** Both sides changed a row, and the rule for it is to stop until a person decides. */
+  conflict: {
+    retry: 'timed',
+    exit: 3,
+    hint: 'Decide it: `ibex conflicts list --state aborted`, then `ibex conflicts resolve`; or set another strategy.',
+  },
   /** The target took fewer rows than it was given and raised no error: a trigger or rule swallowed them. */
   swallowed: { retry: 'manual', exit: 3, hint: 'Look for triggers and rules on the target table.' },
   /** A lock could not be had in time. */

@@ -92,6 +92,16 @@ function describe({ type, looseCollation }: ColumnInfo): string {
   return `${type.shown}${collation}`;
 }
 
+/** The `unsupported` of a table without a key that both sides write: nothing tells its rows apart. */
+export function keylessConflict(table: TableName): IbexError {
+  const label = tableLabel(table);
+  return new IbexError(
+    'unsupported',
+    `${label} has no primary key, replica identity or unique index of NOT NULL columns, and both sides write it`,
+    { table: label, hint: `Give it a primary key, or leave it out with --exclude '${label}'.` },
+  );
+}
+
 /** The `unsupported` of a table without a key, where the user wants none of them. */
 export function keylessRefusal(table: TableName): IbexError {
   const label = tableLabel(table);

@@ -26,6 +26,7 @@ import { type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
 import type { ChunkJob, ChunkOutcome } from '../core/ports.ts';
 import { tableIdent } from '../postgres/quote.ts';
 import { reasonToHold } from '../setup/remedies.ts';
+import type { Adopting } from './adopting.ts';
 import { Batching } from './batching.ts';
 import { HandIn } from './hand-in.ts';
 import type { IncarnationOptions } from './options.ts';
@@ -55,6 +56,7 @@ export class Copying {
   readonly #options: IncarnationOptions;
   readonly #rooms: Rooms;
   readonly #roster: Roster;
+  readonly #adopting: Adopting;
   readonly #retryAt = new Map<number, number>();
   /** Tables under way, by the plans by which their chunks are copied. */
   readonly #active = new Map<number, TablePlan>();
@@ -68,10 +70,11 @@ export class Copying {
   readonly #handIn: HandIn;
   #failure: { readonly error: unknown } | null = null;
 
-  constructor(options: IncarnationOptions, rooms: Rooms, roster: Roster) {
+  constructor(options: IncarnationOptions, rooms: Rooms, roster: Roster, adopting: Adopting) {
     this.#options = options;
     this.#rooms = rooms;
     this.#roster = roster;
+    this.#adopting = adopting;
     this.#handIn = new HandIn(options, rooms, () => this.#events.emit('change'));
     this.#finishing = new Batching((copies) => this.#finish(copies), {
       atLeastMs: GATHER_MS,
@@ -122,7 +125,7 @@ export class Copying {
         const { relid, state, armed, plan, givenUp, carries: carried } = table;
         const waits = (state === 'pending' || state === 'copying') && givenUp === null;
         const due = waits && !this.#active.has(relid) && (this.#retryAt.get(relid) ?? 0) <= Date.now();
-        const asked = until.kind !== 'copied' || until.covers(table);
+        const asked = (until.kind !== 'copied' || until.covers(table)) && this.#adopting.mayCopy(table);
         return due && asked && armed && plan !== null && carried !== null ? [{ table, plan, carried }] : [];
       })
       .slice(0, TABLES_AT_ONCE);

@@ -7,6 +7,7 @@ import type { AppliedBatch } from '../apply/applier.ts';
 import { IbexError, isKind } from '../core/errors.ts';
 import { tableLabel } from '../core/plan.ts';
 import type { Snapshot } from '../core/position.ts';
+import { Adopting } from './adopting.ts';
 import { Brake } from './brake.ts';
 import { Copying } from './copying.ts';
 import type { IncarnationOptions, RunOutcome } from './options.ts';
@@ -80,11 +81,13 @@ export class Incarnation {
     rooms.queue.consume((batch) => rooms.applier.apply(batch));
     const lane = rooms.lane.run(either);
     const tending = new Tending(this.#options, rooms, this.#roster, () => this.#applied).run(either);
+    const adopting = new Adopting(this.#options, rooms, this.#roster);
     const others = [
       rooms.lease.keep(either),
       keepSource(rooms.source, either),
       keepTurn(this.#options.sync, this.#options.direction, rooms, () => rooms.lane.flush(), either),
-      new Copying(this.#options, rooms, this.#roster).run(either),
+      new Copying(this.#options, rooms, this.#roster, adopting).run(either),
+      adopting.run(either),
     ];
     try {
       const outcome = await Promise.race([tending, ...[lane, ...others].map(failureOf)]).catch(
@@ -121,6 +124,10 @@ export class Incarnation {
       metrics.captured.inc(labels, account.captured);
       metrics.applied.inc(labels, account.applied);
       metrics.coalesced.inc(labels, account.coalesced);
+      metrics.resolved.inc(labels, account.resolved);
+      metrics.held.inc(labels, account.held);
+      for (const [type, n] of Object.entries(account.conflicts))
+        metrics.conflicts.inc({ ...labels, type }, n);
     }
   }
 }

@@ -27,6 +27,8 @@ export interface LaneOptions {
   readonly sync: string;
   readonly epoch: number;
   readonly start: Snapshot;
+  /** The lane of the other direction, where the target is written too; else null. */
+  readonly counterpart: string | null;
   readonly reader: DeltaReader;
   /** The tables as they stand; asked before each batch. */
   readonly roster: () => readonly RosterTable[];
@@ -114,7 +116,7 @@ export class Lane {
 
   /** One look at the source; true when a batch was published. */
   async #step(failed: (error: unknown) => void): Promise<boolean> {
-    const { reader, sync, epoch } = this.#options;
+    const { reader, sync, epoch, counterpart } = this.#options;
     const roster = this.#options.roster();
     const late = this.#flush || Date.now() - this.#lastPublished > EMPTY_BATCH_EVERY_MS;
     // With nothing new on either side there is nothing to go through: most looks of an idle daemon end here.
@@ -127,7 +129,8 @@ export class Lane {
     const evenIfEmpty = joins || late;
     if (!evenIfEmpty && (await reader.peek()) === this.#seen) return false;
     const id = await this.#nextId();
-    const result = await reader.read({ sync, epoch, id, from: this.#position, tables, evenIfEmpty });
+    const from = this.#position;
+    const result = await reader.read({ sync, epoch, id, from, tables, counterpart, evenIfEmpty });
     for (const plan of result.spoiled) this.#options.staging.spoil(plan);
     for (const part of result.large) this.#options.staging.begin(part, this.#lowerOf(part.plan.relid));
     // Nothing is read of it yet: that is for the next steps.
@@ -197,11 +200,20 @@ export class Lane {
       if (entry === undefined) continue;
       requireFit(table);
       if (table.plan === null) continue;
-      const staging = this.#options.staging.describe(table.plan, this.#lowerOf(table.relid));
+      const staging = this.#stagingOf(table.plan);
       const floor = entry.taken ? null : entry.floor;
       tables.push({ plan: table.plan, floor, ...(staging === undefined ? {} : { staging }) });
     }
     return tables;
+  }
+
+  /**
+   * Where the target is written too nothing is staged in pieces: between a piece and its batch the other lane may write
+   * what the piece does not have, and no delta would bring it.
+   */
+  #stagingOf(plan: TablePlan) {
+    if (this.#options.counterpart !== null) return undefined;
+    return this.#options.staging.describe(plan, this.#lowerOf(plan.relid));
   }
 
   #enter(table: RosterTable) {

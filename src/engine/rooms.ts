@@ -8,6 +8,7 @@ import { keepValidStages } from '../apply/stages.ts';
 import { readRecord, requestCopy, startLane } from '../apply/state.ts';
 import { DeltaReader } from '../capture/trigger/reader.ts';
 import { readLastingSnapshot, readSnapshot } from '../capture/trigger/registry.ts';
+import { Settling } from '../conflict/settling.ts';
 import { failpoint } from '../core/failpoints.ts';
 import { tableLabel } from '../core/plan.ts';
 import type { BatchQueue, ChunkQueue } from '../core/ports.ts';
@@ -91,6 +92,7 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
     session: apply,
     origin: sync.source.name,
     replica,
+    settling: settlingOf(options),
     large: stages.map(({ relid }) => relid),
     onApplied: context.onApplied,
     onMerging: (progress) => merges.note(progress),
@@ -118,6 +120,7 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
     sync: sync.name,
     epoch: lease.epoch,
     start,
+    counterpart: sync.rivalry?.counterpart ?? null,
     reader,
     roster: () => roster.tables,
     isDue: options.isDue,
@@ -128,6 +131,12 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
   });
   log.info({ epoch: lease.epoch, queue: queue.kind, replica }, `sync ${sync.name} runs`);
   return { lease, lane, applier, queue, chunks, pairs, source, target, watch, merges, brake, replica, goal };
+}
+
+/** What decides where others write the target too; null where nobody does. */
+function settlingOf({ sync }: IncarnationOptions): Settling | null {
+  const { rivalry, source, target } = sync;
+  return rivalry && new Settling({ rivalry, local: target.name, incoming: source.name });
 }
 
 /** All at once: what each waits for is mostly the network. */
@@ -177,6 +186,8 @@ async function setUp(
     carry: sync.carry,
     asked: sync.asked,
     budget: sync.budget,
+    rivalry: sync.rivalry,
+    targetNode: sync.target.name,
   };
   let inspection: SetupResult | undefined = await inspect(setup);
   await migrate(target, 'target');

@@ -7,10 +7,12 @@ import { readSyncTables, type SyncTable } from '../apply/state.ts';
 import { carriedTable } from '../capture/trigger/expressions.ts';
 import { type CapturedRecord, readCaptured } from '../capture/trigger/registry.ts';
 import type { SyncConfig } from '../config/syncs.ts';
+import { missingColumn, missingFunction } from '../conflict/validating.ts';
 import { type Carried, carriedBy, type Fit, judgeFit } from '../core/carried.ts';
 import { ruleOf } from '../core/carry.ts';
+import type { ConflictRules } from '../core/conflict.ts';
 import { IbexError } from '../core/errors.ts';
-import { keylessRefusal } from '../core/keys.ts';
+import { keylessConflict, keylessRefusal } from '../core/keys.ts';
 import { type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
 import { planTable } from '../core/planner.ts';
 import type { Snapshot } from '../core/position.ts';
@@ -39,13 +41,13 @@ export interface RosterTable extends SyncTable {
 }
 
 /** What the plans of a sync depend on, besides the catalogs. */
-export type Wishes = Pick<SyncConfig, 'name' | 'carry' | 'keyless'>;
+export type Wishes = Pick<SyncConfig, 'name' | 'carry' | 'keyless'> & Partial<Pick<SyncConfig, 'rivalry'>>;
 
 /** Reads the roster from both sides. */
 export async function readRoster(
   source: Session,
   target: Session,
-  { name, carry, keyless }: Wishes,
+  { name, carry, keyless, rivalry = null }: Wishes,
 ): Promise<RosterTable[]> {
   const states = await readSyncTables(target, name);
   const records = await readCarried(target, name);
@@ -66,7 +68,7 @@ export async function readRoster(
     };
     const counterpart = counterparts.get(tableLabel(record ?? state));
     const owner = counterpart && owners.get(counterpart.relid);
-    const planned =
+    const plannedAs =
       record === undefined
         ? notCaptured(state)
         : owner !== undefined && owner.relid !== state.relid
@@ -76,8 +78,9 @@ export async function readRoster(
               await carriedTable(source, record, ruleOf(carry, record, state)),
               counterpart,
               state.state === 'pending' ? undefined : known,
-              keyless,
+              rivalry === null ? keyless : 'two-way',
             );
+    const planned = rivalry === null ? plannedAs : await withRules(target, rivalry.rules, plannedAs);
     roster.push({
       ...state,
       ...planned,
@@ -90,6 +93,13 @@ export async function readRoster(
     });
   }
   return roster;
+}
+
+/** Without a plan where conflicts could not be decided as they are to be. */
+async function withRules(target: Session, rules: ConflictRules, planned: Planned): Promise<Planned> {
+  if (planned.plan === null) return planned;
+  const wrong = missingColumn(rules, planned.plan) ?? (await missingFunction(target, rules, planned.plan));
+  return wrong === undefined ? planned : without(wrong);
 }
 
 type Planned = Pick<RosterTable, 'plan' | 'obstacle' | 'carries' | 'fit'>;
@@ -111,12 +121,14 @@ function tryPlan(
   record: CapturedRecord | IbexError,
   counterpart: TableInfo | undefined,
   known: Known | undefined,
-  keyless: Wishes['keyless'],
+  keyless: Wishes['keyless'] | 'two-way',
 ): Planned {
   if (record instanceof IbexError) return without(record);
   if (record.mode === 'row' && keyless === 'refuse') return without(keylessRefusal(record));
+  if (record.mode === 'row' && keyless === 'two-way') return without(keylessConflict(record));
   try {
-    const plan = planTable(record, counterpart);
+    const planned = planTable(record, counterpart);
+    const plan: TablePlan = keyless === 'two-way' ? { ...planned, timed: true } : planned;
     const target = counterpart as TableInfo;
     const carries = carriedBy(record, target, plan);
     const fits = fitOf(plan, carries, known, target);

@@ -21,6 +21,7 @@ import { answerDrift } from './drift.ts';
 import { keepSmall, LOOK_MS, tellSource } from './keeper.ts';
 import { type IncarnationOptions, NOTHING_LEFT, type RunOutcome } from './options.ts';
 import { readAdmissible } from './partitions.ts';
+import { RivalryWatch } from './rivalry-watch.ts';
 import type { Rooms } from './rooms.ts';
 import { isHeld, type Roster } from './roster.ts';
 import { faultText, SequenceCarrier } from './sequences.ts';
@@ -68,6 +69,7 @@ export class Tending {
   #restorable = 0;
   readonly #sequences = new SequenceCarrier();
   #sequencesAt = 0;
+  readonly #rivalry: RivalryWatch;
   /** What was said about sequences that cannot be carried. */
   readonly #said = new Set<string>();
 
@@ -76,6 +78,7 @@ export class Tending {
     this.#rooms = rooms;
     this.#roster = roster;
     this.#applied = applied;
+    this.#rivalry = new RivalryWatch(options);
   }
 
   /** Runs until the signal, or until the run has come to its end. */
@@ -96,6 +99,7 @@ export class Tending {
       if (Date.now() >= this.#watchAt) await this.#watchSource();
       await this.#watchDisk();
       await this.#watchTarget();
+      await this.#rivalry.look(this.#rooms.source, this.#rooms.target);
       const outcome = this.#outcome();
       if (outcome !== null || Date.now() - this.#sequencesAt >= SEQUENCES_MS) {
         await this.#carrySequences(outcome === null ? 0 : SEQUENCES_MS, signal);
@@ -264,7 +268,8 @@ export class Tending {
     const known = new Set(this.#roster.tables.map((table) => table.relid));
     await this.#roster.refresh(source, target);
     const added = this.#roster.tables.filter((table) => !known.has(table.relid) && table.plan !== null);
-    await parkTriggersAndRules(target, this.#options.sync.name, added, replica);
+    const { name: sync, rivalry } = this.#options.sync;
+    if (rivalry === null) await parkTriggersAndRules(target, sync, added, replica);
     for (const table of added)
       this.#options.log.info({ table: tableLabel(table) }, `${tableLabel(table)} was added`);
   }

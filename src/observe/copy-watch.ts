@@ -66,7 +66,7 @@ export class CopyWatch {
 
   async #read(target: Session): Promise<CopyView | undefined> {
     const { sync, filter } = this.#options;
-    this.#running ||= (await isInstalled(target)) && (await readDaemon(target, sync)) !== null;
+    this.#running ||= (await isInstalled(target, 'target')) && (await readDaemon(target, sync)) !== null;
     if (!this.#running) return undefined;
     const tables = (await readTableProgress(target, sync, (relids) => this.#estimates(relids))).filter(
       filter,

@@ -30,6 +30,30 @@ export class Metrics {
     labelNames: ['sync', 'table'] as const,
     registers: [this.registry],
   });
+  readonly resolved = new Counter({
+    name: 'ibex_keys_resolved_total',
+    help: 'Keys of batches that were left out for what the target has, by the decision of a conflict.',
+    labelNames: ['sync', 'table'] as const,
+    registers: [this.registry],
+  });
+  readonly held = new Counter({
+    name: 'ibex_keys_held_total',
+    help: 'Keys of batches that were left out because a person is to decide a conflict.',
+    labelNames: ['sync', 'table'] as const,
+    registers: [this.registry],
+  });
+  readonly conflicts = new Counter({
+    name: 'ibex_conflicts_total',
+    help: 'Conflicts that were met, by their type, whatever became of them.',
+    labelNames: ['sync', 'table', 'type'] as const,
+    registers: [this.registry],
+  });
+  readonly clockSkew = new Gauge({
+    name: 'ibex_clock_skew_seconds',
+    help: "By how much the target's clock is ahead of the source's, where both sides are written.",
+    labelNames: ['sync'] as const,
+    registers: [this.registry],
+  });
   readonly copied = new Counter({
     name: 'ibex_rows_copied_total',
     help: 'Rows copied by the backfill.',

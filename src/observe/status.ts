@@ -120,7 +120,7 @@ export async function readStatus(
     (await standbyOf(source)) ?? (await standbyOf(target)) ?? (await findHistoryFault(source, target, sync));
   const record = await requireRecord(target, sync);
   const { paused, slowed } = await readRestraint(target, sync);
-  const installed = await isInstalled(source);
+  const installed = await isInstalled(source, 'source');
   const lost = installed ? await readReasons(source, sync) : new Map<number, string>();
   const states = (await readSyncTables(target, sync))
     .filter(filter)
@@ -227,8 +227,8 @@ function tableStatus(
     captured: state.captured + held,
     applied: state.applied,
     coalesced: state.coalesced,
-    resolved: 0,
-    held,
+    resolved: state.resolved,
+    held: state.held + held,
     pending: pending - held,
   };
 }

@@ -68,7 +68,7 @@ async function findMissing(
   filter: TableFilter,
   goal: Snapshot,
 ) {
-  if (!(await isInstalled(target)) || !(await isInstalled(source))) return null;
+  if (!(await isInstalled(target, 'target')) || !(await isInstalled(source, 'source'))) return null;
   const record = await readRecord(target, sync);
   if (record === undefined) return null;
   const tables = await stillThere(source, (await readSyncTables(target, sync)).filter(filter));

@@ -76,22 +76,35 @@ export async function migrateHere(session: Session, side: Side): Promise<void> {
  * does not know. Nothing is the matter where there is no schema.
  */
 export async function requireKnownVersion(session: Session, side: Side): Promise<void> {
-  if (!(await isInstalled(session))) return;
+  if (!(await hasLedger(session))) return;
   const ledger = await session.rows<{ name: string }>('select name from ibex.migration');
   refuseLaterVersion(session, side, new Set(ledger.map(({ name }) => name)));
 }
 
-/** True when this side has a schema `ibex` with a ledger in it. */
-export async function isInstalled(session: Session): Promise<boolean> {
+/** True when there is a schema `ibex` with a ledger in it. */
+export async function hasLedger(session: Session): Promise<boolean> {
+  const { known } = await session.row<{ known: boolean }>(
+    `select to_regclass('ibex.migration') is not null as known`,
+  );
+  return known;
+}
+
+/** The last table that each side's schema begins with. A database may be the source of some syncs and the target of others. */
+const FIRST_TABLE: Record<Side, string> = { source: 'ibex.source_table', target: 'ibex.parked' };
+
+/** True when the tables of that side are there. */
+export async function isInstalled(session: Session, side: Side): Promise<boolean> {
   const { installed } = await session.row<{ installed: boolean }>(
-    `select to_regclass('ibex.migration') is not null as installed`,
+    'select to_regclass($1) is not null as installed',
+    [FIRST_TABLE[side]],
   );
   return installed;
 }
 
 async function createSchema(session: Session): Promise<void> {
   const { present } = await session.row<{ present: boolean }>(
-    `select to_regnamespace('ibex') is not null as present`,
+    // Not by to_regnamespace: what it knows from before may have been waited past, for the lock of another one's migration.
+    `select exists (select from pg_namespace where nspname = 'ibex') as present`,
   );
   if (present) return;
   try {

@@ -26,7 +26,7 @@ const READ_PARKED = `
 
 /** Identities, as either way of reading has them, of what a sync has disabled or dropped until it puts it back. */
 export async function readAside(target: Session): Promise<Set<string>> {
-  if (!(await isInstalled(target))) return new Set();
+  if (!(await isInstalled(target, 'target'))) return new Set();
   const parked = await target.rows<Parked>(READ_PARKED);
   return new Set(
     parked.flatMap((object) => {

@@ -17,7 +17,7 @@ export async function findHistoryFault(
 ): Promise<IbexError | null> {
   await requireKnownVersion(source, 'source');
   await requireKnownVersion(target, 'target');
-  const record = (await isInstalled(target)) ? await readRecord(target, sync) : undefined;
+  const record = (await isInstalled(target, 'target')) ? await readRecord(target, sync) : undefined;
   if (record === undefined) return null;
   return historyFault({ server: source.server, sync }, record, await readHistory(source, sync));
 }

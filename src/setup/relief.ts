@@ -15,7 +15,7 @@ export async function wantAgain(
   sync: string,
   filter: (table: TableName) => boolean,
 ): Promise<TableName[]> {
-  if (!(await isInstalled(source)) || !(await isInstalled(target))) return [];
+  if (!(await isInstalled(source, 'source')) || !(await isInstalled(target, 'target'))) return [];
   await migrate(source, 'source');
   await migrate(target, 'target');
   const known = new Set((await readSyncTables(target, sync)).map(({ relid }) => relid));

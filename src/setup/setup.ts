@@ -15,7 +15,8 @@ import {
 } from '../apply/state.ts';
 import { armFree, type Waiting } from '../capture/trigger/arming.ts';
 import { type DeltaBudget, setBudget } from '../capture/trigger/budget.ts';
-import { claimIdentity, readCaptured, registerSync } from '../capture/trigger/registry.ts';
+import { claimIdentity, expectRival, readCaptured, registerSync } from '../capture/trigger/registry.ts';
+import type { Rivalry } from '../core/conflict.ts';
 import { encodingsAgree } from '../core/conversion.ts';
 import { IbexError } from '../core/errors.ts';
 import { type CarryRule, tableLabel } from '../core/plan.ts';
@@ -46,6 +47,10 @@ export interface SetupOptions extends TableChoice {
   readonly asked: TableChoice;
   /** What its deltas may take of the source's disk. */
   readonly budget: DeltaBudget;
+  /** Both sides are written; null: only the source is. */
+  readonly rivalry: Rivalry | null;
+  /** The node to which the sync carries. */
+  readonly targetNode: string;
 }
 
 export interface SetupResult {
@@ -220,6 +225,7 @@ export async function install(
   await claimIdentity(source, identity);
   await registerSync(source, sync, (await readRecord(target, sync))?.witness ?? 0);
   await setBudget(source, sync, options.budget);
+  if (options.rivalry !== null) await expectRival(source, sync, options.targetNode);
   const known = new Map((await readSyncTables(target, sync)).map((table) => [table.relid, table]));
   const former = await readDropped(source, [...known.values()]);
   // The sync with all its tables or not at all: half a list would look like a sync that has caught up.
@@ -234,7 +240,8 @@ export async function install(
   const all = await captureTables(options, { tables, obstacles }, known);
   const hindered = new Set(all.map(({ table }) => table));
   const carried = tables.filter((table) => !hindered.has(table));
-  await parkTriggersAndRules(target, sync, carried, options.replica);
+  // Where the target is written too they are to fire for those who write there.
+  if (options.rivalry === null) await parkTriggersAndRules(target, sync, carried, options.replica);
   return all;
 }
 

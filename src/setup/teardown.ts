@@ -9,7 +9,7 @@ import { disarmFree, pauseBeforeTry, tryDisarm, type Waiting } from '../capture/
 import { tryPullFence } from '../capture/trigger/fence.ts';
 import { IbexError } from '../core/errors.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
-import { isInstalled, migrate, restoreFunctions } from '../postgres/migrate.ts';
+import { hasLedger, migrate, restoreFunctions } from '../postgres/migrate.ts';
 import type { Session } from '../postgres/session.ts';
 
 /** Run on either side after a teardown of the last sync it gives 0: no object of ours is left. */
@@ -70,7 +70,7 @@ async function pullFence(source: Session, options: TeardownOptions): Promise<Wai
 }
 
 export async function teardownSource(source: Session, options: TeardownOptions): Promise<TeardownResult> {
-  if (!(await isInstalled(source))) return dropRemains(source);
+  if (!(await hasLedger(source))) return dropRemains(source);
   // The functions that disarm are those of this version, whatever version installed the rest.
   await migrate(source, 'source');
   await restoreFunctions(source, 'source');
@@ -146,7 +146,7 @@ export async function teardownTarget(target: Session, options: TeardownOptions):
   const { known } = await target.row<{ known: boolean }>(
     `select to_regclass('ibex.parked') is not null as known`,
   );
-  if (!known || !(await isInstalled(target))) return dropRemains(target);
+  if (!known || !(await hasLedger(target))) return dropRemains(target);
   // What was set aside is put back by this version, whatever version did it.
   await migrate(target, 'target');
   const notRestored: string[] = [];
@@ -200,7 +200,7 @@ async function dropRemains(session: Session): Promise<TeardownResult> {
     present && (await session.rows(`select from ibex.${table} limit 1`)).length > 0;
   const needed =
     (await serves('source_sync', inUse.capturing)) || (await serves('checkpoint', inUse.applying));
-  if (needed && !(await isInstalled(session))) throw lacksLedger(session);
+  if (needed && !(await hasLedger(session))) throw lacksLedger(session);
   if (!needed) await session.run('drop schema if exists ibex cascade');
   return { waiting: [], left: await countLeft(session), notRestored: [] };
 }

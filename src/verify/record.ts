@@ -15,7 +15,7 @@ export async function recordVerdict(target: Session, report: VerifyReport): Prom
 
 /** When the last full comparison of these hours began, if it found everything equal; else null. */
 export async function readLastEqual(target: Session, sync: string, hours: number): Promise<Date | null> {
-  if (!(await isInstalled(target))) return null;
+  if (!(await isInstalled(target, 'target'))) return null;
   const [last] = await target.rows<{ started: Date; verdict: string }>(
     `select started_at as started, verdict from ibex.verified
       where sync = $1 and sample = 1 and started_at > clock_timestamp() - $2 * interval '1 hour'

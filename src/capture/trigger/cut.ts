@@ -3,7 +3,7 @@
  * something in it, and by which statements that is read. A piece of a large backlog is cut like a batch of one table.
  */
 import { isLarge, type LargePart, type Piece, type StagedPart } from '../../core/backlog.ts';
-import type { BatchHeader, BatchTable, TruncatedRelation } from '../../core/batch.ts';
+import type { BatchHeader, BatchTable, Seen, TruncatedRelation } from '../../core/batch.ts';
 import { IbexError } from '../../core/errors.ts';
 import { type TablePlan, tableLabel } from '../../core/plan.ts';
 import type { Snapshot, SourceIdentity } from '../../core/position.ts';
@@ -13,6 +13,7 @@ import {
   BEGIN_BATCH,
   type Generations,
   givenValues,
+  READ_SEEN,
   readPieceStatement,
   readStatement,
   summaryStatement,
@@ -44,6 +45,8 @@ export interface ReadRequest {
   readonly id: string;
   readonly from: Snapshot;
   readonly tables: readonly ReadTable[];
+  /** The lane of the other direction, where the target is written too; else null. */
+  readonly counterpart?: string | null;
   /** Publish the batch even when nothing changed, to move the checkpoint or to let a table join. */
   readonly evenIfEmpty: boolean;
 }
@@ -131,7 +134,10 @@ export async function cutBatch(
   for (const one of found) batchTables.push(await batchTable(reading, one));
   const inStep = tables.flatMap(({ plan, floor }) => (floor === null ? [plan.relid] : []));
   const to = snapshot;
-  const header = { sync, id, epoch, from, to, source, witness, tables: batchTables, inStep, oldestAt };
+  const header: BatchHeader = {
+    ...{ sync, id, epoch, from, to, source, witness, tables: batchTables, inStep, oldestAt },
+    ...(request.counterpart == null ? {} : { seen: await readSeen(reading, request.counterpart) }),
+  };
   return { ...nothing, header, statements: found.map(statementOf) };
 }
 
@@ -170,6 +176,11 @@ export function cutPiece(
 function requireWitness({ witness }: Beginning, sync: string): number {
   if (witness === null) throw new IbexError('source_moved', `the source knows no sync ${sync} any more`);
   return witness;
+}
+
+/** In the snapshot in which the rows are read: what the other lane has written here is in them up to this. */
+async function readSeen(reading: Session, counterpart: string): Promise<Seen> {
+  return reading.row<Seen>(READ_SEEN, [counterpart]);
 }
 
 /** Joining tables belong to the batch even without deltas: it is what takes them into step. */

@@ -77,6 +77,15 @@ export async function setEcho(session: Session, sync: string, node: string | nul
   });
 }
 
+/**
+ * Prepares a sync whose target, `node`, is written too: what its lane brings here is not carried back to it, and what is
+ * noted here is kept until a batch that comes from there has seen it.
+ */
+export async function expectRival(session: Session, sync: string, node: string): Promise<void> {
+  await session.run('update ibex.source_sync set seen = position where name = $1 and seen is null', [sync]);
+  await setEcho(session, sync, node);
+}
+
 /** What the source shows of its history; works whatever version of the schema `ibex` it has, and without any. */
 export async function readHistory(session: Session, sync: string): Promise<FoundHistory> {
   const identity = await readIdentity(session);

@@ -89,7 +89,7 @@ export function summaryStatement(
            count(*) filter (where op = '?')::text as unknown,
            count(*) filter (where ${fresh})::text as fresh,
            count(*) filter (where op = 'T' and ${fresh})::text as "freshTruncates",
-           extract(epoch from min(at))::float8 * 1000 as oldest
+           extract(epoch from min(at) filter (where op <> 'B'))::float8 * 1000 as oldest
       from (${deltas}) d`;
 }
 
@@ -100,10 +100,10 @@ export function summaryStatement(
  * key are sent whole after any truncate, so they go whole.
  */
 export function truncatedStatement(plan: TablePlan, generations: Generations, from: Snapshot): string {
-  const emptied = `select d.relation, d.xid from (${unread(plan, generations, from, 'op, relation, xid')}) d where d.op = 'T'`;
+  const emptied = `select d.relation, d.xid, d.at from (${unread(plan, generations, from, 'op, relation, xid, at')}) d where d.op = 'T'`;
   if (plan.mode === 'row') {
     return `
-      select n.nspname as schema, c.relname as name, true as whole, null as definition, null as predicate
+      select n.nspname as schema, c.relname as name, (select max(e.at) from (${emptied}) e)::text as at, true as whole, null as definition, null as predicate
         from pg_class c join pg_namespace n on n.oid = c.relnamespace
        where c.oid = ${plan.relid} and exists (${emptied})`;
   }
@@ -112,11 +112,12 @@ export function truncatedStatement(plan: TablePlan, generations: Generations, fr
       select l.key::oid as oid, (l.value ->> 'since')::txid_snapshot as since
         from ibex.captured c cross join jsonb_each(c.leaves) l where c.relid = ${plan.relid}
     ), emptied as (
-      select distinct e.relation from (${emptied}) e
+      select e.relation, max(e.at)::text as at from (${emptied}) e
        where not exists (select from leaf f
                           where e.relation in (f.oid, ${plan.relid}) and txid_visible_in_snapshot(e.xid, f.since))
+       group by 1
     )
-    select n.nspname as schema, c.relname as name, c.oid = ${plan.relid} as whole, l.definition, l.predicate
+    select n.nspname as schema, c.relname as name, e.at, c.oid = ${plan.relid} as whole, l.definition, l.predicate
       from emptied e join pg_class c on c.oid = e.relation join pg_namespace n on n.oid = c.relnamespace
       left join ibex.leaves(${plan.relid}) l on l.leaf = c.oid
      where c.oid = ${plan.relid} or l.leaf is not null`;
@@ -163,13 +164,18 @@ function readKeys(plan: TablePlan, deltas: Deltas): string {
   const values = plan.columns.map((column, i) =>
     i < plan.keyLength ? `coalesce(${sent(column)}, ${gone(column, `k.k${i + 1}`)})` : sent(column),
   );
+  const [times, noted] = plan.timed ? [TIMES, `${names}, op, at`] : ['', `${names}, op`];
   return `
-    select k.n, t.tableoid is not null, ${values.join(', ')}
-      from (select ${compared.join(', ')}, count(*) as n
-              from (${deltas(`${names}, op`)}) d
+    select k.n, t.tableoid is not null, ${values.join(', ')}${plan.timed ? ', k.at, k.op' : ''}
+      from (select ${compared.join(', ')}, count(*) as n${times}
+              from (${deltas(noted)}) d
              where op <> 'T' group by ${places} order by ${places}) k
       left join ${rowSource(plan, plan, plan.only)} on ${join}`;
 }
+
+/** When a key was changed last, and how: I if its row was inserted, B if it was there before all, else U. */
+const TIMES = `, max(at) filter (where op <> 'B') as at,
+  case when bool_or(op = 'I') then 'I'::"char" when bool_and(op = 'B') then 'B' else 'U' end as op`;
 
 /** Once a table without a key was truncated what it holds now is exactly what was added since. */
 function readAll(plan: TablePlan): string {
@@ -236,6 +242,12 @@ export const BEGIN_BATCH = `
              from ibex.generation g
             where g.relid = any ($1)
               and pg_relation_size(to_regclass(format('ibex.delta_%s_%s', g.relid, g.n))) > 0), '[]') as generations`;
+
+/** Where the lane of the other direction stands on this server, and its tables that are not in step with it. */
+export const READ_SEEN = `
+  select (select c.position from ibex.checkpoint c where c.sync = $1) as position,
+         coalesce((select json_agg(json_build_object('schema', t.schema_name, 'name', t.table_name, 'floor', t.floor))
+                     from ibex.target_table t where t.sync = $1 and t.state <> 'streaming'), '[]') as apart`;
 
 /** For a whole session: a lock that is not to be had at once is an error. (Zero would mean to wait for ever.) */
 export const NEVER_WAIT = `set lock_timeout = '10ms'`;

@@ -32,7 +32,7 @@ interface SourceOptions {
 export async function rehearseSource(options: SourceOptions): Promise<Finding[]> {
   const { source } = options;
   return tryOut(source, async () => {
-    if (!(await isInstalled(source))) {
+    if (!(await isInstalled(source, 'source'))) {
       const installing = await failureOf(source, () => migrateHere(source, 'source'));
       if (installing !== null) return [refused('source', 'to install the schema ibex', installing)];
       const capturing = await failureOf(source, () => captureScratch(source));
@@ -184,7 +184,7 @@ const STEPS: readonly (readonly [step: string, statements: readonly string[]])[]
 /** What applying rows would find on the target. */
 export async function rehearseTarget(target: Session): Promise<Finding[]> {
   return tryOut(target, async () => {
-    if (!(await isInstalled(target))) {
+    if (!(await isInstalled(target, 'target'))) {
       const failure = await failureOf(target, () => migrateHere(target, 'target'));
       if (failure !== null) return [refused('target', 'to install the schema ibex', failure)];
     }

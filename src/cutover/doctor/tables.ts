@@ -107,7 +107,7 @@ export async function probeForeignKeys(
   tables: readonly TableName[],
 ): Promise<Finding[]> {
   const keys = await tryOut(target, async () => {
-    if (!(await isInstalled(target))) await migrateHere(target, 'target');
+    if (!(await isInstalled(target, 'target'))) await migrateHere(target, 'target');
     return readForeignKeys(target, sync, tables);
   });
   const inSet = new Set(tables.map(tableLabel));

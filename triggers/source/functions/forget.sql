@@ -19,9 +19,10 @@ begin
   exception when lock_not_available then
     return null;
   end;
-  select array_agg(distinct coalesce(st.floor, s.position)::text)::txid_snapshot[] into needed
+  select array_agg(distinct n.position::text)::txid_snapshot[] into needed
     from ibex.source_table st join ibex.source_sync s on s.name = st.sync
-   where st.relid = root and st.given_up_at is null;
+    cross join lateral (values (coalesce(st.floor, s.position)), (s.seen)) n(position)
+   where st.relid = root and st.given_up_at is null and n.position is not null;
   execute format(
     'select exists (select from %s d, unnest($1) n(position) where not txid_visible_in_snapshot(d.xid, n.position))',
     delta) into wanted using needed;
