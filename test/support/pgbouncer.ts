@@ -6,6 +6,8 @@ import { freePort, ServerHome } from '../../src/embedded/process.ts';
 
 export interface PgBouncer {
   readonly port: number;
+  /** The file with the section [databases]; rewritten, it counts from the next RELOAD on. */
+  readonly databases: string;
   /** The same URL, by way of the pooler. */
   through(url: string): string;
   stop(): Promise<void>;
@@ -56,12 +58,14 @@ export async function startPgBouncer(program: string, options: PgBouncerOptions)
     ...options.settings,
   };
   const lines = Object.entries(settings).map(([name, value]) => `${name} = ${value}`);
-  const databases = `[databases]\n* = host=127.0.0.1 port=${options.to}\n`;
-  const file = await home.write('pgbouncer.ini', `${databases}[pgbouncer]\n${lines.join('\n')}\n`);
+  const databases = await home.write('databases.ini', `[databases]\n* = host=127.0.0.1 port=${options.to}\n`);
+  const text = `%include ${databases}\n[pgbouncer]\n${lines.join('\n')}\n`;
+  const file = await home.write('pgbouncer.ini', text);
   const server = await home.launch(program, [file]);
   await server.whenReady(() => answers(port));
   return {
     port,
+    databases,
     through: (url) => {
       const via = new URL(url);
       via.port = String(port);
