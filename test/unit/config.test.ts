@@ -425,7 +425,7 @@ describe('ibex.yaml', () => {
     ],
     [
       `${nodes}syncs:\n  - name: x\n    from: a\n    to: b\n    tabels: [a.b]\n`,
-      /line 9, syncs\[0\].tabels: not a known key; the keys here are name, from, to, tables, exclude, max_delta_bytes, max_delta_age, carry$/,
+      /line 9, syncs\[0\].tabels: not a known key; the keys here are name, from, to, between, conflicts, forward, tables, exclude, max_delta_bytes, max_delta_age, carry$/,
     ],
     [
       `${nodes}syncs:\n  - {name: x, from: a, to: b, tables: [secret://x.y]}\n`,
