@@ -120,14 +120,15 @@ export class Lane {
     const roster = this.#options.roster();
     const late = this.#flush || Date.now() - this.#lastPublished > EMPTY_BATCH_EVERY_MS;
     // With nothing new on either side there is nothing to go through: most looks of an idle daemon end here.
-    if (!late && roster === this.#quietRoster && (await reader.peek()) === this.#seen) return false;
+    const isQuiet = roster === this.#quietRoster;
+    if (!late && isQuiet && (await reader.peek()) === this.#seen) return false;
     const tables = this.#tablesToRead(roster);
     const unfinished = this.#options.staging.unfinished(tables);
     if (unfinished !== undefined) return this.#stage(unfinished, failed);
     const joins = tables.some((table) => table.floor !== null);
     this.#quietRoster = joins ? null : roster;
     const evenIfEmpty = joins || late;
-    if (!evenIfEmpty && (await reader.peek()) === this.#seen) return false;
+    if (!evenIfEmpty && !isQuiet && (await reader.peek()) === this.#seen) return false;
     const id = await this.#nextId();
     const from = this.#position;
     const result = await reader.read({ sync, epoch, id, from, tables, counterpart, evenIfEmpty });

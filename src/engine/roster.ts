@@ -245,10 +245,15 @@ export class Roster {
     this.#shown = reading;
     this.#tables = tables().flatMap((table) => {
       const state = states.get(table.relid);
-      return state === undefined ? [] : [{ ...table, ...state }];
+      // Of thousands of tables few change: a copy of each, at each reading, is most of what there is to collect.
+      return state === undefined ? [] : [stands(table, state) ? table : { ...table, ...state }];
     });
     return this.#tables.length === states.size;
   }
+}
+
+function stands(table: RosterTable, state: SyncTable): boolean {
+  return (Object.keys(state) as (keyof SyncTable)[]).every((name) => table[name] === state[name]);
 }
 
 /**
