@@ -1,4 +1,5 @@
 /** A cutover, writes on the new side, the way back, and both once more. */
+import pg from 'pg';
 import { describe, expect, test } from 'vitest';
 import { ibex } from '../support/ibex.ts';
 import { Pair } from '../support/pair.ts';
@@ -37,7 +38,12 @@ describe.each([{ replica: true }, { replica: false }])('replica $replica', ({ re
       expect(await triggered(pair)).toEqual(['O']);
       expect((await cutover(pair)).reasons).toEqual(['the target is live already']);
 
-      const back = await rollback(pair);
+      const writer = new pg.Client({ connectionString: pair.databases.targetUrl });
+      const ended = new Promise((resolve) => writer.on('error', resolve));
+      await writer.connect();
+      await writer.query('begin; delete from bare where false');
+      const back = await rollback(pair, { graceMs: 100, terminate: true });
+      await ended;
       expect(back, JSON.stringify(back)).toMatchObject({ outcome: 'done', live: 'source' });
       await expectLive(pair, 'source');
       await expectSame(pair);

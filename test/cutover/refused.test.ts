@@ -62,6 +62,21 @@ describe('a cutover is refused', () => {
     expect(said.join(' ')).toMatch(/--yes/);
   });
 
+  test('of a choice of rows or columns: there is no way back from that', async () => {
+    const { sync, ...given } = options(pair, 'target');
+    const rule = {
+      schema: 'public',
+      name: 'goods',
+      columns: null,
+      select: [],
+      where: 'stock > 0',
+      place: '',
+    };
+    const { outcome, reasons } = await move({ ...given, sync: { ...sync, carry: [rule] } });
+    expect(outcome).toBe('refused');
+    expect(reasons.join()).toMatch(/public.goods: there is no way back/);
+  });
+
   test('while it is paused', async () => {
     await pair.target.query(`insert into ibex.restraint (sync, paused_at) values ('main', now())
       on conflict (sync) do update set paused_at = now()`);
@@ -146,6 +161,15 @@ describe('a cutover is given up', () => {
     expect(outcome).toBe('undone');
     expect(reasons.join()).toMatch(/prepared transaction 'left'/);
     await writer.query(`rollback prepared 'left'`);
+  });
+
+  test('when a connection breaks under the fence, which is lifted over another one', async () => {
+    const { outcome } = await onceDone('fence', () =>
+      pair.databases.sourceAdmin.query(
+        `select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'ibex:main:cutover'`,
+      ),
+    );
+    expect(outcome).toBe('undone');
   });
 
   test('when somebody lifts the fence, or the daemon is gone', async () => {

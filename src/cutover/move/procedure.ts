@@ -2,6 +2,7 @@
  * `ibex cutover` and `ibex rollback`: the phases in their order, what is done when one of them fails, and how a move goes
  * on whose process died. Until the switch every failure leads back to where it began; after it only forward.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { hurry, readLive, type Side } from '../../apply/live.ts';
 import { liftFence, raiseFence, readFence } from '../../capture/trigger/fence.ts';
 import { laneOf } from '../../config/syncs.ts';
@@ -23,6 +24,10 @@ import { awaitWayBack, open, turn } from './turning.ts';
 const VERIFIED_HOURS = 24;
 /** The daemon is in a hurry for as long as the longest phase may take, and no longer if we die. */
 const HURRY_MS = 600_000;
+
+/** How long it is tried to undo a move whose connections are lost, and the pause between two tries. */
+const UNDO_MS = 60_000;
+const UNDO_PAUSE_MS = 500;
 
 /** Makes a side live, or says why not. Errors: those of the servers; `taken` when another move is under way. */
 export async function move(options: MoveOptions): Promise<MoveResult> {
@@ -200,10 +205,35 @@ async function finish(given: Move, placed: string | null): Promise<MoveResult> {
 
 /** A failure before the switch: the application goes on as if nothing had been. */
 async function failed(given: Move, error: unknown): Promise<MoveResult> {
-  await undo(given);
+  await undoSurely(given, known(error));
   const late = await runHook(given, 'on_abort').then(() => null, known);
   const reasons = [known(error).message, ...(late === null ? [] : [late.message])];
   return { outcome: 'undone', live: leftBy(given), reasons, error: known(error), proof: {} };
+}
+
+/** As `undo`; where a connection was lost, over new ones, for as long as the application may well wait for it. */
+async function undoSurely(given: Move, why: IbexError): Promise<void> {
+  const { sync } = given;
+  try {
+    return await undo(given);
+  } catch (error) {
+    const deadline = Date.now() + UNDO_MS;
+    for (let last = known(error); ; await sleep(UNDO_PAUSE_MS)) {
+      if (Date.now() > deadline) {
+        throw new IbexError(last.kind, `${why.message}; and the fence could not be lifted: ${last.message}`, {
+          hint: 'As soon as the servers answer: `ibex cutover --abort`, or the statement that was shown before the fence.',
+        });
+      }
+      try {
+        await using source = await openSession(sync, 'source', 'cutover');
+        await using target = await openSession(sync, 'target', 'cutover');
+        await using record = await openSession(sync, 'target', 'cutover');
+        return await undo({ ...given, ...rolesOf(given, { source, target, record }, given.to) });
+      } catch (again) {
+        last = known(again);
+      }
+    }
+  }
 }
 
 /**
