@@ -50,12 +50,9 @@ export class Daemon {
     const { config, log, until, adopt = true, pauses = PAUSES } = options;
     const { limitMbps, busySessions } = config;
     const rateLimit = limitMbps === undefined ? null : new RateLimit(limitMbps * 1_000_000);
-    const names = new Set(config.syncs.map(({ name }) => name));
-    // Of a sync between two nodes both lanes run; any other one has a live side.
-    const turns = ({ name }: SyncConfig) => !names.has(`${name}.back`) && !name.endsWith('.back');
     this.#engines = config.syncs.map(
       (one) =>
-        new DirectionKeeper(one, turns(one), (sync) => ({
+        new DirectionKeeper(one, (sync) => ({
           createQueue: () => this.#createQueue(sync),
           createChunkQueue: () => this.#createChunks(sync),
           copying: config.copying,

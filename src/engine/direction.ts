@@ -24,14 +24,11 @@ type EngineOptions = Omit<SyncEngineOptions, 'sync' | 'direction'>;
 
 export class DirectionKeeper {
   readonly #sync: SyncConfig;
-  readonly #turns: boolean;
   readonly #optionsOf: (lane: SyncConfig) => EngineOptions;
   #engine: SyncEngine | null = null;
 
-  /** `turns`: the sync has one live side. Otherwise both its lanes run, each with a keeper of its own. */
-  constructor(sync: SyncConfig, turns: boolean, optionsOf: (lane: SyncConfig) => EngineOptions) {
+  constructor(sync: SyncConfig, optionsOf: (lane: SyncConfig) => EngineOptions) {
     this.#sync = sync;
-    this.#turns = turns;
     this.#optionsOf = optionsOf;
   }
 
@@ -47,7 +44,9 @@ export class DirectionKeeper {
       const options = this.#optionsOf(sync);
       // What a lane back carries was decided by the cutover: all that the sync has, and nothing that its patterns name.
       const adopt = live === 'source' && (options.adopt ?? true);
-      this.#engine = new SyncEngine({ ...options, sync, adopt, direction: this.#turns ? live : null });
+      // Of a sync between two nodes both lanes run, each with a keeper of its own.
+      const direction = sync.rivalry === null ? live : null;
+      this.#engine = new SyncEngine({ ...options, sync, adopt, direction });
       try {
         return await this.#engine.run(signal);
       } catch (error) {

@@ -77,6 +77,19 @@ describe('a cutover is refused', () => {
     expect(reasons.join()).toMatch(/public.goods: there is no way back/);
   });
 
+  test('of a sync that is carried both ways', async () => {
+    const { sync, ...given } = options(pair, 'target');
+    const rivalry = { counterpart: 'main.back', first: 'source', second: 'target', rules: [] };
+    const { outcome, reasons } = await move({
+      ...given,
+      sync: { ...sync, rivalry } as unknown as typeof sync,
+    });
+    expect({ outcome, reasons }).toMatchObject({
+      outcome: 'refused',
+      reasons: [expect.stringMatching(/both ways/)],
+    });
+  });
+
   test('while it is paused', async () => {
     await pair.target.query(`insert into ibex.restraint (sync, paused_at) values ('main', now())
       on conflict (sync) do update set paused_at = now()`);

@@ -4,7 +4,7 @@ import { readSyncTables } from '../../apply/state.ts';
 import { readSubscribed } from '../../capture/trigger/beginning.ts';
 import { tableLabel } from '../../core/plan.ts';
 import { faultText, judgeSequences } from '../../engine/sequences.ts';
-import { readDaemon, readStatus } from '../../observe/status.ts';
+import { readStatus } from '../../observe/status.ts';
 import { readTables } from '../../postgres/catalog.ts';
 import type { Session } from '../../postgres/session.ts';
 import { areSame } from '../../setup/setup.ts';
@@ -18,13 +18,12 @@ const LAG_SECONDS = 5;
 export async function findReasons(
   move: Pick<Move, 'sync' | 'lane' | 'next' | 'old' | 'fresh'>,
 ): Promise<string[]> {
-  const { sync, lane, next, old, fresh } = move;
+  const { sync, lane, old, fresh } = move;
   if (sync.carry.length > 0) {
     const names = sync.carry.map(tableLabel).join(', ');
     return [`only a choice of rows or columns is carried of ${names}: there is no way back from that`];
   }
-  if ((await readLaneBack(old, next.name)) !== null)
-    return ['the lane of the other direction runs too: both sides are live'];
+  if (sync.rivalry !== null) return ['it is carried both ways: both sides are live already'];
   if (await areSame(old, fresh)) return ['both sides are one database'];
   const { why, lag } = await readStatus(old, fresh, lane.name, () => true);
   const behind = lag.seconds > LAG_SECONDS ? [`the target is ${lag.seconds.toFixed(0)} s behind`] : [];
@@ -36,14 +35,6 @@ export async function findReasons(
     ...(await wayBack(move)),
     ...(await sequenceFaults(move)),
   ];
-}
-
-/** The daemon of a lane; null where its target has not heard of any. */
-async function readLaneBack(target: Session, lane: string) {
-  const { known } = await target.row<{ known: boolean }>(
-    `select to_regclass('ibex.holder') is not null as known`,
-  );
-  return known ? readDaemon(target, lane) : null;
 }
 
 /** Not yet built: the application would be slow without them, or the rows would not be checked. */
