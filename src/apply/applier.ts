@@ -16,7 +16,7 @@ import { identityDifference, type Snapshot } from '../core/position.ts';
 import type { Session } from '../postgres/session.ts';
 import type { Statement } from '../postgres/together.ts';
 import { account } from './accounts.ts';
-import { type ForeignKey, readForeignKeys, readingForeignKeys } from './foreign-keys.ts';
+import { type ForeignKey, isUnwatched, readForeignKeys, readingForeignKeys } from './foreign-keys.ts';
 import { load } from './loading.ts';
 import { merge, type StagedTable } from './merge.ts';
 import { MergeMeter, type OnMerging } from './merge-meter.ts';
@@ -343,12 +343,14 @@ export class Applier {
     return found?.rows as ForeignKey[];
   }
 
-  /** Those of which only one end is carried. A replica is held to none, and the source knows nothing of these. */
+  /** Those that a replica is not held to, see `isUnwatched`. */
   async #keysFromOutside(sync: string): Promise<readonly ForeignKey[]> {
-    if (this.#outside === null || Date.now() - this.#outside.readAt > LOOK_AGAIN_MS) {
+    // Which tables are in step changes from one batch to the next.
+    const rivals = this.#settling !== null;
+    if (rivals || this.#outside === null || Date.now() - this.#outside.readAt > LOOK_AGAIN_MS) {
       const tables = await readSyncTables(this.#session, sync);
-      const keys = (await readForeignKeys(this.#session, sync, tables)).filter(
-        (key) => key.childState === null || key.parentState === null,
+      const keys = (await readForeignKeys(this.#session, sync, tables)).filter((key) =>
+        isUnwatched(key, rivals),
       );
       this.#outside = { keys, readAt: Date.now() };
     }

@@ -3,12 +3,19 @@
  * under them that have no parent.
  */
 import { IbexError } from '../core/errors.ts';
-import { keyOf, rowLabel, type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
+import {
+  type ColumnPlan,
+  keyOf,
+  rowLabel,
+  type TableName,
+  type TablePlan,
+  tableLabel,
+} from '../core/plan.ts';
 import { ident } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
 import type { Statement } from '../postgres/together.ts';
 import type { TableState } from './state.ts';
-import { isKnown, isStaged, keyText, selectLeaving } from './statements.ts';
+import { isKnown, isStaged, keyText, selectLeaving, staged as stagedValue, stageName } from './statements.ts';
 
 export interface ForeignKey {
   readonly name: string;
@@ -84,6 +91,20 @@ const READ_FOREIGN_KEYS = `
      and pg_get_constraintdef(k.oid) !~ ' NOT ENFORCED$'
    order by 4::text, 1`;
 
+/** Both its tables are carried. */
+export function isWithin({ childState, parentState }: ForeignKey): boolean {
+  return childState !== null && parentState !== null;
+}
+
+/**
+ * Whether a foreign key has to be looked after where nothing holds a replica to it: one with an end outside of the sync, of
+ * which the source knows nothing. Where others write the target too (`rivals`) also one between tables in step: its parent
+ * may be gone on one side and have a child on the other.
+ */
+export function isUnwatched(key: ForeignKey, rivals: boolean): boolean {
+  return !isWithin(key) || (rivals && key.childState === 'streaming' && key.parentState === 'streaming');
+}
+
 /** Every foreign key that starts or ends at one of the tables or at a partition of one. */
 export async function readForeignKeys(
   session: Session,
@@ -128,6 +149,25 @@ export async function requireParents(session: Session, key: ForeignKey, staged?:
       hint: `Put the missing row into ${parent}, or remove those of ${child} that refer to it.`,
     },
   );
+}
+
+/**
+ * Refuses children that a staged removal leaves without a parent: nothing tells a replica, and they may be of somebody else
+ * than who removed it. Errors: as `requireParents`.
+ */
+export async function requireNoOrphans(session: Session, key: ForeignKey, parent: TablePlan): Promise<void> {
+  const byKey = keyOf(parent).map((column) => column.name);
+  if (!key.plain || !key.pairs.every((pair) => byKey.includes(pair.parent)))
+    return requireParents(session, key);
+  const { found } = await session.row<{ found: boolean }>(
+    `select exists (select from ${stageName(parent)} s join ${key.from} t on ${key.pairs
+      .map((pair) => {
+        const place = byKey.indexOf(pair.parent);
+        return `${stagedValue(parent, keyOf(parent)[place] as ColumnPlan)} ${pair.operator} t.${ident(pair.child)}`;
+      })
+      .join(' and ')} where not s.present) as found`,
+  );
+  if (found) await requireParents(session, key);
 }
 
 /** A row `t` of the child refers to a row `p` of the parent. */

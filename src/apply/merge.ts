@@ -14,7 +14,7 @@ import type { Session } from '../postgres/session.ts';
 import type { Statement } from '../postgres/together.ts';
 import { nameRow } from './culprit.ts';
 import { emptyTruncated, type TruncatedTable } from './emptying.ts';
-import { actsBeyond, type ForeignKey, requireParents } from './foreign-keys.ts';
+import { actsBeyond, type ForeignKey, isWithin, requireNoOrphans, requireParents } from './foreign-keys.ts';
 import { MergeMeter } from './merge-meter.ts';
 import { type DroppedKey, enforceForeignKey, parkForeignKey } from './parking.ts';
 import * as sql from './statements.ts';
@@ -189,8 +189,11 @@ async function requireConsistency(context: MergeContext, tables: readonly Staged
   const byLabel = new Map(tables.map((table) => [tableLabel(table.plan), table]));
   for (const key of foreignKeys) {
     const child = byLabel.get(tableLabel(key.child));
+    const parent = byLabel.get(tableLabel(key.parent));
     if (child !== undefined) await requireParents(session, key, child.joins ? undefined : child.plan);
-    else if (byLabel.has(tableLabel(key.parent))) await requireParents(session, key);
+    if (isWithin(key)) {
+      if (parent !== undefined && parent.gone > 0) await requireNoOrphans(session, key, parent.plan);
+    } else if (child === undefined && parent !== undefined) await requireParents(session, key);
   }
 }
 

@@ -9,7 +9,7 @@ const nodes = useTwoWay(servers);
 const SCHEMA = 'create table t (id int primary key, v text)';
 const ROWS = `insert into t select i, 'old' from generate_series(1, 5) i`;
 
-const valueOf = async (side: 'a' | 'b', id: number) =>
+const read = async (side: 'a' | 'b', id: number) =>
   (await nodes[side].query<{ v: string }>('select v from t where id = $1', [id])).rows[0]?.v;
 
 async function clash(): Promise<void> {
@@ -25,8 +25,8 @@ test('a held key stays as it is on both sides while all others go on', async () 
   await nodes.settled();
   await nodes.a.query(`update t set v = 'a again' where id = 1; update t set v = 'goes on' where id = 2`);
   await nodes.settled();
-  expect([await valueOf('a', 1), await valueOf('b', 1)]).toEqual(['a again', 'b']);
-  expect(await valueOf('b', 2)).toBe('goes on');
+  expect([await read('a', 1), await read('b', 1)]).toEqual(['a again', 'b']);
+  expect(await read('b', 2)).toBe('goes on');
   const records = await nodes.conflicts();
   expect(records.map(({ sync, state, winner }) => [sync, state, winner]).sort()).toEqual([
     ['pair', 'held', 'none'],
@@ -37,7 +37,7 @@ test('a held key stays as it is on both sides while all others go on', async () 
   await nodes.onBoth('delete from ibex.held_key');
   await nodes.b.query(`select ibex.note_keys('t'::regclass, '[["1"]]')`);
   await nodes.equal();
-  expect(await valueOf('a', 1)).toBe('b');
+  expect(await read('a', 1)).toBe('b');
 });
 
 test('abort stops the lane, says why, and goes on once it is decided', async () => {
@@ -58,7 +58,7 @@ test('abort stops the lane, says why, and goes on once it is decided', async () 
   await nodes.a.query(decide('local'));
   await nodes.b.query(decide('incoming'));
   await nodes.equal();
-  expect([await valueOf('b', 1), await valueOf('b', 2)]).toEqual(['a', 'waits']);
+  expect([await read('b', 1), await read('b', 2)]).toEqual(['a', 'waits']);
 });
 
 test('an error of the function holds its key alone', async () => {
@@ -75,8 +75,8 @@ test('an error of the function holds its key alone', async () => {
       .then(() => undefined),
   );
   await nodes.settled();
-  expect([await valueOf('a', 1), await valueOf('b', 1)]).toEqual(['a', 'b']);
-  expect([await valueOf('a', 2), await valueOf('b', 2)]).toEqual(['b', 'b']);
+  expect([await read('a', 1), await read('b', 1)]).toEqual(['a', 'b']);
+  expect([await read('a', 2), await read('b', 2)]).toEqual(['b', 'b']);
   const held = (await nodes.conflicts()).filter(({ state }) => state === 'held');
   expect(held.map(({ key }) => key)).toEqual([['1'], ['1']]);
   expect(held[0]?.reason).toMatch(/not this one/);
