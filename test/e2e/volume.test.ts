@@ -34,9 +34,11 @@ const servers = await useServers();
 /** Small tables take the loops, the accounts what is left, each statement committed so that no dead rows pile up. */
 async function writeBacklog(source: pg.Client): Promise<void> {
   const loops = FULL ? 20_000 : 100;
-  for (let i = 0; i < 20; i++) {
-    await source.query(`do $$ begin for i in 1 .. ${loops / 20} loop
+  const inOne = FULL ? 100 : 50;
+  for (let done = 0; done < loops; done += inOne) {
+    await source.query(`do $$ begin for i in 1 .. ${inOne} loop
       update tellers set tbalance = tbalance + i; update branches set bbalance = bbalance + i; end loop; end $$`);
+    await source.query('vacuum tellers, branches');
   }
   for (let from = 0; from < TRANSACTIONS; from += 1_000_000) {
     await source.query(
