@@ -1,4 +1,5 @@
 /** The record of conflicts on the node that decided them (`ibex.conflict`), how many there were, and keys that are held. */
+import type { TableName } from '../core/plan.ts';
 import type { Session } from '../postgres/session.ts';
 
 export interface RecordContext {
@@ -66,6 +67,22 @@ const RENEW_HELD = `
     from pg_temp.ibex_clash c join ${TABLES('$3')} join ibex.held_key h
       on h.schema_name = w.schema and h.table_name = w.name and h.key = c.key
    where h.sync = $1 and k.id = h.conflict and k.state = 'held' and c.winner = 'none'`;
+
+/** How many conflicts there were since the sync was set up, by table and type. None of a schema from before there were any. */
+export async function readCounts(
+  session: Session,
+  sync: string,
+): Promise<(TableName & { readonly type: string; readonly n: number })[]> {
+  const { known } = await session.row<{ known: boolean }>(
+    `select to_regclass('ibex.conflict_count') is not null as known`,
+  );
+  if (!known) return [];
+  return session.rows(
+    `select schema_name as schema, table_name as name, type, n::float8 as n from ibex.conflict_count
+      where sync = $1 order by 1, 2, 3`,
+    [sync],
+  );
+}
 
 /** A conflict that ended its batch. */
 export interface Aborted extends RecordedTable {

@@ -8,6 +8,7 @@ import { readStagedAmounts } from '../apply/stages.ts';
 import { readSyncTables, requireRecord, SILENT_MS, type SyncTable } from '../apply/state.ts';
 import { readTrouble } from '../apply/trouble.ts';
 import { type DeltaUsage, isNear, needsBackfill, readGivenUp, readUsage } from '../capture/trigger/budget.ts';
+import { readCounts } from '../conflict/recording.ts';
 import type { MergeStatus } from '../core/backlog.ts';
 import { type IbexError, isKind } from '../core/errors.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
@@ -37,6 +38,8 @@ export interface TableStatus extends TableProgress {
   readonly held: number;
   /** Deltas that the next batches will take in. */
   readonly pending: number;
+  /** Conflicts that were met since the sync was set up, by type; see docs/conflicts.md. */
+  readonly conflicts: Readonly<Record<string, number>>;
 }
 
 export interface SyncStatus {
@@ -129,12 +132,15 @@ export async function readStatus(
     ? await readPending(source, sync, record.position, record.started === null ? [] : states)
     : new Map();
   const progress = await readTableProgress(target, sync, (relids) => readEstimates(source, relids));
+  const counts = await readCounts(target, sync);
   const progressOf = new Map(progress.map((one) => [one.relid, one]));
   const tables = states.flatMap((state) => {
     const own = progressOf.get(state.relid);
     if (own === undefined) return [];
     const known = { ...own, reason: state.reason };
-    return [tableStatus(state, pending.get(state.relid)?.deltas ?? 0, known)];
+    const met = counts.filter(({ schema, name }) => schema === state.schema && name === state.name);
+    const conflicts = Object.fromEntries(met.map(({ type, n }) => [type, n]));
+    return [{ ...tableStatus(state, pending.get(state.relid)?.deltas ?? 0, known), conflicts }];
   });
   const inStep = states
     .filter((state) => state.state === 'streaming')
@@ -220,7 +226,7 @@ function tableStatus(
   state: SyncTable,
   pending: number,
   { table, reason, copied, expected, surplus, bytes, sent, chunks }: TableProgress,
-): TableStatus {
+): Omit<TableStatus, 'conflicts'> {
   const held = state.state === 'held' ? pending : 0;
   return {
     ...{ table, state: state.state, reason, copied, expected, surplus, bytes, sent, chunks },

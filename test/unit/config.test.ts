@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, it } from 'vitest';
 import { configurationMarkdown } from '../../src/config/docs.ts';
 import { type Config, type ConfigInput, loadConfig } from '../../src/config/load.ts';
+import { type ConflictRules, ruleFor, rulesOf } from '../../src/core/conflict.ts';
 import { IbexError } from '../../src/core/errors.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'ibex-config-'));
@@ -473,6 +474,53 @@ describe('ibex.yaml', () => {
   ])('%s', (text, message) => {
     write(text);
     expect(refusal({}, {})).toMatch(message);
+  });
+
+  it('makes two lanes of a sync between two nodes, with the rules of each table', () => {
+    write(`${nodes}syncs:
+  - name: pair
+    between: [a, b]
+    conflicts: {default: oldest, types: {update_missing: hold}, tables: {'public.*': target, public.t: source}}
+`);
+    const [there, back] = load({}, {}).syncs;
+    expect([there?.name, there?.source.name, there?.target.name]).toEqual(['pair', 'a', 'b']);
+    expect([back?.name, back?.source.name, back?.target.name]).toEqual(['pair.back', 'b', 'a']);
+    expect([there?.rivalry?.counterpart, back?.rivalry?.counterpart]).toEqual(['pair.back', 'pair']);
+    const rules = back?.rivalry?.rules as ConflictRules;
+    const strategyOf = (name: string, schema = 'public') => rulesOf(rules, { schema, name }).rule.strategy;
+    expect([strategyOf('t'), strategyOf('u'), strategyOf('t', 'other')]).toEqual([
+      'source',
+      'target',
+      'oldest',
+    ]);
+    expect(ruleFor(rules.all, 'update_missing').strategy).toBe('hold');
+  });
+
+  it.each([
+    [
+      '{default: newst}',
+      /conflicts\.default: must be one of source, target, newest, oldest, priority, column/,
+    ],
+    ['{default: column}', /conflicts\.default: column needs a mapping with column beside it$/],
+    [
+      '{default: {strategy: newest, column: v}}',
+      /conflicts\.default: column belongs to another strategy than newest$/,
+    ],
+    ['{default: {strategy: priority, nodes: [a]}}', /conflicts\.default: nodes must be a and b, each once$/],
+    ['{tables: {t: hold}}', /conflicts\.tables\.t: t does not name a schema/],
+    ['{types: {update: hold}}', /conflicts\.types\.update: /],
+  ])('refuses conflicts: %s', (conflicts, message) => {
+    write(`${nodes}syncs:\n  - {name: pair, between: [a, b], conflicts: ${conflicts}}\n`);
+    expect(refusal({}, {})).toMatch(message);
+  });
+
+  it('refuses a ring of two-way syncs, and lets a chain be', () => {
+    const between = (name: string, one: string, other: string) =>
+      `  - {name: ${name}, between: [${one}, ${other}]}\n`;
+    write(`${nodes}syncs:\n${between('x', 'a', 'b')}${between('y', 'b', 'c')}`);
+    expect(load({}, {}).syncs).toHaveLength(4);
+    write(`${nodes}syncs:\n${between('x', 'a', 'b')}${between('y', 'b', 'c')}${between('z', 'c', 'a')}`);
+    expect(refusal({}, {})).toMatch(/they form a cycle, a -> b -> c -> a/);
   });
 
   it('takes a diamond, which is no cycle', () => {
