@@ -371,7 +371,7 @@ export class Applier {
     if (stage === undefined || rows === 0) return [];
     const how = rows <= DELETE_UP_TO && stage.dead + rows <= DEAD_ROWS ? 'delete' : 'truncate';
     stage.dead = how === 'delete' ? stage.dead + rows : 0;
-    return [{ text: sql.clearStage(plan, how) }];
+    return [{ text: sql.clearStage(plan, how), prepared: how === 'delete' }];
   }
 
   async #factsOf(plan: TablePlan): Promise<TargetFacts> {

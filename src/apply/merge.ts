@@ -227,9 +227,10 @@ async function write({ session, meter }: Writing, writes: readonly Write[]): Pro
   }
 }
 
-function writeOf(plan: TablePlan, rows: number, texts: readonly string[]): Write {
+/** `prepared`: only what has one plan, whatever the sizes of the tables. */
+function writeOf(plan: TablePlan, rows: number, texts: readonly string[], prepared = false): Write {
   const table = tableLabel(plan);
-  return { plan, rows, statements: texts.map((text) => ({ text, table })) };
+  return { plan, rows, statements: texts.map((text) => ({ text, table, prepared })) };
 }
 
 function removeGone({ plan, gone }: StagedRows): Write[] {
@@ -257,7 +258,7 @@ async function upsert(
   // Before PostgreSQL 14 each part would read the stage from its beginning.
   const most = toItself || session.version < READS_BLOCKS ? 1 : PARTS;
   const parts = Math.min(most, Math.ceil(present / PART_ROWS));
-  if (parts === 1) return [writeOf(plan, present, [sql.upsert(plan, facts)])];
+  if (parts === 1) return [writeOf(plan, present, [sql.upsert(plan, facts)], true)];
   const { blocks } = await session.row<{ blocks: number }>(sql.blocksOfStage(plan));
   const size = Math.ceil(blocks / parts);
   const writes: Write[] = [];

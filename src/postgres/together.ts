@@ -50,7 +50,7 @@ export class FailedAt extends Error {
 }
 
 /** Text of prepared statements that a session keeps at most: those that were last used longest ago are let go for others. */
-const KEPT_CHARACTERS = 400_000;
+const KEPT_CHARACTERS = 1_000_000;
 
 /** The prepared statements of one session. */
 export class PreparedStatements {

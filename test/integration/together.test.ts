@@ -58,7 +58,7 @@ test('after a statement that fails nothing happens, and its table is named', () 
 test('prepared statements that were not used for long are let go', () =>
   withSession(async (session) => {
     for (let i = 0; i < 10; i++) {
-      await session.prepared(`select $1::int as n${'-'.repeat(2)} ${'x'.repeat(100_000)} ${i}`, [i]);
+      await session.prepared(`select $1::int as n${'-'.repeat(2)} ${'x'.repeat(250_000)} ${i}`, [i]);
     }
     const known = await session.row<{ n: number }>('select count(*)::int as n from pg_prepared_statements');
     expect(known.n).toBeLessThan(6);
