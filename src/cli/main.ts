@@ -5,6 +5,7 @@ import { backfill } from './backfill.ts';
 import { addBench } from './bench.ts';
 import { addCommand, addGroup, report, usageError } from './command.ts';
 import { cutover, rollback } from './cutover.ts';
+import { conflicts } from './conflicts.ts';
 import { addDemo } from './demo.ts';
 import { doctor } from './doctor.ts';
 import { pause, resume } from './pause.ts';
@@ -36,6 +37,7 @@ addGroup(program, schema);
 for (const spec of [setup, backfill, run, worker, pause, resume, wait, status, verify])
   addCommand(program, spec);
 addGroup(program, tables);
+addGroup(program, conflicts);
 addGroup(program, sequences);
 addCommand(program, cutover);
 addCommand(program, rollback);
