@@ -1,9 +1,15 @@
-/** `ibex sequences sync`: brings the sequences of the target ahead of those of the source, once and by itself. */
+/**
+ * `ibex sequences sync` brings the sequences of the target ahead of those of the source, once and by itself; `interleave` has
+ * those of nodes that are all written take turns.
+ */
 import { InvalidArgumentError, Option } from 'commander';
 import type { SyncConfig } from '../config/syncs.ts';
+import { IbexError } from '../core/errors.ts';
+import { type TableName, tableLabel } from '../core/plan.ts';
 import { MARGIN } from '../core/sequence.ts';
 import { type CarriedTable, faultText, SequenceCarrier } from '../engine/sequences.ts';
-import type { Session } from '../postgres/session.ts';
+import { Session } from '../postgres/session.ts';
+import { interleaveShared, readShared, type SequenceNode } from '../setup/interleaving.ts';
 import { readKnown } from '../setup/setup.ts';
 import { chooseTables } from '../setup/tables.ts';
 import {
@@ -35,6 +41,10 @@ const sync: CommandSpec = {
   ],
   run: ({ config, flags, signal }) => {
     return withBothSides(onlySync(config), 'sequences', async (source, target, chosen): Promise<ExitCode> => {
+      if (chosen.rivalry !== null)
+        throw new IbexError('config', `${chosen.name} goes both ways: its sequences are not carried`, {
+          hint: '`ibex sequences interleave` has them take turns.',
+        });
       await requireKnown(target, chosen);
       const tables = await tablesOf(source, target, chosen);
       const limits = { deadline: Date.now() + PATIENCE_MS, signal };
@@ -65,6 +75,80 @@ const sync: CommandSpec = {
   },
 };
 
+const interleave: CommandSpec = {
+  name: 'interleave',
+  summary: 'have the sequences of nodes that are all written take turns',
+  description:
+    'For syncs between two nodes. Each sequence that can hand out the same value on two nodes is given a step of as many as there are nodes, and begins on each node beyond what any of them has handed out, with a remainder of its own. Sequences that take turns already, or have ranges of their own, stay as they are, so it is safe to repeat. Nobody can draw from a sequence while it is changed, which takes a moment. With --sync only the two nodes of that sync are looked at. Exit 1 when a sequence ends too early for that or is locked by others.',
+  options: ['tables', 'exclude', 'json'],
+  own: [
+    new Option('--margin <steps>', 'how many values each node may draw before all are changed')
+      .default(MARGIN, String(MARGIN))
+      .argParser(parseMargin),
+  ],
+  run: async ({ config, flags }): Promise<ExitCode> => {
+    const lanes = config.syncs.filter(({ rivalry }) => rivalry !== null);
+    if (lanes.length === 0)
+      throw new IbexError('config', 'no sync of the configuration is between two nodes', {
+        hint: 'Where one side alone is written `ibex sequences sync` is what you want.',
+      });
+    const nodes: SequenceNode[] = [];
+    try {
+      for (const { name, source } of lanes) {
+        if (nodes.some((node) => node.name === source.name)) continue;
+        const url = await source.resolveUrl();
+        nodes.push({
+          name: source.name,
+          session: await Session.open({ url, name: `ibex:${name}:sequences` }),
+        });
+      }
+      return await takeTurns(nodes, lanes, { json: config.json, margin: flags.margin as bigint });
+    } finally {
+      for (const { session } of nodes) await session.close();
+    }
+  },
+};
+
+/** Every node is the source of some lane. */
+async function takeTurns(
+  nodes: readonly SequenceNode[],
+  lanes: readonly SyncConfig[],
+  { json, margin }: { readonly json: boolean; readonly margin: bigint },
+): Promise<ExitCode> {
+  const tables = new Map<string, TableName>();
+  for (const lane of lanes) {
+    const node = nodes.find(({ name }) => name === lane.source.name) as SequenceNode;
+    for (const table of await chooseTables(node.session, lane, [])) tables.set(tableLabel(table), table);
+  }
+  const { shared, locked } = await readShared(nodes, [...tables.values()]);
+  const names = nodes.map(({ name }) => name).sort();
+  const done: object[] = [];
+  const failed: string[] = [];
+  const lines: string[] = [];
+  for (const one of shared) {
+    const made = one.collides ? await interleaveShared(one, names, margin) : [];
+    if (made === null) failed.push(one.label);
+    else if (one.collides) {
+      const text = made.map(({ node, next, increment }) => `${node} from ${next} by ${increment}`).join(', ');
+      lines.push(`${one.label}: ${text}`);
+      const of = made.map(({ increment, next, ...rest }) => ({
+        ...rest,
+        increment: String(increment),
+        next: String(next),
+      }));
+      done.push({ sequence: one.label, nodes: of });
+    }
+  }
+  const already = shared.filter(({ collides }) => !collides).map(({ label }) => label);
+  lines.push(
+    ...already.map((label) => `${label}: hands out other values on each node already`),
+    ...failed.map((label) => `${label}: ends before its turn would begin; give its column a wider type`),
+    ...locked.map((label) => `${label}: others have it locked; run this again`),
+  );
+  print(json, { interleaved: done, already, tooShort: failed, locked }, lines.join('\n'));
+  return failed.length + locked.length === 0 ? 0 : 1;
+}
+
 function parseMargin(text: string): bigint {
   if (/^\d{1,18}$/.test(text)) return BigInt(text);
   throw new InvalidArgumentError('It must be a number of steps, 0 or more.');
@@ -79,6 +163,6 @@ async function tablesOf(source: Session, target: Session, chosen: SyncConfig): P
 
 export const sequences = {
   name: 'sequences',
-  summary: 'the sequences of the target: bring them ahead of those of the source',
-  commands: [sync],
+  summary: 'bring the sequences of the target ahead of those of the source, or have both take turns',
+  commands: [sync, interleave],
 };

@@ -3,9 +3,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { becomeReplica } from '../apply/parking.ts';
 import { pauseBeforeTry, type Waiting } from '../capture/trigger/arming.ts';
 import type { SyncConfig } from '../config/syncs.ts';
-import { tableLabel } from '../core/plan.ts';
+import { type TableName, tableLabel } from '../core/plan.ts';
 import { readRoster } from '../engine/roster.ts';
 import type { Session } from '../postgres/session.ts';
+import { collisionText, INTERLEAVE, readShared } from '../setup/interleaving.ts';
 import { readLeftBehind } from '../setup/left-behind.ts';
 import { armAll, inspect, install } from '../setup/setup.ts';
 import { type CommandSpec, type Context, onlySync, print, withBothSides, writeError } from './command.ts';
@@ -76,12 +77,29 @@ async function setUp({ config, signal }: Context, sync: SyncConfig, source: Sess
   );
   const armed = tables.filter((table) => table.armed).length;
   const leftBehind = await readLeftBehind(source);
+  const remarks = await remarkOnSequences(sync, source, target, roster);
   print(
     config.json,
-    { sync: sync.name, tables, leftBehind },
-    [...lines, ...leftBehind, `${armed} of ${tables.length} tables are armed`].join('\n'),
+    { sync: sync.name, tables, leftBehind, remarks },
+    [...lines, ...leftBehind, ...remarks, `${armed} of ${tables.length} tables are armed`].join('\n'),
   );
   return armed === tables.length ? 0 : 1;
+}
+
+/** Where both sides are written. */
+async function remarkOnSequences(
+  { rivalry, source: { name: here }, target: { name: there } }: SyncConfig,
+  source: Session,
+  target: Session,
+  tables: readonly TableName[],
+): Promise<string[]> {
+  if (rivalry === null) return [];
+  const nodes = [
+    { name: here, session: source },
+    { name: there, session: target },
+  ];
+  const what = collisionText((await readShared(nodes, tables)).shared);
+  return what === null ? [] : [`${what}. ${INTERLEAVE}`];
 }
 
 function keyOf(columns: readonly { readonly name: string }[], length: number): string {

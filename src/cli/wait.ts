@@ -71,6 +71,7 @@ async function carrySequences(
   target: Session,
   deadline: number,
 ) {
+  if (sync.rivalry !== null) return { missing: [], notCarried: [] };
   const tables = (await readSyncTables(target, sync.name))
     .filter(tableFilter(sync))
     .map((table) => ({ source: table, target: table }));

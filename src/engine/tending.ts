@@ -280,8 +280,12 @@ export class Tending {
     await brake.lookAtSource(source, target, copies);
   }
 
-  /** Those that others have locked are tried again for so many milliseconds, and then at the next look. */
+  /**
+   * Those that others have locked are tried again for so many milliseconds, and then at the next look. Where both sides are
+   * written each draws from its own: carried both ways they would run ahead of each other for ever.
+   */
   async #carrySequences(patienceMs: number, signal: AbortSignal): Promise<void> {
+    if (this.#options.sync.rivalry !== null) return;
     const { source, target } = this.#rooms;
     const tables = this.#roster.tables
       .filter(({ state }) => state !== 'dropped')

@@ -18,6 +18,7 @@ import { isInstalled } from '../postgres/migrate.ts';
 import type { Session } from '../postgres/session.ts';
 import { type Peer, remarkOn } from '../postgres/tls.ts';
 import { findHistoryFault } from '../setup/history.ts';
+import { collisionText, INTERLEAVE, readShared } from '../setup/interleaving.ts';
 import { readMerging } from './merging.ts';
 import { readPending } from './pending.ts';
 import {
@@ -175,9 +176,11 @@ export async function readStatus(
     source: source.server,
     target: target.server,
     tls: { source: source.peer.tls, target: target.peer.tls },
-    remarks: [remarkOnSide('source', source), remarkOnSide('target', target)].filter(
-      (remark) => remark !== null,
-    ),
+    remarks: [
+      remarkOnSide('source', source),
+      remarkOnSide('target', target),
+      installed ? await remarkOnSequences(source, target, sync, states) : null,
+    ].filter((remark) => remark !== null),
     verdict: why.length === 0 ? 'READY' : 'NOT READY',
     why,
     daemon,
@@ -194,6 +197,23 @@ export async function readStatus(
     copy: sumOf(tables, await countJobs(target, sync)),
     tables,
   };
+}
+
+/** Of a sync between two nodes, once for both lanes. */
+async function remarkOnSequences(
+  source: Session,
+  target: Session,
+  sync: string,
+  tables: readonly SyncTable[],
+): Promise<string | null> {
+  const [lane] = await source.rows<{ echo: string | null }>(
+    `select to_jsonb(s) ->> 'echo' as echo from ibex.source_sync s where s.name = $1`,
+    [sync],
+  );
+  if ((lane?.echo ?? null) === null || sync.endsWith('.back')) return null;
+  const nodes = [source, target].map((session) => ({ name: session.server, session }));
+  const what = collisionText((await readShared(nodes, tables)).shared);
+  return what === null ? null : `${what}. ${INTERLEAVE}`;
 }
 
 function remarkOnSide(side: string, { peer }: Session): string | null {

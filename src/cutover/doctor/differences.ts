@@ -4,6 +4,7 @@ import { judgeSequences, type SequenceFault } from '../../engine/sequences.ts';
 import { ident, literal } from '../../postgres/quote.ts';
 import type { Session } from '../../postgres/session.ts';
 import { compareExtensions } from '../../schema/extensions.ts';
+import { collisionText, INTERLEAVE, readShared } from '../../setup/interleaving.ts';
 import { readLeftBehind } from '../../setup/left-behind.ts';
 import { FEW, type Finding, info, someOf, warning } from './finding.ts';
 
@@ -44,6 +45,20 @@ function alike(faults: readonly SequenceFault[]): Alike[] {
       ? [group]
       : group.sequences.map((sequence) => ({ ...group, sequences: [sequence] })),
   );
+}
+
+/** Where both sides are written each draws from sequences of its own. */
+export async function probeSharedSequences(
+  source: Session,
+  target: Session,
+  tables: readonly TableName[],
+): Promise<Finding[]> {
+  const nodes = [
+    { name: 'source', session: source },
+    { name: 'target', session: target },
+  ];
+  const what = collisionText((await readShared(nodes, tables)).shared);
+  return what === null ? [] : [warning('shared-sequence', 'both', what, INTERLEAVE)];
 }
 
 export async function probeExtensions(source: Session, target: Session): Promise<Finding[]> {

@@ -15,6 +15,7 @@ import {
   probeLocale,
   probeSequences,
   probeSettings,
+  probeSharedSequences,
 } from './differences.ts';
 import { bySeverity, endsAll, errorFinding, type Finding, notExamined, type Place } from './finding.ts';
 import { probeGrants } from './grants.ts';
@@ -91,8 +92,12 @@ async function examine(both: Both): Promise<Diagnosis> {
     );
   findings.push(...(await examineTables(both, tables, unmet)));
   findings.push(
-    ...(await probe('both', 'sequences', () => probeSequences(source, target, tables))),
     ...(await probe('target', 'the rights of roles', () => probeGrants(source, target))),
+    ...(await probe('both', 'sequences', () =>
+      sync.rivalry === null
+        ? probeSequences(source, target, tables)
+        : probeSharedSequences(source, target, tables),
+    )),
     ...(await probe('both', 'extensions', () => probeExtensions(source, target))),
     ...(await probe('both', 'encoding and collation', () => probeLocale(source, target))),
     ...(await probe('both', 'settings', () => probeSettings(source, target))),

@@ -27,6 +27,7 @@ export const CHECKS = {
   'set-aside': 'What it does was done on the source already; teardown puts it back.',
   sequence: 'After the move the application would draw values that were handed out before.',
   grant: 'After the move the application is refused there what it may do here.',
+  'shared-sequence': 'Rows that both sides insert meet under one key, and one of them goes.',
   extension: 'Types, functions and indexes that need it cannot be created there.',
   collation: 'Text sorts otherwise there: ORDER BY, ranges and what counts as upper and lower case change.',
   encoding: 'Text is converted on the way; a row with a character that the target lacks is held.',
