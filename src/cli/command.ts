@@ -145,10 +145,11 @@ export function writeError({ message, hint }: IbexError): void {
   process.stderr.write(`error: ${line(message)}\n  ${line(hint)}\n`);
 }
 
-/** The one sync that a one-shot command works on. */
+/** The one sync that a one-shot command works on; of one between two nodes the lane from the first to the second. */
 export function onlySync(config: Config): SyncConfig {
-  const [sync, second] = config.syncs;
-  if (sync !== undefined && second === undefined) return sync;
+  const [sync, second, third] = config.syncs;
+  const isPair = third === undefined && second?.name === sync?.rivalry?.counterpart;
+  if (sync !== undefined && (second === undefined || isPair)) return sync;
   const names = config.syncs.map(({ name }) => name).join(', ');
   throw new IbexError('config', `the file has several syncs (${names}); pick one with --sync`);
 }

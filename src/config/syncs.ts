@@ -120,7 +120,10 @@ export function syncsOfFile(
       );
     }
   }
-  const chosen = file.syncs.filter((sync) => sync.name === (options.sync ?? sync.name));
+  const isMeant = (name: string) => options.sync === undefined || options.sync === name;
+  const chosen = file.syncs.filter(
+    ({ name, between }) => isMeant(name) || (between !== undefined && isMeant(backOf(name))),
+  );
   if (chosen.length === 0) {
     const names = file.syncs.map((sync) => sync.name).join(', ');
     throw new IbexError('config', `${settings.sync?.place}: no such sync; the syncs are ${names}`);
@@ -156,7 +159,8 @@ export function syncsOfFile(
       budget: budgetOf(sync, settings, options),
       rivalry,
     };
-    return rivalry === null ? [lane] : [lane, reversed(lane)];
+    if (rivalry === null) return [lane];
+    return isMeant(lane.name) ? [lane, reversed(lane)] : [reversed(lane)];
   });
 }
 
