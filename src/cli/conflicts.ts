@@ -1,7 +1,12 @@
 /** `ibex conflicts list`, `show` and `resolve`: the record of all nodes, and what a person says to it. */
 import type { NodeConfig } from '../config/urls.ts';
 import { endsOtherwise, type Outcome, type PreviewRule, previewConflict } from '../conflict/preview.ts';
-import { type Conflict, type ConflictFilter, type ConflictState, readConflicts } from '../conflict/recorded.ts';
+import {
+  type Conflict,
+  type ConflictFilter,
+  type ConflictState,
+  readConflicts,
+} from '../conflict/recorded.ts';
 import { type Decision, resolveConflict } from '../conflict/resolve.ts';
 import { lineOf, outcomeText, pageOf } from '../conflict/text.ts';
 import type { ConflictType } from '../core/conflict.ts';

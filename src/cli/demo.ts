@@ -1,12 +1,15 @@
 /** `ibex demo`: servers, rows and load of its own; needs no setting and leaves nothing behind. */
 import { type Command, InvalidArgumentError } from 'commander';
-import { runDemo } from '../demo/demo.ts';
+import { IbexError } from '../core/errors.ts';
+import { runDemo, runTwoWayDemo } from '../demo/demo.ts';
 import { type DemoResult, isGood, screen } from '../demo/result.ts';
+import { isTwoWayGood, twoWayScreen } from '../demo/two-way/two-way.ts';
 import { type ExitCode, print, report, stopSignal } from './command.ts';
 
 interface Flags {
   readonly seconds: number;
   readonly keep?: boolean;
+  readonly twoWay?: boolean;
   readonly redis: boolean;
   readonly json?: boolean;
 }
@@ -22,7 +25,8 @@ export function addDemo(program: Command): void {
       'Starts two PostgreSQL servers of its own, fills one, writes to it without pause, and moves everything to the other with `ibex run` and a role without any special right. At the end it compares every row, prints the numbers, and removes all it made. Exit 0 when nothing differs, 1 when something does.',
     )
     .option('--seconds <N>', 'how long the load goes on once everything is copied', parseSeconds, 20)
-    .option('--keep', 'leave everything running at the end, until Ctrl-C')
+    .option('--two-way', 'write to both servers at once instead, and see conflicts appear and be resolved')
+    .option('--keep', 'leave everything running at the end, until Ctrl-C; not with --two-way')
     .option('--no-redis', 'have the queue inside the process, also where there is a Redis')
     .option('--json', 'print the result as one JSON document on stdout')
     .exitOverride((error) => {
@@ -33,12 +37,31 @@ export function addDemo(program: Command): void {
     });
 }
 
-async function demo({ seconds, keep = false, redis, json = false }: Flags): Promise<ExitCode> {
+async function demo({
+  seconds,
+  keep = false,
+  twoWay = false,
+  redis,
+  json = false,
+}: Flags): Promise<ExitCode> {
+  if (twoWay && keep)
+    return report(
+      new IbexError('config', '--keep does not go with --two-way', { hint: 'Leave one of them out.' }),
+      false,
+    );
   const signal = endSignal();
   const show = (result: DemoResult) => print(json, result, screen(result));
   try {
-    const result = await runDemo({ seconds, keep, wantsRedis: redis, show }, signal);
-    if (result !== undefined) return isGood(result) ? 0 : 1;
+    if (twoWay) {
+      const result = await runTwoWayDemo({ seconds, wantsRedis: redis }, signal);
+      if (result !== undefined) {
+        print(json, result, twoWayScreen(result));
+        return isTwoWayGood(result) ? 0 : 1;
+      }
+    } else {
+      const result = await runDemo({ seconds, keep, wantsRedis: redis, show }, signal);
+      if (result !== undefined) return isGood(result) ? 0 : 1;
+    }
     process.stderr.write('interrupted; everything is gone again\n');
   } catch (error) {
     report(error, false);

@@ -12,6 +12,7 @@ import { Progress } from './progress.ts';
 import { addUp, type DemoResult } from './result.ts';
 import { connect, type Places, startServers } from './servers.ts';
 import { openShop, Pgbench } from './shop.ts';
+import { playTwoWay, type TwoWayOptions, type TwoWayResult } from './two-way/two-way.ts';
 
 export interface DemoOptions {
   /** How long the load goes on once everything is copied. */
@@ -28,20 +29,39 @@ export interface DemoOptions {
  * Errors: `tool` and whatever else kept it from coming to a result.
  */
 export async function runDemo(options: DemoOptions, signal: AbortSignal): Promise<DemoResult | undefined> {
+  return withBelongings(signal, async (belongings, progress, interrupted) => {
+    const result = await Promise.race([interrupted, play(options, belongings, progress)]);
+    progress.end();
+    if (result === undefined) return undefined;
+    options.show(result);
+    if (options.keep) await interrupted;
+    return result;
+  });
+}
+
+/** The same with both sides written. */
+export async function runTwoWayDemo(
+  options: TwoWayOptions,
+  signal: AbortSignal,
+): Promise<TwoWayResult | undefined> {
+  return withBelongings(signal, (belongings, progress, interrupted) =>
+    Promise.race([interrupted, playTwoWay(options, belongings, progress)]),
+  );
+}
+
+/** Ends everything that was started, whatever happens. `interrupted` resolves when the signal comes. */
+async function withBelongings<T>(
+  signal: AbortSignal,
+  body: (belongings: Belongings, progress: Progress, interrupted: Promise<undefined>) => Promise<T>,
+): Promise<T> {
   const belongings = new Belongings();
   const interrupted = new Promise<undefined>((resolve) => {
     signal.addEventListener('abort', () => resolve(undefined), { once: true });
     if (signal.aborted) resolve(undefined);
   });
   const progress = new Progress();
-  let result: DemoResult | undefined;
   try {
-    result = await Promise.race([interrupted, play(options, belongings, progress)]);
-    progress.end();
-    if (result === undefined) return undefined;
-    options.show(result);
-    if (options.keep) await interrupted;
-    return result;
+    return await body(belongings, progress, interrupted);
   } finally {
     progress.end();
     await belongings.endAll(signal.aborted);
