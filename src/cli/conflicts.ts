@@ -32,7 +32,7 @@ const list: CommandSpec = {
       const chosen = all.slice(0, flags.limit as number);
       const more = all.length - chosen.length;
       const outcomes = await previewAll(nodes, chosen, flags.preview as PreviewRule | undefined);
-      const lines = chosen.map((conflict, i) => `${lineOf(conflict)}${previewText(outcomes?.[i])}`);
+      const lines = chosen.map((conflict, i) => `${lineOf(conflict)}${previewText(conflict, outcomes?.[i])}`);
       const changed = outcomes?.filter((outcome, i) => endsOtherwise(chosen[i] as Conflict, outcome)).length;
       if (more > 0) lines.push(`and ${more} more; --limit shows them`);
       if (changed !== undefined) lines.push(`${changed} of ${chosen.length} would have ended otherwise`);
@@ -59,7 +59,7 @@ const show: CommandSpec = {
         const outcome = outcomes?.[i];
         return outcome === undefined
           ? pageOf(conflict)
-          : `${pageOf(conflict)}\n  preview  ${outcomeText(outcome)}`;
+          : `${pageOf(conflict)}\n  preview     ${outcomeText(conflict, outcome)}`;
       });
       const conflicts = chosen.map((conflict, i) => document(conflict, outcomes?.[i]));
       print(context.config.json, { conflicts }, pages.join('\n\n'));
@@ -189,8 +189,8 @@ async function previewAll(
   return outcomes;
 }
 
-function previewText(outcome: Outcome | undefined): string {
-  return outcome === undefined ? '' : `  (preview: ${outcomeText(outcome)})`;
+function previewText(conflict: Conflict, outcome: Outcome | undefined): string {
+  return outcome === undefined ? '' : `  (preview: ${outcomeText(conflict, outcome)})`;
 }
 
 function document(conflict: Conflict, outcome: Outcome | undefined): object {

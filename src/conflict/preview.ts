@@ -149,15 +149,12 @@ function jsonOf({ row }: ConflictSide): string | null {
   return row && JSON.stringify(row);
 }
 
-/** What a function is told beside the rows. */
+/** What a function is told beside the rows, as when a conflict is decided. */
 function metaOf(conflict: Conflict): object {
+  const { schema, table, type, key } = conflict;
   const { first, second } = nodesOf(conflict);
-  return {
-    type: conflict.type,
-    table: `${conflict.schema}.${conflict.table}`,
-    a: { node: first.node, at: first.at },
-    b: { node: second.node, at: second.at },
-  };
+  const told = ({ node, at }: ConflictSide) => ({ node, at });
+  return { table: `${schema}.${table}`, type, key, first: told(first), second: told(second) };
 }
 
 /** The function wants no row: that of the node where it is gone stands, if there is one. */

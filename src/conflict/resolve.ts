@@ -16,7 +16,7 @@ import {
   tableOf,
   waits,
 } from './recorded.ts';
-import { checkedRow, deleteRow, recordedRow, writeRow } from './rows.ts';
+import { checkedRow, deleteRow, deleteUnchanged, recordedRow, writeRow } from './rows.ts';
 
 /** The row of the first or the second node of the sync, or a given one; `row` null: there is to be none. */
 export type Decision =
@@ -111,20 +111,17 @@ async function release(
   );
 }
 
-/** Where the two rows have different keys and one unique value, the one that yields has to go. */
+/**
+ * Where the two rows have different keys and one unique value, the one that yields has to go. Was it changed since, the two
+ * meet again, or no more.
+ */
 async function makeRoom(session: Session, conflict: Conflict, chosen: ConflictSide): Promise<void> {
   if (conflict.type !== 'update_exists' && conflict.type !== 'multiple_unique_conflicts') return;
   const { columns } = await requireKey(session, conflict);
   const table = { schema: conflict.schema, name: conflict.table };
   const yields = chosen === conflict.local ? conflict.incoming : conflict.local;
   const row = recordedRow(conflict, yields);
-  if (row !== null)
-    await deleteRow(
-      session,
-      table,
-      columns,
-      columns.map((column) => row[column] ?? ''),
-    );
+  if (row !== null) await deleteUnchanged(session, table, columns, row);
 }
 
 /** Writes the row as an application would, and has it carried also where that changes nothing here. */

@@ -16,6 +16,25 @@ export async function deleteRow(
   await session.run(`delete from ${tableIdent(table)} where ${whereKey(columns, types)}`, key);
 }
 
+/** Deletes the row if it still is what it was: one that was changed since has been seen by nobody who decides. */
+export async function deleteUnchanged(
+  session: Session,
+  table: TableName,
+  key: readonly string[],
+  row: RowTexts,
+): Promise<void> {
+  const types = await writableTypes(session, table);
+  const columns = Object.keys(row);
+  const values = [...key, ...columns].map((column) => row[column] ?? null);
+  const same = columns.map(
+    (column, i) => `${ident(column)}::text is not distinct from $${key.length + i + 1}`,
+  );
+  await session.run(
+    `delete from ${tableIdent(table)} where ${whereKey(key, types)} and ${same.join(' and ')}`,
+    values,
+  );
+}
+
 /** Gives the row of its key these values, or inserts it. Columns that the server generates are left to it. */
 export async function writeRow(
   session: Session,

@@ -16,15 +16,23 @@ export function endText(conflict: Conflict): string {
   const why = reason === null ? '' : `: ${reason}`;
   if (waits(conflict)) return `${state}${why}`;
   if (state === 'closed') return `closed${why}`;
-  const end = winner === 'new' ? 'a new row' : `the row of ${winnerOf(conflict)}`;
+  const end = winner === 'new' ? 'a new row' : sideText(conflict, winnerOf(conflict));
   return `${strategy}: ${end}${reason === null ? '' : `, then ${reason}`}`;
 }
 
+/** The row of a node, or that it is gone there. */
+function sideText({ type, local, incoming }: Conflict, node: string | null): string {
+  const gone =
+    (type === 'update_missing' && node === local.node) ||
+    (type === 'delete_origin_differs' && node === incoming.node);
+  return `the ${gone ? 'deletion' : 'row'} of ${node}`;
+}
+
 /** What another strategy would have done. */
-export function outcomeText({ stands, made, unknown }: Outcome): string {
+export function outcomeText(conflict: Conflict, { stands, made, unknown }: Outcome): string {
   if (unknown !== null) return `cannot be told: ${unknown}`;
   if (made !== null) return `a new row ${rowText(made)}`;
-  return stands === null ? 'it would wait for a person' : `the row of ${stands}`;
+  return stands === null ? 'it would wait for a person' : sideText(conflict, stands);
 }
 
 /** Everything that the record has, column by column. */
