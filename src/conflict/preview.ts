@@ -119,6 +119,9 @@ function identOf({ schema, table }: Conflict): string {
   return tableIdent({ schema, name: table });
 }
 
+/** What functions find names by when a conflict is decided. */
+const FUNCTION_PATH = `set local search_path = "$user", public`;
+
 /** Rows are given in the order of the nodes, as the function is called when a conflict is decided. */
 async function byFunction(session: Session, conflict: Conflict, name: string): Promise<Outcome> {
   const { first, second } = nodesOf(conflict);
@@ -128,13 +131,14 @@ async function byFunction(session: Session, conflict: Conflict, name: string): P
   const row = (n: number) =>
     `(select x from jsonb_populate_record(null::${table}, $${n}::jsonb) x where $${n}::jsonb is not null)`;
   try {
-    const [made] = await session.rehearse(() =>
-      session.rows<{ gone: boolean; values: (string | null)[] }>(
+    const [made] = await session.rehearse(async () => {
+      await session.run(FUNCTION_PATH);
+      return session.rows<{ gone: boolean; values: (string | null)[] }>(
         `select r.made is not distinct from null as gone, array[${texts.join(', ')}] as values
            from (select ${functionIdent(name)}(${row(1)}, ${row(2)}, $3::jsonb) as made offset 0) r`,
         [jsonOf(first), jsonOf(second), JSON.stringify(metaOf(conflict))],
-      ),
-    );
+      );
+    });
     if (made === undefined || made.gone) return goneOutcome(conflict);
     const values = Object.fromEntries(conflict.columns.map((column, i) => [column, made.values[i] ?? null]));
     const same = [first, second].find((side) => isSameRow(side.row, values));

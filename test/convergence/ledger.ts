@@ -35,6 +35,11 @@ export class Ledger {
     return this.#writes.length;
   }
 
+  /** Every write, in words. */
+  told(): string[] {
+    return this.#writes.map((one) => `${told(one)} for ${one.replaced}`);
+  }
+
   /**
    * The writes that were lost and of which the record says nothing.
    * `rows`: the marks at the end, by table and key.
@@ -51,10 +56,17 @@ export class Ledger {
     const recorded = new Set(record.flatMap(losers));
     return lost
       .filter((write) => !recorded.has(write.deletes ? gone(write) : write.mark))
-      .map(
-        ({ node, table, key, mark, deletes }) =>
-          `${deletes ? 'deletion' : 'row'} ${mark} of ${node}, ${table} ${key}`,
-      );
+      .map((write) => `${told(write)}; ${this.#storyOf(write, rows, record)}`);
+  }
+
+  /** What is known of the place, for whoever looks for the fault. */
+  #storyOf(write: Write, rows: ReadonlyMap<string, string>, record: readonly Recorded[]): string {
+    const here = (one: { readonly table: string; readonly key: string }) => placeOf(one) === placeOf(write);
+    const writes = this.#writes.filter(here).map((one) => `${told(one)} for ${one.replaced}`);
+    const records = record
+      .filter((one) => here(one) || one.local === write.mark || one.incoming === write.mark)
+      .map((one) => JSON.stringify(one));
+    return [`at the end ${rows.get(placeOf(write))}`, ...writes, ...records].join('\n  ');
   }
 
   /** The row that it deleted lives on in one that was made from it elsewhere. */
@@ -66,6 +78,10 @@ export class Ledger {
     }
     return false;
   }
+}
+
+function told({ node, table, key, mark, deletes }: Write): string {
+  return `${deletes ? 'deletion' : 'row'} ${mark} of ${node}, ${table} ${key}`;
 }
 
 export function placeOf({ table, key }: { readonly table: string; readonly key: string }): string {

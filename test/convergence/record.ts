@@ -4,10 +4,10 @@ import type { Recorded } from './ledger.ts';
 import type { Lane, World } from './world.ts';
 
 const READ = `
-  select table_name as table, array_to_string(key, ',') as key,
+  select at, sync, id, type, state, strategy, reason, table_name as table, array_to_string(key, ',') as key,
          local_row[array_position(columns, 'mark')] as local,
          incoming_row[array_position(columns, 'mark')] as incoming, winner
-    from ibex.conflict`;
+    from ibex.conflict order by at`;
 
 /** What all nodes have recorded. */
 export async function readRecord({ nodes }: World): Promise<Recorded[]> {
@@ -20,7 +20,8 @@ export async function settle(world: World, random: () => number): Promise<void> 
   let before = '';
   await waitFor(
     async () => {
-      const lanes = await Promise.all(world.lanes.map(lookAt));
+      const lanes: Look[] = [];
+      for (const lane of world.lanes) lanes.push(await lookAt(lane));
       const waiting = await countWaiting(world);
       const drained = lanes.every(({ unread }) => unread === 0);
       if (waiting.aborted > 0 || (drained && waiting.held > 0)) {

@@ -78,7 +78,10 @@ async function untilStreaming({ lanes, wrong }: World): Promise<void> {
     );
     return rowCount === tables;
   };
-  const all = async () => wrong.length > 0 || (await Promise.all(lanes.map(streams))).every(Boolean);
+  const all = async () => {
+    for (const lane of lanes) if (!(await streams(lane))) return wrong.length > 0;
+    return true;
+  };
   await waitFor(all, { timeout: 180_000, what: 'all lanes to stream' });
   if (wrong[0] !== undefined) throw new Error(wrong[0]);
 }
@@ -140,6 +143,8 @@ async function judge(world: World, ledger: Ledger): Promise<string[]> {
     );
     for (const { key, mark } of found) rows.set(placeOf({ table: name, key }), mark);
   }
-  const lost = ledger.unrecorded(rows, await readRecord(world));
+  const record = await readRecord(world);
+  const lost = ledger.unrecorded(rows, record);
+  if (wrong.length > 0) wrong.push(...record.map((one) => JSON.stringify(one)), ...ledger.told());
   return [...wrong, ...lost.map((what) => `lost, and not in the record: ${what}`)];
 }
