@@ -6,7 +6,7 @@
  */
 
 import { ruleOf } from '../core/carry.ts';
-import type { Rivalry } from '../core/conflict.ts';
+import type { ConflictRules, Rivalry } from '../core/conflict.ts';
 import { IbexError } from '../core/errors.ts';
 import type { TablePattern } from '../core/patterns.ts';
 import type { CarryRule } from '../core/plan.ts';
@@ -178,7 +178,30 @@ function rivalryOf(file: ConfigFile, sync: FileSync, options: Options): Rivalry 
     values: options.conflict_values,
     retentionMs: options.conflict_retention,
   });
+  refuseOldestInTrees(file, between, rules);
   return { counterpart: backOf(name), first: between[0], second: between[1], rules };
+}
+
+/**
+ * A node in the middle of several two-way syncs carries on rows with the time of their change. By `oldest` such a row takes the
+ * place of a newer one there, whose own time may still be asked for: its two neighbours would not compare the same times.
+ */
+function refuseOldestInTrees(
+  { syncs }: ConfigFile,
+  between: readonly [string, string],
+  { all, tables }: ConflictRules,
+): void {
+  const isPartOfTree = syncs.some(
+    (other) =>
+      other.between?.some((node) => between.includes(node)) &&
+      !other.between.every((node) => between.includes(node)),
+  );
+  const rules = [all, ...tables].flatMap(({ rule, types }) => [rule, ...Object.values(types)]);
+  const oldest = rules.find(({ strategy }) => strategy === 'oldest');
+  if (!isPartOfTree || oldest === undefined) return;
+  throw new IbexError('config', `${oldest.place}: oldest decides between two nodes only, and here are more`, {
+    hint: 'Take newest, column, priority or function where more than two nodes are written.',
+  });
 }
 
 /** What a sync says for itself goes before what the file says for all, and after what this one call says. */

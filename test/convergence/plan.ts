@@ -51,7 +51,10 @@ const ONLY = process.env.CONVERGENCE_STRATEGY as Strategy | undefined;
 export function planOf(seed: number): Plan {
   const random = randomFrom(seed);
   const roll = (below: number) => Math.floor(random() * below);
-  const count = 2 + roll(MOST_NODES - 1);
+  const strategy = ONLY ?? (STRATEGIES[seed % STRATEGIES.length] as Strategy);
+  const drawn = 2 + roll(MOST_NODES - 1);
+  // Where there are more, that one is refused.
+  const count = strategy === 'oldest' ? 2 : drawn;
   const shape = count === 2 ? 'pair' : random() < 0.5 ? 'star' : 'chain';
   const names = shuffle(['delta', 'alpha', 'gamma', 'beta'], random).slice(0, count);
   const pairs = Array.from({ length: count - 1 }, (_, i): [number, number] => {
@@ -60,7 +63,7 @@ export function planOf(seed: number): Plan {
   });
   return {
     seed,
-    strategy: ONLY ?? (STRATEGIES[seed % STRATEGIES.length] as Strategy),
+    strategy,
     nodes: names,
     pairs,
     shape,
