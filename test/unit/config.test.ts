@@ -323,6 +323,19 @@ describe('ibex.yaml', () => {
     expect(refusal({ tables: 'app.z' }, {})).toMatch(/^--tables: .* pick one with --sync/);
   });
 
+  it('makes two lanes of a sync between two nodes, of which --sync picks both or the one back', () => {
+    write('nodes: {a: postgres://a, b: postgres://b}\nsyncs:\n  - {name: pair, between: [a, b]}\n');
+    const lanes = (sync?: string) =>
+      load(sync === undefined ? {} : { sync }, {}).syncs.map(({ name, source }) => [name, source.name]);
+    const both = [
+      ['pair', 'a'],
+      ['pair.back', 'b'],
+    ];
+    expect(lanes()).toEqual(both);
+    expect(lanes('pair')).toEqual(both);
+    expect(lanes('pair.back')).toEqual([['pair.back', 'b']]);
+  });
+
   it('and URLs together are ambiguous', () => {
     write(FILE);
     expect(refusal()).toBe(
@@ -427,6 +440,10 @@ describe('ibex.yaml', () => {
     [
       `${nodes}syncs:\n  - name: x\n    from: a\n    to: b\n    tabels: [a.b]\n`,
       /line 9, syncs\[0\].tabels: not a known key; the keys here are name, from, to, between, conflicts, forward, tables, exclude, max_delta_bytes, max_delta_age, carry$/,
+    ],
+    [
+      `${nodes}syncs:\n  - {name: x, between: [a, b], conflicts: {types: {insert_exists: oldest}}}\n  - {name: y, between: [b, c]}\n`,
+      /line 6, syncs\[0\].conflicts.types.insert_exists: oldest decides between two nodes only/,
     ],
     [
       `${nodes}syncs:\n  - {name: x, from: a, to: b, tables: [secret://x.y]}\n`,
