@@ -4,7 +4,8 @@
  */
 import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
-const LONG = /\/test\/(faults|property|story|cutover|convergence)\/|\/test\/e2e\/(bench|crash|two-daemons)\.test\.ts$/;
+const LONG =
+  /\/test\/(faults|property|story|cutover|convergence)\/|\/test\/e2e\/(bench|crash|two-daemons)\.test\.ts$/;
 
 export class LongFilesFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
