@@ -33,8 +33,11 @@ describe.each([{ replica: true }, { replica: false }])('replica $replica', ({ re
         'reverse',
         'lift',
       ]);
+      const noted = await deltas(pair);
       await expectLive(pair, 'target');
       await expectSame(pair);
+      // What the way back brings to the old side is not on its way to the new one again.
+      expect(await deltas(pair)).toBe(noted);
       expect(await triggered(pair)).toEqual(['O']);
       expect((await cutover(pair)).reasons).toEqual(['the target is live already']);
 
@@ -60,6 +63,16 @@ describe.each([{ replica: true }, { replica: false }])('replica $replica', ({ re
     }
   });
 });
+
+/** How many changes are noted on the source. */
+async function deltas(pair: Pair): Promise<number> {
+  const { rows } = await pair.source.query<{ n: number }>(
+    `select coalesce(sum((xpath('/row/c/text()', query_to_xml(
+              format('select count(*) as c from ibex.delta_%s_%s', relid, n), false, true, '')))[1]::text::int), 0)::int as n
+       from ibex.generation`,
+  );
+  return rows[0]?.n ?? 0;
+}
 
 /** How the trigger of the application stands on the target. */
 async function triggered(pair: Pair): Promise<string[]> {
