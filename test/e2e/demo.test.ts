@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { DemoResult } from '../../src/demo/result.ts';
+import type { TwoWayResult } from '../../src/demo/two-way/two-way.ts';
 import { ibex, startIbex } from '../support/ibex.ts';
 import { waitFor } from '../support/servers.ts';
 
@@ -95,6 +96,24 @@ test(
     expect(result.load.transactions).toBeGreaterThan(10);
     expect(result.load.seconds).toBeGreaterThanOrEqual(3);
     expect(result.load.longTransactionSeconds).toBeGreaterThan(2.5);
+    await expectNothingLeft();
+  },
+  TIMEOUT,
+);
+
+test(
+  'of both sides written ends with both equal, and conflicts decided',
+  async () => {
+    const { code, stdout, stderr } = await ibex(['demo', '--two-way', '--seconds', '3', '--json'], {
+      ...surroundings(),
+      timeout: TIMEOUT,
+    });
+    expect(code, `${stdout}\n${stderr}`).toBe(0);
+    const result = JSON.parse(stdout) as TwoWayResult;
+    expect(result).toMatchObject({ differences: 0, waiting: 0 });
+    expect(result.writes).toBeGreaterThan(10);
+    expect(result.conflicts.update_origin_differs).toBeGreaterThan(0);
+    expect(result.decidedByHand).toBeGreaterThan(0);
     await expectNothingLeft();
   },
   TIMEOUT,
