@@ -51,7 +51,10 @@ const syncSchema = mapping({
   to: name.optional(),
   between: z.tuple([name, name], { error: 'must be a list of two nodes' }).optional(),
   conflicts: conflictsSchema.optional(),
-  forward: z.boolean({ error: 'must be true or false' }).optional(),
+  // A row that another sync brought and this one left out would be missing without anybody being told.
+  forward: z
+    .literal(true, { error: 'can only be true: a sync also carries what other syncs brought to its source' })
+    .optional(),
   tables: patterns.optional(),
   exclude: patterns.optional(),
   max_delta_bytes: byteBudget.optional(),

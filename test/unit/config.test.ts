@@ -446,6 +446,10 @@ describe('ibex.yaml', () => {
       /line 6, syncs\[0\].conflicts.types.insert_exists: oldest decides between two nodes only/,
     ],
     [
+      `${nodes}syncs:\n  - {name: x, from: a, to: b, forward: false}\n`,
+      /line 6, syncs\[0\].forward: can only be true: a sync also carries what other syncs brought/,
+    ],
+    [
       `${nodes}syncs:\n  - {name: x, from: a, to: b, tables: [secret://x.y]}\n`,
       /syncs\[0\].tables: a URL stands/,
     ],
