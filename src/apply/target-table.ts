@@ -114,14 +114,17 @@ export const isKeyIndex = (i: string, key: string) => `(
                 and exists (select from pg_opclass d where d.opcmethod = o.opcmethod and d.opcdefault
                                and d.opcintype = a.atttypid))))`;
 
+/** First the indexes of the table, then what is asked of them: of all indexes there are it would be asked just as well. */
+const indexesOf = (relation: string) =>
+  `(select i.* from pg_index i where i.indrelid = ${relation} offset 0)`;
+
 const READ_FACTS = `
   select w.i, coalesce(key.arbiter, false) as arbiter,
          coalesce(key.unique, false)
            or exists (select from ibex.parked p
                        where p.key is not null and to_regclass(format('%I.%I', p.schema_name, p.table_name)) = c.oid) as "unique",
-         exists (select from pg_index i
-                  where i.indrelid in (select m.oid from ${treeOf('c.oid')} m) and (i.indisunique or i.indisexclusion)
-                    and not ${isKeyIndex('i', 'w.key')}) as rivals,
+         exists (select from ${treeOf('c.oid')} m cross join lateral ${indexesOf('m.oid')} i
+                  where (i.indisunique or i.indisexclusion) and not ${isKeyIndex('i', 'w.key')}) as rivals,
          exists (select from pg_index i where i.indrelid = c.oid and not i.indimmediate) as deferrable,
          not exists (
            select from pg_rewrite r where r.ev_class = c.oid and r.ev_type in ('2', '3')
@@ -164,8 +167,8 @@ const READ_FACTS = `
     join pg_class c on c.oid = to_regclass(w.name)
     left join lateral (
       select true as unique, bool_or(not i.indisexclusion) as arbiter
-        from pg_index i
-       where i.indrelid = c.oid and ${isKeyIndex('i', 'w.key')}
+        from ${indexesOf('c.oid')} i
+       where ${isKeyIndex('i', 'w.key')}
        having count(*) > 0
     ) key on true`;
 
@@ -185,6 +188,6 @@ export async function readAllFacts(
     const columns = plan.columns.map((column) => column.name);
     return { i, name: tableIdent(plan), key: keyOf(plan).map((column) => column.name), columns };
   });
-  const rows = await session.rows<TargetFacts & { i: number }>(READ_FACTS, [JSON.stringify(wanted)]);
+  const rows = await session.prepared<TargetFacts & { i: number }>(READ_FACTS, [JSON.stringify(wanted)]);
   return new Map(rows.map(({ i, ...facts }) => [(plans[i] as TablePlan).relid, facts]));
 }
