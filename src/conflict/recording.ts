@@ -32,7 +32,10 @@ const TABLES = (parameter: string) =>
 
 const COLUMNS = `array(select json_array_elements_text(w.columns))`;
 
-/** Those that wait for a person hold their key, those that somebody has decided let go of it. */
+/**
+ * Those that wait for a person hold their key, those that somebody has decided let go of it. Such a decision is written down
+ * like any other: the rows may be other ones by now than those that the person saw.
+ */
 const RECORD = `
   with told as (
     insert into ibex.conflict (sync, schema_name, table_name, type, key, columns, local_node, incoming_node, local_row,
@@ -44,7 +47,7 @@ const RECORD = `
       from pg_temp.ibex_clash c join ${TABLES('$6')}
      where c.type is not null
        and not exists (select from ibex.held_key h where h.sync = $1 and h.schema_name = w.schema
-                          and h.table_name = w.name and h.key = c.key)
+                          and h.table_name = w.name and h.key = c.key and h.decision is null)
     returning id, schema_name, table_name, key, winner
   ), decided as (
     delete from ibex.held_key h using pg_temp.ibex_clash c join ${TABLES('$6')}

@@ -234,16 +234,20 @@ export function stageEmptied(plan: TablePlan, { at, predicate, whole }: Truncate
      where ${whole ? 'true' : `(${predicate ?? 'true'})`} and not exists (select from ${stageName(plan)} s where ${keyMatch(plan)})`;
 }
 
-/** Notes keys as changes of ours once more, with the time that they had: what lost has to hear of it. */
+/**
+ * Notes keys that were decided as changes of ours once more, with the time of the row that stands. The other side hears of
+ * it whoever won: where both sides decided for the other's row, each would keep what the other gave up.
+ */
 export function noteAgain(plan: TablePlan, ours: OurTable): string {
   const names = ours.columns.map((_, i) => `k${i + 1}`).join(', ');
   const places = placesOfKey(plan, ours);
   const values = ours.types.map((type, i) => `c.key[${places.indexOf(i + 1) + 1}]::${type}`).join(', ');
   return `
     insert into ibex.delta_${ours.relid}_${ours.current} (${names}, at, op, origin)
-    select ${values}, coalesce(case c.winner when 'new' then greatest(c.local_at, c.incoming_at) else c.local_at end, clock_timestamp()),
+    select ${values}, coalesce(case c.winner when 'new' then greatest(c.local_at, c.incoming_at)
+                                             when 'incoming' then c.incoming_at else c.local_at end, clock_timestamp()),
            'U', null
-      from pg_temp.ibex_clash c where c.relid = ${plan.relid} and (c.winner = 'gone' or c.type is not null and c.winner in ('local', 'new'))`;
+      from pg_temp.ibex_clash c where c.relid = ${plan.relid} and (c.winner = 'gone' or c.type is not null and c.winner <> 'none')`;
 }
 
 /** Gives what our own capture noted of this batch the times that the batch brought. */

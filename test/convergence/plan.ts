@@ -42,8 +42,8 @@ export interface Plan {
   readonly random: () => number;
 }
 
-/** The most nodes that a seed may draw; `CONVERGENCE_NODES` lowers it. */
-const MOST_NODES = Number(process.env.CONVERGENCE_NODES ?? 4);
+/** The most nodes that a seed may draw, from 2 to 4. */
+export const MOST_NODES = Number(process.env.CONVERGENCE_NODES ?? 2);
 /** `CONVERGENCE_STRATEGY` has all seeds use that one. */
 const ONLY = process.env.CONVERGENCE_STRATEGY as Strategy | undefined;
 
