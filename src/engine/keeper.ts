@@ -24,12 +24,12 @@ const ROTATE_BYTES = 4 * 1024 * 1024;
 
 /**
  * What is larger, such as the backlog of a night, takes long to read, and every batch reads it: it would be open all the
- * time. So the lane rests after its next look, if that does not take long, and for so many milliseconds at the most it is
- * tried between the looks of others.
+ * time. So the lane rests after its next look, if that does not take for ever, and it is tried between the looks of others:
+ * about as long as one of them takes, which grows with the generation.
  */
 const LARGE_BYTES = 16 * 1024 * 1024;
-export const LOOK_MS = 20_000;
-const REST_MS = 1_000;
+export const LOOK_MS = 30_000;
+const REST_MS = { least: 1_000, perMegabyte: 10, most: 30_000 };
 const TRY_EVERY_MS = 10;
 
 /** And at this size, when the deltas come near to the end of their budget. */
@@ -75,8 +75,9 @@ export async function keepSmall(
   return free;
 }
 
-async function forgetInGaps(source: Session, { relid, n }: GenerationInfo): Promise<Forgetting> {
-  const until = Date.now() + REST_MS;
+async function forgetInGaps(source: Session, { relid, n, bytes }: GenerationInfo): Promise<Forgetting> {
+  const rest = Math.max(REST_MS.least, (REST_MS.perMegabyte * bytes) / 2 ** 20);
+  const until = Date.now() + Math.min(REST_MS.most, rest);
   for (;;) {
     const now = await forget(source, relid, n);
     if (now !== 'open' || Date.now() > until) return now;
