@@ -45,7 +45,9 @@ syncs:
 \`\`\`
 
 \`between: [a, b]\` in the place of \`from\` and \`to\` carries both ways; how \`conflicts\` between the two are decided is said
-there too: [conflicts.md](conflicts.md). The two lanes of a sync \`pair\` are called \`pair\` and \`pair.back\`.
+there too: [conflicts.md](conflicts.md). The two lanes of a sync \`pair\` are called \`pair\` and \`pair.back\`. A sync also carries
+on what other syncs brought to the node that it starts from; \`forward: true\` may say so, and \`false\` is refused: what it
+left out would be missing without anybody being told.
 
 \`max_delta_bytes\` and \`max_delta_age\` may also stand in a sync, for it alone. Sizes count in 1024s: \`500MB\`, \`20GB\`;
 ages are \`90m\`, \`12h\` or \`7d\`. What they mean: [source-disk.md](source-disk.md).
