@@ -41,7 +41,11 @@ const CREATE_LEDGER = `
  * version, whose tables this one does not know.
  */
 export async function migrate(session: Session, side: Side): Promise<void> {
-  await session.transaction('', () => migrateHere(session, side));
+  await session.transaction('', async () => {
+    // Others wait for this transaction's lock, however long: it must not outlive a client that the network took.
+    await session.run(`set local idle_in_transaction_session_timeout = '30s'`);
+    await migrateHere(session, side);
+  });
 }
 
 /** Makes all functions of a side anew, whatever the ledger says of them: who removes a sync may find some gone. */

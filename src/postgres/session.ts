@@ -267,7 +267,8 @@ export class Session {
   }
 
   /**
-   * Several `COPY .. TO STDOUT` in one go, one after the other; one that fails is a `FailedAt` around the error. A reader
+   * Several `COPY .. TO STDOUT` in one go, one after the other; one that fails is a `FailedAt` around the error, unless the
+   * connection is gone. A reader
    * that stops before the end costs the session: a COPY cannot be left half-way.
    */
   async *copyOutTogether(statements: readonly string[]): AsyncGenerator<CopyPiece> {
@@ -278,9 +279,10 @@ export class Session {
       settled = true;
     } catch (error) {
       settled = true;
-      throw error instanceof FailedAt
-        ? new FailedAt(error.place, this.#explain(error.cause))
-        : this.#explain(error);
+      if (!(error instanceof FailedAt)) throw this.#explain(error);
+      const explained = this.#explain(error.cause);
+      // What ended the connection is the fault of none of them.
+      throw this.#broken === null ? new FailedAt(error.place, explained) : explained;
     } finally {
       if (!settled) this.abandon();
     }
