@@ -18,7 +18,7 @@ import { type RedisConfig, redisConfig } from './redis.ts';
 import { mainSync, type SyncConfig, syncsOfFile } from './syncs.ts';
 
 /** The points of a cutover at which something of the user's can be run. */
-export const HOOKS = ['before_fence', 'after_fence', 'after_drain', 'after_switch', 'on_abort'] as const;
+const HOOKS = ['before_fence', 'after_fence', 'after_drain', 'after_switch', 'on_abort'] as const;
 
 /** Everything that can be set, read and checked. */
 export interface Config {

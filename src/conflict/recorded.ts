@@ -110,7 +110,7 @@ export async function readConflicts(
 }
 
 /** Whether the database is the target of a sync, of a version that knows conflicts. */
-export async function keepsRecord(session: Session): Promise<boolean> {
+async function keepsRecord(session: Session): Promise<boolean> {
   const { there } = await session.row<{ there: boolean }>(
     `select to_regclass('ibex.conflict') is not null as there`,
   );
@@ -152,7 +152,7 @@ export function nodesOf({ sync, local, incoming }: Conflict): { first: ConflictS
 }
 
 /** The lane from the second node of `between` to the first. */
-export function isBack(sync: string): boolean {
+function isBack(sync: string): boolean {
   return sync.endsWith('.back');
 }
 

@@ -196,7 +196,7 @@ export class Settling {
     return decided;
   }
 
-  /** Notes again what lost elsewhere has to hear of, and writes everything down. */
+  /** Notes again what the other side has to hear of, and writes everything down. */
   async #conclude(
     { session, sync }: MergeContext,
     header: BatchHeader,

@@ -11,7 +11,7 @@ export function lineOf(conflict: Conflict): string {
 }
 
 /** How it ended, or that it waits. */
-export function endText(conflict: Conflict): string {
+function endText(conflict: Conflict): string {
   const { strategy, state, winner, reason } = conflict;
   const why = reason === null ? '' : `: ${reason}`;
   if (waits(conflict)) return `${state}${why}`;
