@@ -54,6 +54,10 @@ export const CONTRACT = {
     what: 'catch-up through Redis: speed / that in process',
     ...{ bound: '>=', must: 0.8, stretch: 0.9, unit: '' },
   },
+  'two-way': {
+    what: 'catch-up where both sides may be written: speed / one way',
+    ...{ bound: '>=', must: 0.85, stretch: 0.95, unit: '' },
+  },
   verify: {
     what: 'verify, full: time / that of one hash over the slower side',
     ...{ bound: '<=', must: 1.5, stretch: 1.1, unit: '' },

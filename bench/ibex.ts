@@ -1,7 +1,8 @@
 /**
- * Ibex as a user has it: the command of this checkout in a process of its own, told nothing but the URLs.
+ * Ibex as a user has it: the command of this checkout in a process of its own, told nothing but the URLs, or by a file
+ * that both sides are written.
  */
-import { mkdtempSync } from 'node:fs';
+import { mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { removeOnExit } from '../src/embedded/process.ts';
@@ -10,34 +11,45 @@ import type { Databases } from './pair.ts';
 
 const COMMAND = join(import.meta.dirname, '..', 'bin', 'ibex.js');
 
-/** Without a file of settings, whatever the directory that the benchmark was started in has. */
+type Sides = Pick<Databases, 'source' | 'target'>;
+
+/** Where a file of settings in the directory that the benchmark was started in does not count. */
 let emptyDirectory: string | undefined;
 
 export class Ibex {
   readonly #env: NodeJS.ProcessEnv;
+  readonly #directory: string;
 
-  constructor(databases: Pick<Databases, 'source' | 'target'>, redisUrl?: string) {
+  private constructor(directory: string, env: NodeJS.ProcessEnv) {
     const inherited = Object.entries(process.env).filter(([name]) => !/^(IBEX_|PG)/.test(name));
-    this.#env = {
-      ...Object.fromEntries(inherited),
-      IBEX_SOURCE_URL: databases.source.url,
-      IBEX_TARGET_URL: databases.target.url,
+    this.#env = { ...Object.fromEntries(inherited), ...env };
+    this.#directory = directory;
+  }
+
+  static oneWay({ source, target }: Sides, redisUrl?: string): Ibex {
+    emptyDirectory ??= makeDirectory();
+    return new Ibex(emptyDirectory, {
+      IBEX_SOURCE_URL: source.url,
+      IBEX_TARGET_URL: target.url,
       ...(redisUrl === undefined ? {} : { IBEX_REDIS_URL: redisUrl }),
+    });
+  }
+
+  /** Both lanes in one daemon. */
+  static twoWay({ source, target }: Sides): Ibex {
+    const directory = makeDirectory();
+    const settings = {
+      nodes: { a: source.url, b: target.url },
+      syncs: [{ name: 'pair', between: ['a', 'b'] }],
     };
+    // JSON is YAML.
+    writeFileSync(join(directory, 'ibex.yaml'), JSON.stringify(settings));
+    return new Ibex(directory, {});
   }
 
   /** Starts a command and does not wait for its end. */
   start(...args: string[]): Promise<Running> {
-    if (emptyDirectory === undefined) {
-      emptyDirectory = mkdtempSync(join(tmpdir(), 'ibex-bench-'));
-      removeOnExit(emptyDirectory);
-    }
-    return start({
-      file: process.execPath,
-      args: [COMMAND, ...args],
-      env: this.#env,
-      cwd: emptyDirectory,
-    });
+    return start({ file: process.execPath, args: [COMMAND, ...args], env: this.#env, cwd: this.#directory });
   }
 
   /** Runs a command to its end; throws what it said when its exit code is not 0. */
@@ -57,6 +69,12 @@ export class Ibex {
       throw error;
     }
   }
+}
+
+function makeDirectory(): string {
+  const directory = mkdtempSync(join(tmpdir(), 'ibex-bench-'));
+  removeOnExit(directory);
+  return directory;
 }
 
 async function failureOf(daemon: Running): Promise<never> {

@@ -28,7 +28,7 @@ function ibexStream(who: string, redisUrl?: string): Stream {
   return {
     who,
     begin: async (databases) => {
-      const daemon = await new Ibex(databases, redisUrl).daemon();
+      const daemon = await Ibex.oneWay(databases, redisUrl).daemon();
       return {
         pid: daemon.pid,
         end: async () => {

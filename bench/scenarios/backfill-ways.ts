@@ -46,7 +46,7 @@ export function ibexWay({ who, jobs, workers = 0, redisUrl }: IbexSetting): Way 
     who,
     startUp: true,
     copy: async (databases, { name }) => {
-      const ibex = new Ibex(databases, redisUrl);
+      const ibex = Ibex.oneWay(databases, redisUrl);
       const room = workers === 0 ? [] : ['--max-source-connections', String(ROOM)];
       const helpers = await startWorkers(ibex, databases, workers, room);
       const startedAt = performance.now();
@@ -63,7 +63,7 @@ export function ibexWay({ who, jobs, workers = 0, redisUrl }: IbexSetting): Way 
         await Promise.all(helpers.map((helper) => helper.stop()));
       }
     },
-    leave: (databases) => new Ibex(databases).run('teardown', '--yes'),
+    leave: (databases) => Ibex.oneWay(databases).run('teardown', '--yes'),
   };
 }
 

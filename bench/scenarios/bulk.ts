@@ -84,7 +84,7 @@ async function measureCosts(
 ): Promise<Costs> {
   const plain = await pair.create('plain', templates);
   const armed = await pair.create('armed', templates);
-  await new Ibex(armed).run('setup');
+  await Ibex.oneWay(armed).run('setup');
   const costs: Costs = { plain: [], armed: [] };
   for (let round = 1; round <= repeat; round++) {
     for (const [databases, all] of [

@@ -81,10 +81,12 @@ function contractOf(of: (who: string) => Figures | undefined): NonNullable<Outco
     return ours === undefined || theirs === undefined ? [] : [{ row, value: theirs / ours }];
   };
   const redis = of('ibex, redis')?.seconds.median;
+  const [one, two] = ['one way', 'two ways'].map((ways) => of(`ibex, ${ways}, keys`)?.seconds.median);
   return [
     ...timesAsFast('catch-up-native', 'native'),
     ...timesAsFast('catch-up-bucardo', 'bucardo'),
     ...(ours === undefined || redis === undefined ? [] : [{ row: 'redis' as const, value: ours / redis }]),
+    ...(one === undefined || two === undefined ? [] : [{ row: 'two-way' as const, value: one / two }]),
   ];
 }
 

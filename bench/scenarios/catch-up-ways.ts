@@ -32,12 +32,31 @@ export interface Way {
 const HELD_AFTER_MS = 2_000;
 const WARM_UP_MS = 60_000;
 
-/** A daemon that runs, paused and resumed. The clock starts when `ibex resume` has said that it goes on. */
 export function ibexWay(who: string, redisUrl?: string): Way {
+  return pausedWay(who, async (databases) => Ibex.oneWay(databases, redisUrl));
+}
+
+/**
+ * What it costs that both sides may be written, where only one is: the same tables one way and both ways. Where both sides
+ * are written every table needs a key.
+ */
+export const twoWayWays: readonly Way[] = [
+  pausedWay('ibex, one way, keys', async (databases) => {
+    await keyHistory(databases);
+    return Ibex.oneWay(databases);
+  }),
+  pausedWay('ibex, two ways, keys', async (databases) => {
+    await keyHistory(databases);
+    return Ibex.twoWay(databases);
+  }),
+];
+
+/** A daemon that runs, paused and resumed. The clock starts when `ibex resume` has said that it goes on. */
+function pausedWay(who: string, prepare: (databases: Databases) => Promise<Ibex>): Way {
   return {
     who,
     hold: async (databases) => {
-      const ibex = new Ibex(databases, redisUrl);
+      const ibex = await prepare(databases);
       const daemon = await ibex.daemon();
       try {
         await warmUp(databases);
@@ -68,7 +87,7 @@ export function ibexWay(who: string, redisUrl?: string): Way {
 export const coldWay: Way = {
   who: 'ibex, cold start',
   hold: async (databases) => {
-    const ibex = new Ibex(databases);
+    const ibex = Ibex.oneWay(databases);
     await ibex.run('backfill');
     let catchingUp: Running | undefined;
     return {
@@ -114,9 +133,7 @@ export const nativeWay: Way = {
 export const bucardoWay: Way = {
   who: 'bucardo',
   hold: async (databases) => {
-    for (const { owner } of [databases.source, databases.target]) {
-      await owner.query('alter table pgbench_history add column hid bigserial primary key');
-    }
+    await keyHistory(databases);
     const bucardo = await Bucardo.create(databases, PGBENCH_TABLES);
     try {
       await warmUp(databases, () => bucardo.kick());
@@ -136,6 +153,12 @@ export const bucardoWay: Way = {
     };
   },
 };
+
+async function keyHistory({ source, target }: Databases): Promise<void> {
+  for (const { owner } of [source, target]) {
+    await owner.query('alter table pgbench_history add column hid bigserial primary key');
+  }
+}
 
 /** One change, until it has arrived: connections are open, plans made, caches filled. */
 async function warmUp(databases: Databases, again?: () => Promise<void>): Promise<void> {

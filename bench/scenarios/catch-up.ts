@@ -12,7 +12,7 @@ import { serverCpuSeconds } from '../proc.ts';
 import { startRedisOrThrow } from '../redis.ts';
 import { REDIS, REPEAT, SCALE, type Scenario, say } from '../scenario.ts';
 import { CONTRACT_TRANSACTIONS, type Run, report } from './catch-up-report.ts';
-import { bucardoWay, coldWay, ibexWay, nativeWay, type Way } from './catch-up-ways.ts';
+import { bucardoWay, coldWay, ibexWay, nativeWay, twoWayWays, type Way } from './catch-up-ways.ts';
 
 const PATIENCE_MS = 30 * 60_000;
 
@@ -22,6 +22,7 @@ const options = {
   repeat: REPEAT,
   cold: { kind: 'flag', help: "once also the daemon's start from nothing" },
   redis: REDIS,
+  'two-way': { kind: 'flag', help: 'also what it costs that both sides may be written' },
 } as const;
 
 export const catchUp: Scenario<typeof options> = {
@@ -31,10 +32,10 @@ export const catchUp: Scenario<typeof options> = {
   peers: [NATIVE, BUCARDO],
   sizes: {
     smoke: [{ options: { transactions: 500, scale: 1, repeat: 1 }, minutes: 0.15 }],
-    all: [{ options: { cold: true, redis: true }, minutes: 7 }],
-    full: [{ options: { cold: true, redis: true, repeat: 5 }, minutes: 15 }],
+    all: [{ options: { cold: true, redis: true, 'two-way': true }, minutes: 9 }],
+    full: [{ options: { cold: true, redis: true, 'two-way': true, repeat: 5 }, minutes: 20 }],
   },
-  run: async ({ transactions, scale, repeat, cold, redis }, { peers, servers }) => {
+  run: async ({ transactions, scale, repeat, cold, redis, 'two-way': twoWay }, { peers, servers }) => {
     findPgbench();
     await using queue = redis ? await startRedisOrThrow() : undefined;
     await using pair = await servers();
@@ -44,6 +45,7 @@ export const catchUp: Scenario<typeof options> = {
     if (peers.has('native')) ways.push(nativeWay);
     if (queue !== undefined) ways.push(ibexWay('ibex, redis', queue.url));
     if (peers.has('bucardo')) ways.push(bucardoWay);
+    if (twoWay) ways.push(...twoWayWays);
     const runs: Run[] = [];
     for (let round = 1; round <= repeat; round++) {
       for (const way of cold && round === 1 ? [...ways, coldWay] : ways) {

@@ -45,7 +45,7 @@ export const idle: Scenario<typeof options> = {
     const databases = await pair.create('idle');
     await createTables(databases, tables);
     say(`copying ${tables} tables`);
-    const daemon = await new Ibex(databases).daemon();
+    const daemon = await Ibex.oneWay(databases).daemon();
     try {
       await settle(databases);
       await sleep(CALM_MS);

@@ -63,7 +63,7 @@ export const lag: Scenario<typeof options> = {
 async function saturatingLoad(pair: Pair, templates: Templates): Promise<number> {
   const databases = await pair.create('armed', templates);
   try {
-    await new Ibex(databases).run('setup');
+    await Ibex.oneWay(databases).run('setup');
     await settle(databases);
     return (await runLoad(databases.source.login, { seconds: SATURATED_SECONDS, seed: 1 })).tps;
   } finally {

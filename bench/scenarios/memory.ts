@@ -62,7 +62,7 @@ async function measure(pair: Pair, who: string, rows: number, redisUrl?: string)
     await databases.source.owner.query(
       `insert into changed select i, 0, repeat('x', 84) from generate_series(1, ${rows}) i`,
     );
-    const ibex = new Ibex(databases, redisUrl);
+    const ibex = Ibex.oneWay(databases, redisUrl);
     await ibex.run('backfill');
     await settle(databases);
     const rest = await catchUp(ibex);

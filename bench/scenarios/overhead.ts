@@ -44,7 +44,7 @@ export const overhead: Scenario<typeof options> = {
     const templates = await makePgbenchTemplates(pair, scale);
     const plain = await pair.create('plain', templates);
     const armed = await pair.create('armed', templates);
-    await new Ibex(armed).run('setup');
+    await Ibex.oneWay(armed).run('setup');
     const without: Measured[] = [];
     const captured: Measured[] = [];
     for (let round = 1; round <= repeat; round++) {

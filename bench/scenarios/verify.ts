@@ -40,7 +40,7 @@ export const verify: Scenario<typeof options> = {
   run: async ({ rows, repeat }, { servers }) => {
     await using pair = await servers();
     const databases = await pair.create('verify');
-    const ibex = new Ibex(databases);
+    const ibex = Ibex.oneWay(databases);
     say(`filling and copying ${rows} rows`);
     await fill(databases, rows);
     await ibex.run('backfill');

@@ -16,7 +16,10 @@ export function account(
   const counted = plan.mode === 'row' && truncated.length > 0 ? captured : deltas;
   const truncates = captured - counted;
   const keys = Math.min(captured, carried + truncates);
-  const { resolved = 0, held = 0, types = {} } = outcome ?? {};
+  const { types = {} } = outcome ?? {};
+  // Rows that an incoming TRUNCATE would have taken are keys of their own to conflicts, and one change all together here.
+  const held = Math.min(keys, outcome?.held ?? 0);
+  const resolved = Math.min(keys - held, outcome?.resolved ?? 0);
   const counts = { captured, applied: keys - resolved - held, coalesced: captured - keys, resolved, held };
   return { relid: plan.relid, ...counts, conflicts: types };
 }

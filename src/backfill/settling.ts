@@ -30,10 +30,10 @@ export async function settle(
 ): Promise<boolean> {
   await target.run('savepoint staged');
   try {
-    if (plan.timed) await spareOurs(target, plan, origin);
+    if (plan.timed === 'two-way') await spareOurs(target, plan, origin);
     await bringInLine(target, plan, facts);
     await target.run(merge.insertMissing(plan, facts));
-    if (plan.timed && (await spareOurs(target, plan, origin)) > 0) throw overtaken(plan);
+    if (plan.timed === 'two-way' && (await spareOurs(target, plan, origin)) > 0) throw overtaken(plan);
     if (facts.deferrable) await target.run('set constraints all immediate');
     return true;
   } catch (error) {

@@ -8,6 +8,7 @@ import { requireEpoch } from '../apply/state.ts';
 import * as merge from '../apply/statements.ts';
 import { readAllFacts, requireUndisturbed, type TargetFacts } from '../apply/target-table.ts';
 import { setFloors } from '../capture/trigger/registry.ts';
+import { forgetOurs } from '../conflict/guarded.ts';
 import type { Carried } from '../core/carried.ts';
 import { concerningTable, IbexError, isKind, isOfOneTable, missingOnTarget } from '../core/errors.ts';
 import { type TablePlan, tableLabel } from '../core/plan.ts';
@@ -112,7 +113,7 @@ async function takeUpTogether(context: CopyContext, tables: readonly CopyTable[]
   const [pending, copying] = [inState('pending'), inState('copying')];
   const all = [...pending, ...copying].map(({ plan }) => plan);
   // Where the target is written too they are to fire for those who write there, and its indexes to hold.
-  const written = all.filter(({ timed }) => !timed);
+  const written = all.filter(({ timed }) => timed !== 'two-way');
   await parkTriggersAndRules(target, sync, written, replica);
   // Also what is removed first is no reason for a cascade. Columns that are filled break no foreign key.
   if (!replica)
@@ -185,6 +186,8 @@ async function start(
   await target.transaction('', async () => {
     await requireEpoch(target, sync, epoch);
     await target.run(merge.markOrigin(origin));
+    // Before rows go: what is written in between is noted yet.
+    await forgetOurs(target, sync, tables, origin);
     const found = await makeRoom(context, tables, states, facts);
     const starts = tables.map(({ plan, carried }): CopyStart => {
       const { relid, choice } = plan;

@@ -89,6 +89,7 @@ const resolve: CommandSpec = {
         await resolveConflict(now, decision, {
           local: party(now.local.node),
           incoming: party(now.incoming.node),
+          guard: context.config.syncs.some(({ name, guard }) => name === now.sync && guard !== null),
         });
         done.push(now.id);
       }

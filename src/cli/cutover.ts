@@ -4,7 +4,7 @@ import { InvalidArgumentError, Option } from 'commander';
 import type { Side } from '../apply/live.ts';
 import type { SyncConfig } from '../config/syncs.ts';
 import { IbexError } from '../core/errors.ts';
-import type { MoveEvent, MoveOptions, MoveResult, Proof } from '../cutover/move/move.ts';
+import type { MoveEvent, MoveOptions, MoveResult, Proof, Rehearsal } from '../cutover/move/move.ts';
 import { type CommandSpec, type Context, type ExitCode, onlySync, print, writeError } from './command.ts';
 
 const HOOK_OPTIONS = [
@@ -32,9 +32,13 @@ export const rollback = moveCommand('source', {
 function moveCommand(to: Side, texts: Pick<CommandSpec, 'name' | 'summary' | 'description'>): CommandSpec {
   return {
     ...texts,
-    options: [...HOOK_OPTIONS, 'jobs', 'lock_timeout_ms', 'arm_timeout', 'timeout', 'json'],
+    options: [...HOOK_OPTIONS, 'jobs', 'scratch_url', 'lock_timeout_ms', 'arm_timeout', 'timeout', 'json'],
     own: [
       new Option('--dry-run', 'do everything short of the fence'),
+      new Option(
+        '--rehearse',
+        'the same, then try the fence in the scratch database, and how long the application would wait',
+      ).conflicts(['dryRun', 'abort']),
       new Option('--yes', 'do not ask'),
       new Option(
         '--grace <DURATION>',
@@ -59,12 +63,15 @@ function parseGrace(text: string): number {
 async function run(context: Context, to: Side, name: string): Promise<ExitCode> {
   const { config, flags, signal } = context;
   const sync = onlySync(config);
-  if (!flags.dryRun && !flags.abort) await confirm(context, sync, to, name);
+  const scratch = scratchOf(context);
+  const dryRun = flags.dryRun === true || scratch !== null;
+  if (!dryRun && !flags.abort) await confirm(context, sync, to, name);
   const events: MoveEvent[] = [];
   const options: MoveOptions = {
     sync,
     to,
-    dryRun: flags.dryRun === true,
+    dryRun,
+    scratch,
     graceMs: flags.grace as number,
     terminate: flags.terminate === true,
     unverified: flags.unverified === true,
@@ -81,12 +88,29 @@ async function run(context: Context, to: Side, name: string): Promise<ExitCode> 
   };
   const { move, abandon } = await import('../cutover/move/procedure.ts');
   const result = await (flags.abort ? abandon(options) : move(options));
-  const { outcome, live, reasons, error, proof } = result;
+  const { outcome, live, reasons, error, proof, rehearsal } = result;
   const phases = events.filter(({ seconds }) => seconds !== null);
-  print(config.json, { sync: sync.name, outcome, live, reasons, proof, phases }, resultText(name, result));
+  print(
+    config.json,
+    { sync: sync.name, outcome, live, reasons, proof, rehearsal, phases },
+    resultText(name, result),
+  );
   if (error !== null) writeError(error);
   if (outcome === 'done' || outcome === 'rehearsed') return 0;
   return outcome === 'undone' && error === null ? 0 : (error?.exitCode ?? 1);
+}
+
+/** The scratch database, if there is to be a rehearsal. Errors: `config` when none is given. */
+function scratchOf({ config, flags }: Context): string | null {
+  if (!flags.rehearse) return null;
+  if (config.scratchUrl !== undefined) return config.scratchUrl;
+  throw new IbexError(
+    'config',
+    'there is no database to rehearse in: set --scratch-url or IBEX_SCRATCH_URL',
+    {
+      hint: 'Create an empty one, best on a server of the version of the live side, and give its URL.',
+    },
+  );
 }
 
 function eventText({ phase, seconds, text }: MoveEvent): string {
@@ -102,11 +126,12 @@ const SAID: Readonly<Record<MoveResult['outcome'], (live: Side) => string>> = {
   unfinished: (live) => `the ${live} is live, and something is left to do`,
 };
 
-function resultText(name: string, { outcome, live, reasons, error, proof }: MoveResult): string {
+function resultText(name: string, { outcome, live, reasons, error, proof, rehearsal }: MoveResult): string {
   const again =
     outcome === 'unfinished' && error?.kind !== 'hook' ? [`run \`ibex ${name}\` again to go on`] : [];
   return [
     ...proofLines(proof),
+    ...(rehearsal === undefined ? [] : rehearsalLines(rehearsal)),
     `${name} ${SAID[outcome](live)}`,
     ...reasons.map((reason) => `  ! ${reason}`),
     ...again,
@@ -136,6 +161,15 @@ function proofLines({
         ]),
     `  sequences   ${sequences} ahead`,
     `  write pause ${pauseSeconds.toFixed(2)} s`,
+  ];
+}
+
+function rehearsalLines({ held, ways, untried, pauseSeconds, checkSeconds }: Rehearsal): string[] {
+  const roles = untried.length === 0 ? '' : `; not tried as ${untried.join(', ')}`;
+  return [
+    `  held        ${held} writes, as ${ways.join('; as ')}${roles}`,
+    `  write pause ${pauseSeconds.toFixed(2)} s, the comparison and the switch`,
+    `  comparison  ${checkSeconds.toFixed(2)} s beside the application; behind a fence it takes less`,
   ];
 }
 

@@ -1,11 +1,10 @@
 /** `ibex schema copy` and `ibex schema diff`: the target's schema, made from the source's and compared with it. */
 import { Option } from 'commander';
 import type { Session } from '../postgres/session.ts';
-import { type Creation, createObjects, type FailedObject, fillMaterializedViews } from '../schema/copier.ts';
+import { createInOrder, type FailedObject, fillMaterializedViews } from '../schema/copier.ts';
 import { compareExtensions, type ExtensionDifference } from '../schema/extensions.ts';
-import { compareObjects, identityOf, isCovered, type SchemaObject, type Section } from '../schema/objects.ts';
+import { compareObjects, identityOf, type SchemaObject, type Section } from '../schema/objects.ts';
 import { readSides, type Sides } from '../schema/sides.ts';
-import { readCovered } from '../schema/target-state.ts';
 import { type CommandSpec, type Context, type ExitCode, onlySync, print, withBothSides } from './command.ts';
 
 const SECTION = new Option(
@@ -110,20 +109,6 @@ async function createMissing(
     })),
   };
   return { complete: failed.length === 0, text: lines.join('\n'), document };
-}
-
-/** A partition that is attached gets the indexes of its table, which need not be made then. */
-async function createInOrder(
-  target: Session,
-  missing: readonly SchemaObject[],
-  signal: AbortSignal,
-): Promise<Creation> {
-  const before = missing.filter(({ section }) => section === 'pre-data');
-  const first = await createObjects(target, before, signal);
-  const covered = await readCovered(target);
-  const after = missing.filter((object) => object.section === 'post-data' && !isCovered(object, covered));
-  const second = await createObjects(target, [...first.failed.map(({ object }) => object), ...after], signal);
-  return { created: [...first.created, ...second.created], failed: second.failed };
 }
 
 /** What failed may have come with something else: a check with that of its table. */

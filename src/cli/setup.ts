@@ -6,6 +6,7 @@ import type { SyncConfig } from '../config/syncs.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
 import { readRoster } from '../engine/roster.ts';
 import type { Session } from '../postgres/session.ts';
+import { installGuard, removeGuard, tendGuard } from '../setup/guarding.ts';
 import { collisionText, INTERLEAVE, readShared } from '../setup/interleaving.ts';
 import { readLeftBehind } from '../setup/left-behind.ts';
 import { armAll, inspect, install } from '../setup/setup.ts';
@@ -15,7 +16,7 @@ export const setup: CommandSpec = {
   name: 'setup',
   summary: 'arm capture and create the ibex schemas; safe to repeat',
   description:
-    'Looks at both sides first and changes nothing when something stands in the way. Then creates the schema ibex on both sides and puts capture triggers on the tables of the source, one short lock at a time. Exit 1 when a table is still locked by others after --arm-timeout; run it again, or let `ibex run` go on with it.',
+    'Looks at both sides first and changes nothing when something stands in the way. Then creates the schema ibex on both sides and puts capture triggers on the tables of the source, one short lock at a time; on those of the target too where the sync has a guard. Exit 1 when a table is still locked by others after --arm-timeout; run it again, or let `ibex run` go on with it.',
   options: [
     'tables',
     'exclude',
@@ -59,6 +60,7 @@ async function setUp({ config, signal }: Context, sync: SyncConfig, source: Sess
   for (const { error } of refused) writeError(error);
   const waiting = await armPatiently(source, target, sync, config.lockTimeoutMs, config.armTimeoutMs, signal);
   const roster = await readRoster(source, target, sync);
+  const unguarded = await guardPatiently(target, sync, roster, config, signal);
   const tables = roster.map((table) => ({
     table: tableLabel(table),
     armed: table.armed,
@@ -80,10 +82,16 @@ async function setUp({ config, signal }: Context, sync: SyncConfig, source: Sess
   const remarks = await remarkOnSequences(sync, source, target, roster);
   print(
     config.json,
-    { sync: sync.name, tables, leftBehind, remarks },
-    [...lines, ...leftBehind, ...remarks, `${armed} of ${tables.length} tables are armed`].join('\n'),
+    { sync: sync.name, tables, unguarded, leftBehind, remarks },
+    [
+      ...lines,
+      ...unguarded.map(({ table, why }) => `${table}: not guarded on the target: ${why}`),
+      ...leftBehind,
+      ...remarks,
+      `${armed} of ${tables.length} tables are armed`,
+    ].join('\n'),
   );
-  return armed === tables.length ? 0 : 1;
+  return armed === tables.length && unguarded.length === 0 ? 0 : 1;
 }
 
 /** Where both sides are written. */
@@ -123,6 +131,30 @@ async function armPatiently(
       .map(({ relid }) => relid);
     const waiting = await armAll(source, sync.name, unarmed, lockTimeoutMs);
     if (waiting.size === 0 || Date.now() > deadline || signal.aborted) return waiting;
+    await sleep(pauseBeforeTry(attempt), undefined, { signal }).catch(() => undefined);
+  }
+}
+
+/** Puts up the guard of the target's tables, or takes away one that the sync has no more. Resolves to what is left to do. */
+async function guardPatiently(
+  target: Session,
+  sync: SyncConfig,
+  tables: readonly TableName[],
+  { lockTimeoutMs, armTimeoutMs }: Pick<Context['config'], 'lockTimeoutMs' | 'armTimeoutMs'>,
+  signal: AbortSignal,
+): Promise<{ table: string; why: string }[]> {
+  const { name, guard, source, budget } = sync;
+  const look = async () => {
+    if (guard !== null) return [...(await tendGuard(target, name, tables, lockTimeoutMs)).missing];
+    const waiting = await removeGuard(target, name, lockTimeoutMs);
+    return waiting.map(({ relation }) => [relation, 'its guard is to go, and it is locked'] as const);
+  };
+  if (guard !== null) await installGuard(target, { sync: name, source: source.name, bytes: budget.bytes });
+  const deadline = Date.now() + armTimeoutMs;
+  for (let attempt = 1; ; attempt++) {
+    const left = await look();
+    if (left.length === 0 || Date.now() > deadline || signal.aborted)
+      return left.map(([table, why]) => ({ table, why }));
     await sleep(pauseBeforeTry(attempt), undefined, { signal }).catch(() => undefined);
   }
 }

@@ -173,12 +173,17 @@ async function confirm({ config, flags }: Context): Promise<void> {
     throw new IbexError('config', 'nothing was removed', { hint: 'Answer y to go on.' });
 }
 
+/** What others have locked is given up after a while, and nothing is half done. */
+const AGAIN =
+  '  -> Run `ibex teardown` again: it goes on where it stopped. --arm-timeout says how long it tries, --lock-timeout-ms each time.';
+
 function sideText(name: string, result: SideResult): string {
   if ('error' in result) return `${name}: not reached (${result.error})`;
   const lines = [`${name}: ${result.left} objects left`];
   for (const { relation, blockers } of result.waiting) {
     lines.push(`  ${relation} is still armed: locked by ${blockers.join(', ') || 'others'}`);
   }
+  if (result.waiting.length > 0) lines.push(AGAIN);
   return [...lines, ...result.notRestored.map((reason) => `  not restored: ${reason}`)].join('\n');
 }
 

@@ -10,7 +10,7 @@ import { readDaemon } from '../observe/status.ts';
 import { shareText } from '../observe/units.ts';
 import { requireHistory } from '../setup/history.ts';
 import { recordVerdict } from '../verify/record.ts';
-import { reportPage, reportText, type VerifyReport } from '../verify/report.ts';
+import { continuedText, reportPage, reportText, type VerifyReport } from '../verify/report.ts';
 import { verify as compare, type Progress } from '../verify/verify.ts';
 import {
   type CommandSpec,
@@ -28,11 +28,12 @@ export const verify: CommandSpec = {
   name: 'verify',
   summary: 'compare source and target while both are in use',
   description:
-    'Compares every row of every table, and the sequences, by checksums that the servers make. What differs at first is looked at row by row until it is settled, so that changes under way raise no alarm. Exit 0 when all of it is equal; 1 when something differs, with the rows named, or could not be settled.',
+    'Compares every row of every table, and the sequences, by checksums that the servers make. What differs at first is looked at row by row until it is settled, so that changes under way raise no alarm. A call that was stopped or killed is gone on with by the next one. Exit 0 when all of it is equal; 1 when something differs, with the rows named, or could not be settled.',
   options: ['tables', 'exclude', 'jobs', 'limit_mbps', 'timeout', 'json'],
   own: [
     new Option('--sample <SHARE>', 'compare only so much of each table, such as 5%, chosen at random'),
     new Option('--repair', 'have the daemon carry anew what differs, and look at it again'),
+    new Option('--restart', 'compare all of it, also what a call that did not come to its end has compared'),
     new Option('--out <FILE>', 'write the result to FILE as JSON, and as a page to FILE.md'),
   ],
   run: async (context) => {
@@ -75,12 +76,19 @@ function run(context: Context, sample: number): Promise<VerifyReport> {
         isRunning: async () => (await readDaemon(target, sync.name)) !== null,
         open: (side) => openSession(sync, side, 'verify'),
         onProgress: progress.show,
+        keeping: {
+          asked: { ...sync.asked, sample },
+          restart: flags.restart === true,
+          onContinued: (continued) => context.log.info(`${continuedText(continued)}; --restart compares all`),
+        },
       });
       if (sync.asked.tables.length + sync.asked.exclude.length === 0) await recordVerdict(target, report);
       return report;
     } catch (error) {
       if (!signal.aborted) throw error;
-      throw new IbexError('transient', 'the comparison was stopped: nothing is known of the rest');
+      throw new IbexError('transient', 'the comparison was stopped: nothing is known of the rest', {
+        hint: 'Run it again: it goes on with what was not compared yet.',
+      });
     } finally {
       progress.end();
     }

@@ -45,7 +45,9 @@ syncs:
 \`\`\`
 
 \`between: [a, b]\` in the place of \`from\` and \`to\` carries both ways; how \`conflicts\` between the two are decided is said
-there too: [conflicts.md](conflicts.md). The two lanes of a sync \`pair\` are called \`pair\` and \`pair.back\`. A sync also carries
+there too: [conflicts.md](conflicts.md). With \`guard: true\` a sync from one node to another notes what others write on its
+target, and decides by \`conflicts\` where that meets what it brings:
+[One way, with a guard](conflicts.md#one-way-with-a-guard). The two lanes of a sync \`pair\` are called \`pair\` and \`pair.back\`. A sync also carries
 on what other syncs brought to the node that it starts from; \`forward: true\` may say so, and \`false\` is refused: what it
 left out would be missing without anybody being told.
 

@@ -51,6 +51,7 @@ const syncSchema = mapping({
   to: name.optional(),
   between: z.tuple([name, name], { error: 'must be a list of two nodes' }).optional(),
   conflicts: conflictsSchema.optional(),
+  guard: z.boolean({ error: 'must be true or false' }).optional(),
   // A row that another sync brought and this one left out would be missing without anybody being told.
   forward: z
     .literal(true, { error: 'can only be true: a sync also carries what other syncs brought to its source' })
@@ -71,10 +72,14 @@ const syncSchema = mapping({
   const refuse = (key: string, message: string) => context.addIssue({ code: 'custom', message, path: [key] });
   if (sync.between === undefined) {
     for (const side of ['from', 'to'] as const) if (sync[side] === undefined) refuse(side, 'must be a name');
-    if (sync.conflicts !== undefined) refuse('conflicts', 'belongs to a sync with between');
+    if (sync.conflicts !== undefined && sync.guard !== true)
+      refuse('conflicts', 'belongs to a sync with between, or with guard: true');
+    // A change of what is not carried would count as one of the row.
+    if (sync.carry !== undefined && sync.guard === true)
+      refuse('carry', 'does not go together with guard: true');
     return;
   }
-  const oneWay = (['from', 'to', 'carry'] as const).find((key) => sync[key] !== undefined);
+  const oneWay = (['from', 'to', 'carry', 'guard'] as const).find((key) => sync[key] !== undefined);
   if (oneWay !== undefined) refuse(oneWay, 'does not go together with between');
 });
 

@@ -52,6 +52,8 @@ export interface Config {
   armTimeoutMs: number;
   /** What the application connects with, for `doctor` to look at; undefined: it does not. */
   appUrl: string | undefined;
+  /** The database that a rehearsal may use; undefined: none. */
+  scratchUrl: string | undefined;
   /** What is run at certain points of a cutover or rollback, by name: a URL or a command. */
   hooks: Partial<Record<(typeof HOOKS)[number], string>>;
   /** How long `wait` waits, and `verify` for rows to settle. */
@@ -103,6 +105,7 @@ export function loadConfig({ flags, env, cwd, oneSided = false }: ConfigInput): 
     stageAbove: options.stage_above,
     armTimeoutMs: options.arm_timeout,
     appUrl: options.app_url,
+    scratchUrl: options.scratch_url,
     hooks: Object.fromEntries(
       HOOKS.flatMap((name) => {
         const hook = options[`hook_${name}`];
@@ -155,7 +158,13 @@ function checkToken(settings: Settings, { listen, http_token }: Options): void {
 function warningsAbout(flags: Record<string, unknown>): string[] {
   const shown = (name: OptionName, secret: string) =>
     `${flagOf(name)} shows its ${secret} in the list of processes; use ${envOf(name)} or a file instead`;
-  const given = { source: flags.source, target: flags.target, redis: flags.redis, app_url: flags.appUrl };
+  const given = {
+    source: flags.source,
+    target: flags.target,
+    redis: flags.redis,
+    app_url: flags.appUrl,
+    scratch_url: flags.scratchUrl,
+  };
   const urls = (Object.keys(given) as (keyof typeof given)[]).filter((name) =>
     hasPassword(String(given[name] ?? '')),
   );

@@ -263,6 +263,12 @@ export const optionSchema = z.object({
     argument: 'URL',
     env: 'IBEX_APP_URL',
   }),
+  scratch_url: text.optional().register(optionInfo, {
+    description:
+      'The URL of an empty database in which `cutover --rehearse` and `rollback --rehearse` try the fence, and which they leave empty.',
+    argument: 'URL',
+    env: 'IBEX_SCRATCH_URL',
+  }),
   hook_before_fence: hook(
     'BEFORE_FENCE',
     'before `cutover` and `rollback` keep the application from writing. It has as long as it likes; if it fails, nothing is done',
@@ -285,7 +291,7 @@ export const optionSchema = z.object({
 
 /** The options that ibex.yaml may set: all but those that belong to one call. */
 export const fileOptionSchema = optionSchema
-  .omit({ config: true, sync: true, json: true, app_url: true, timeout: true })
+  .omit({ config: true, sync: true, json: true, app_url: true, scratch_url: true, timeout: true })
   .partial();
 
 /** All options, read. Durations are in milliseconds. */

@@ -6,7 +6,7 @@
  */
 
 import { ruleOf } from '../core/carry.ts';
-import type { ConflictRules, Rivalry } from '../core/conflict.ts';
+import { type ConflictRules, guardName, type Rivalry } from '../core/conflict.ts';
 import { IbexError } from '../core/errors.ts';
 import type { TablePattern } from '../core/patterns.ts';
 import type { CarryRule } from '../core/plan.ts';
@@ -14,6 +14,7 @@ import { conflictRules } from './conflicts.ts';
 import { type ConfigFile, exactTable, type FileSync } from './file.ts';
 import type { Settings } from './layers.ts';
 import { envOf, flagOf, type Options } from './options.ts';
+import { checkTrees } from './trees.ts';
 import { type NodeConfig, nodeConfig } from './urls.ts';
 
 /** One flow from one node to another. */
@@ -34,6 +35,11 @@ export interface SyncConfig {
   budget: { bytes: Options['max_delta_bytes']; ageMs: Options['max_delta_age'] };
   /** Both sides are written: the other lane, and what decides; null of a sync that goes one way. */
   rivalry: Rivalry | null;
+  /**
+   * Goes one way, and what others write on the target is noted there, for a reader that no lane has (`counterpart`); what
+   * decides where that meets what comes. Null: nobody looks.
+   */
+  guard: Rivalry | null;
 }
 
 /** The lane of the other direction: a sync of its own in all respects. Names of users have no dot. */
@@ -45,6 +51,7 @@ export function reversed(sync: SyncConfig): SyncConfig {
     source: target,
     target: source,
     rivalry: rivalry && { ...rivalry, counterpart: name },
+    guard: null,
   };
 }
 
@@ -94,6 +101,7 @@ export function mainSync(
     asked: askedFor(settings, options),
     budget: { bytes: options.max_delta_bytes, ageMs: options.max_delta_age },
     rivalry: null,
+    guard: null,
   };
 }
 
@@ -144,6 +152,14 @@ export function syncsOfFile(
     if (source === undefined) throw new IbexError('internal', `node ${name} was not checked`);
     return nodeConfig(name, source, file.locate(['nodes', name]), { cwd: around.directory, env: around.env });
   };
+  checkTrees(
+    file.syncs.flatMap((sync) => {
+      const { between, tables } = sync;
+      return between === undefined
+        ? []
+        : [{ between, tables, rules: rulesFrom(file, sync, between, options) }];
+    }),
+  );
   return chosen.flatMap((sync) => {
     const [from, to] = endsOf(sync);
     const rivalry = rivalryOf(file, sync, options);
@@ -158,6 +174,7 @@ export function syncsOfFile(
       asked: askedFor(settings, options),
       budget: budgetOf(sync, settings, options),
       rivalry,
+      guard: guardOf(file, sync, options),
     };
     if (rivalry === null) return [lane];
     return isMeant(lane.name) ? [lane, reversed(lane)] : [reversed(lane)];
@@ -169,38 +186,36 @@ function endsOf({ from, to, between }: FileSync): readonly [string, string] {
 }
 
 function rivalryOf(file: ConfigFile, sync: FileSync, options: Options): Rivalry | null {
-  const { name, between, conflicts } = sync;
+  const { name, between } = sync;
   if (between === undefined) return null;
+  return {
+    counterpart: backOf(name),
+    first: between[0],
+    second: between[1],
+    rules: rulesFrom(file, sync, between, options),
+  };
+}
+
+/** The reader on the target that stands for what others write there. Names of users have no dot. */
+function guardOf(file: ConfigFile, sync: FileSync, options: Options): Rivalry | null {
+  if (sync.guard !== true) return null;
+  const nodes = endsOf(sync);
+  const [first, second] = nodes;
+  return { counterpart: guardName(sync.name), first, second, rules: rulesFrom(file, sync, nodes, options) };
+}
+
+function rulesFrom(
+  file: ConfigFile,
+  sync: FileSync,
+  nodes: readonly [string, string],
+  options: Options,
+): ConflictRules {
   const place = ['syncs', file.syncs.indexOf(sync), 'conflicts'];
-  const rules = conflictRules(conflicts, {
-    nodes: between,
+  return conflictRules(sync.conflicts, {
+    nodes,
     locate: (path) => file.locate([...place, ...path]),
     values: options.conflict_values,
     retentionMs: options.conflict_retention,
-  });
-  refuseOldestInTrees(file, between, rules);
-  return { counterpart: backOf(name), first: between[0], second: between[1], rules };
-}
-
-/**
- * A node in the middle of several two-way syncs carries on rows with the time of their change. By `oldest` such a row takes the
- * place of a newer one there, whose own time may still be asked for: its two neighbours would not compare the same times.
- */
-function refuseOldestInTrees(
-  { syncs }: ConfigFile,
-  between: readonly [string, string],
-  { all, tables }: ConflictRules,
-): void {
-  const isPartOfTree = syncs.some(
-    (other) =>
-      other.between?.some((node) => between.includes(node)) &&
-      !other.between.every((node) => between.includes(node)),
-  );
-  const rules = [all, ...tables].flatMap(({ rule, types }) => [rule, ...Object.values(types)]);
-  const oldest = rules.find(({ strategy }) => strategy === 'oldest');
-  if (!isPartOfTree || oldest === undefined) return;
-  throw new IbexError('config', `${oldest.place}: oldest decides between two nodes only, and here are more`, {
-    hint: 'Take newest, column, priority or function where more than two nodes are written.',
   });
 }
 

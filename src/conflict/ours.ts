@@ -29,16 +29,25 @@ const READ_OURS = `
          coalesce((select json_agg(g.n order by g.n) from ibex.generation g
                     where g.relid = c.relid
                       and pg_relation_size(to_regclass(format('ibex.delta_%s_%s', g.relid, g.n))) > 0), '[]') as generations
-    from json_to_recordset($1) w(i int4, name text) join ibex.captured c on c.relid = to_regclass(w.name)`;
+    from json_to_recordset($1) w(i int4, name text) join ibex.captured c on c.relid = to_regclass(w.name)
+   where $3::text is null or exists (select from ibex.source_table r where r.relid = c.relid and r.sync = $3)`;
 
-/** By the plan's `relid`; `incoming` is the node from which the batch comes. A new reading sees what was committed while the last statement waited for locks. */
+/**
+ * By the plan's `relid`; `incoming` is the node from which the batch comes, `reader` the one for whom they are noted, if it
+ * matters. A new reading sees what was committed while the last statement waited for locks.
+ */
 export async function readOurs(
   session: Session,
   plans: readonly TablePlan[],
   incoming: string,
+  reader: string | null = null,
 ): Promise<Map<number, OurTable>> {
   const wanted = plans.map((plan, i) => ({ i, name: tableIdent(plan) }));
-  const rows = await session.rows<OurTable & { i: number }>(READ_OURS, [JSON.stringify(wanted), incoming]);
+  const rows = await session.rows<OurTable & { i: number }>(READ_OURS, [
+    JSON.stringify(wanted),
+    incoming,
+    reader,
+  ]);
   return new Map(rows.map(({ i, ...ours }) => [(plans[i] as TablePlan).relid, ours]));
 }
 

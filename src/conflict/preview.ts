@@ -93,7 +93,7 @@ async function byColumn(session: Session, conflict: Conflict, column: string): P
   if (local.row === null || incoming.row === null) return NO_VALUES;
   if (!Object.hasOwn(local.row, column)) return unknown(`the table has no column ${column}`);
   const [left, right] = [local.row[column] ?? null, incoming.row[column] ?? null];
-  if (left === right) return byName(conflict);
+  if (left === right) return byText(conflict, local.row, incoming.row);
   if (left === null || right === null) return stands(left === null ? incoming.node : local.node);
   const type = await typeOf(session, conflict, column);
   if (type === null) return unknown(`the table has no column ${column} any more`);
@@ -101,8 +101,20 @@ async function byColumn(session: Session, conflict: Conflict, column: string): P
     `select $1::text::${type} > $2::text::${type} as greater, $1::text::${type} = $2::text::${type} as equal`,
     [left, right],
   );
-  if (equal) return byName(conflict);
+  if (equal) return byText(conflict, local.row, incoming.row);
   return stands(greater ? local.node : incoming.node);
+}
+
+/** The row whose text is greater, column by column in the order of their names: bytes, and no value beyond all. */
+function byText({ local, incoming }: Conflict, mine: RowTexts, theirs: RowTexts): Outcome {
+  for (const column of Object.keys(mine).sort()) {
+    const [left, right] = [mine[column] ?? null, theirs[column] ?? null];
+    if (left === right) continue;
+    const greater =
+      left === null || (right !== null && Buffer.compare(Buffer.from(left), Buffer.from(right)) > 0);
+    return stands(greater ? local.node : incoming.node);
+  }
+  return stands(incoming.node);
 }
 
 async function typeOf(session: Session, conflict: Conflict, column: string): Promise<string | null> {

@@ -62,14 +62,28 @@ const COUNT = `
    where c.type is not null group by 1, 2, 3, 4
   on conflict (sync, schema_name, table_name, type) do update set n = n.n + excluded.n`;
 
-/** What came meanwhile of a key that is held, so that a person decides between rows as they are. */
+/**
+ * What came meanwhile of a key that is held, so that a person decides between rows as they are: of a row that is held for
+ * another one with its unique value, only the incoming one. Where both sides have the same by now nobody has to decide,
+ * and the record keeps the rows as they were when they differed.
+ */
 const RENEW_HELD = `
-  update ibex.conflict k
-     set incoming_row = case when $2 then c.incoming_row end, incoming_at = coalesce(c.incoming_at, k.incoming_at),
-         local_row = case when $2 then c.local_row end, local_at = coalesce(c.local_at, k.local_at)
-    from pg_temp.ibex_clash c join ${TABLES('$3')} join ibex.held_key h
-      on h.schema_name = w.schema and h.table_name = w.name and h.key = c.key
-   where h.sync = $1 and k.id = h.conflict and k.state = 'held' and c.winner = 'none'`;
+  with met as (
+    select k.id, c.incoming_row, c.incoming_at, c.local_at, c.local_row is not distinct from c.incoming_row as same,
+           case when k.type in ('update_exists', 'multiple_unique_conflicts') then k.local_row else c.local_row end as local_row
+      from pg_temp.ibex_clash c join ${TABLES('$3')} join ibex.held_key h
+        on h.schema_name = w.schema and h.table_name = w.name and h.key = c.key
+      join ibex.conflict k on k.id = h.conflict
+     where h.sync = $1 and k.state = 'held' and c.winner = 'none'
+  ), released as (
+    delete from ibex.held_key h using met m where h.sync = $1 and h.conflict = m.id and m.same
+  ), renewed as (
+    update ibex.conflict k
+       set incoming_row = case when $2 then m.incoming_row end, incoming_at = coalesce(m.incoming_at, k.incoming_at),
+           local_row = case when $2 then m.local_row end, local_at = coalesce(m.local_at, k.local_at)
+      from met m where k.id = m.id and not m.same
+  )
+  update ibex.conflict k set state = 'closed', reason = 'both sides came to have the same' from met m where k.id = m.id and m.same`;
 
 /** How many conflicts there were since the sync was set up, by table and type. None of a schema from before there were any. */
 export async function readCounts(

@@ -28,6 +28,8 @@ export interface Parties {
   /** Of the node that decided, or waits to. */
   readonly local: Session;
   readonly incoming: Session;
+  /** The sync goes one way, with a guard: the other node keeps no record, and never hears of what is decided here. */
+  readonly guard: boolean;
 }
 
 /**
@@ -52,11 +54,12 @@ export async function resolveConflict(
   const row = decision.to === 'row' ? checkedRow(conflict, key.columns, decision.row) : undefined;
   // What yields is let go first: the change that comes then must not find it held.
   await yielding.transaction('', async () => {
-    await release(yielding, conflict, chosen, how);
+    if (parties.guard && !standsHere) await expectIncoming(yielding, conflict, how);
+    else if (!parties.guard) await release(yielding, conflict, chosen, how);
     if (row === undefined) await makeRoom(yielding, conflict, chosen);
   });
   await standing.transaction('', async () => {
-    await release(standing, conflict, chosen, how);
+    if (!parties.guard || standsHere) await release(standing, conflict, chosen, how);
     if (row !== undefined) await put(standing, conflict, key, row);
     else if (waits(conflict)) await noteKeys(standing, key.relid, [conflict.key]);
     else await put(standing, conflict, key, recordedRow(conflict, chosen));
@@ -108,6 +111,23 @@ async function release(
       where sync = any ($1) and schema_name = $2 and table_name = $3 and key = $4
         and (state in ('held', 'aborted') or (id = $6 and local_node = $7))`,
     [...place, `decided by a person: ${how}`, conflict.number, conflict.local.node],
+  );
+}
+
+/** On the target of a guard: what comes next of the key stands, whatever is noted of it here. */
+async function expectIncoming(session: Session, conflict: Conflict, how: string): Promise<void> {
+  const { sync, schema, table, key, number } = conflict;
+  await session.run(
+    `insert into ibex.held_key (sync, schema_name, table_name, key, conflict, decision)
+     values ($1, $2, $3, $4, $5, 'incoming')
+         on conflict (sync, schema_name, table_name, key) do update set decision = excluded.decision`,
+    [sync, schema, table, key, number],
+  );
+  await session.run(
+    `update ibex.conflict set state = case when state in ('held', 'aborted') then 'closed' else state end, reason = $5
+      where sync = $1 and schema_name = $2 and table_name = $3 and key = $4
+        and (state in ('held', 'aborted') or id = $6)`,
+    [sync, schema, table, key, `decided by a person: ${how}`, number],
   );
 }
 

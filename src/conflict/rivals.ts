@@ -40,17 +40,27 @@ const CREATE_RIVALS = `
     place tid, key text[], row text[], n int8, at timestamptz, incoming_at timestamptz, winner text);
   delete from pg_temp.ibex_rival`;
 
-/** Finds and decides them, after what lost by its key was taken out of the stage. */
+/**
+ * Finds and decides them, after what lost by its key was taken out of the stage. A row of ours that was to change and now
+ * does not, because what is staged of it loses, keeps its values: it may be in the way of another staged row. So they are
+ * looked for until none loses; rows of ours that lose to those that are left are taken away only then.
+ */
 export async function settleRivals(session: Session, deciding: Deciding): Promise<void> {
   const { plan } = deciding.unknown;
   const key = keyOf(plan).map(({ name }) => name);
   const indexes = await session.rows<UniqueIndex>(READ_INDEXES, [tableIdent(plan), key]);
   if (indexes.length === 0) return;
-  await session.run(CREATE_RIVALS);
-  for (const index of indexes) await session.run(findRivals(deciding, index));
-  await session.run(noteRivals(deciding));
-  await session.run(`delete from ${stageName(plan)} s using pg_temp.ibex_rival r where r.place = s.ctid
-                       and r.winner in ('local', 'none')`);
+  let lost: number;
+  do {
+    await session.run(CREATE_RIVALS);
+    for (const index of indexes) await session.run(findRivals(deciding, index));
+    await session.run(DECIDE_PLACES);
+    await session.run(noteRivals(deciding, LOST));
+    lost = await session.run(
+      `delete from ${stageName(plan)} s using pg_temp.ibex_rival r where r.place = s.ctid and ${LOST}`,
+    );
+  } while (lost > 0);
+  await session.run(noteRivals(deciding, 'true'));
   await session.run(stageLosers(deciding));
 }
 
@@ -95,26 +105,30 @@ function keyText(plan: TablePlan): string {
     .join(', ')}]::text[]`;
 }
 
+/** A staged row loses if it loses to any. */
+const DECIDE_PLACES = `
+  update pg_temp.ibex_rival r set winner = w.winner
+    from (select place, case when bool_or(winner = 'local') then 'local' when bool_or(winner <> 'incoming') then 'none'
+                             else 'incoming' end as winner
+            from pg_temp.ibex_rival group by 1) w
+   where w.place = r.place`;
+const LOST = `r.winner in ('local', 'none')`;
+
 /**
- * A staged row loses if it loses to any; each row of ours that it meets is a conflict of its own. Between rows of two keys a
- * function cannot decide: they are held, as where a person is to.
+ * Each row of ours that a staged one meets is a conflict of its own. Between rows of two keys a function cannot decide:
+ * they are held, as where a person is to.
  */
-function noteRivals({ unknown, rules }: Deciding): string {
+function noteRivals({ unknown, rules }: Deciding, which: string): string {
   const { plan } = unknown;
   const { strategy } = ruleFor(rules, 'update_exists');
   const reason = strategy === 'function' ? `'a function decides between rows of one key only'` : 'null';
   return `
-    update pg_temp.ibex_rival r set winner = w.winner
-      from (select place, case when bool_or(winner = 'local') then 'local' when bool_or(winner <> 'incoming') then 'none'
-                               else 'incoming' end as winner
-              from pg_temp.ibex_rival group by 1) w
-     where w.place = r.place;
     insert into pg_temp.ibex_clash (relid, n, type, key, local_present, present, local_row, incoming_row, local_at,
                                     incoming_at, strategy, winner, reason)
     select ${plan.relid}, 0, case when m.n > 1 then 'multiple_unique_conflicts' else 'update_exists' end,
            ${stagedKey(plan)}, true, true, r.row, ${rowText(plan, (column) => staged(plan, column))},
            r.at, r.incoming_at, ${literal(strategy)}, r.winner, case when r.winner = 'none' then ${reason} end
-      from (select distinct on (place, key) * from pg_temp.ibex_rival order by place, key) r
+      from (select distinct on (place, key) * from pg_temp.ibex_rival r where ${which} order by place, key) r
       join (select place, count(distinct key) as n from pg_temp.ibex_rival group by 1) m on m.place = r.place
       join ${stageName(plan)} s on s.ctid = r.place`;
 }

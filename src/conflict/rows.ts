@@ -76,10 +76,9 @@ async function writableTypes(session: Session, table: TableName): Promise<Map<st
   return new Map(rows.map(({ name, type }) => [name, type]));
 }
 
-/** The row as the record has it. Errors: `config` when it keeps no values. */
+/** The row as the record has it, null where there is none. Errors: `config` when it keeps no values, which looks like two rows that are gone. */
 export function recordedRow(conflict: Conflict, side: ConflictSide): RowTexts | null {
-  const goneType = side === conflict.local ? 'update_missing' : 'delete_origin_differs';
-  if (side.row !== null || conflict.type === goneType) return side.row;
+  if (conflict.local.row !== null || conflict.incoming.row !== null) return side.row;
   throw new IbexError('config', `conflict ${conflict.id} keeps no values of its rows`, {
     hint: 'Give the row itself: --to \'{"column": "value", ..}\'.',
   });

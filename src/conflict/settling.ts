@@ -13,6 +13,7 @@ import type { BatchHeader } from '../core/batch.ts';
 import { type Rivalry, rulesOf } from '../core/conflict.ts';
 import { IbexError, isKind } from '../core/errors.ts';
 import { type TablePlan, tableLabel } from '../core/plan.ts';
+import type { Snapshot } from '../core/position.ts';
 import { tableIdent } from '../postgres/quote.ts';
 import type { Session } from '../postgres/session.ts';
 import { askFunctions } from './asking.ts';
@@ -32,6 +33,8 @@ export interface Sides {
   /** The names of the target's node and the source's. */
   readonly local: string;
   readonly incoming: string;
+  /** Goes one way: the other side never hears of what was changed here, so it counts until it was decided about. */
+  readonly guard: boolean;
 }
 
 /** What became of keys that were not simply applied, by the table's oid on the source. */
@@ -61,12 +64,14 @@ export class Abort {
 
 export class Settling {
   readonly #sides: Sides;
+  /** Of a guard: what was committed before the conflicts of the batch were looked for. */
+  #asOf: Snapshot = '';
 
   constructor(sides: Sides) {
     this.#sides = sides;
   }
 
-  /** The lane by which the target's own changes are carried. */
+  /** The lane by which the target's own changes are carried, or the reader of the guard. */
   get counterpart(): string {
     return this.#sides.rivalry.counterpart;
   }
@@ -86,7 +91,7 @@ export class Settling {
       [sync],
     );
     for (let n = 1; ; n++) {
-      const careful = n > 1 || held;
+      const careful = n > 1 || held || header.seen?.held === true;
       try {
         const decided = careful ? await this.#decide(context, header, staged) : staged;
         await merge(context, decided);
@@ -108,7 +113,9 @@ export class Settling {
       'select exists (select from ibex.held_key where sync = $1) as held',
       [header.sync],
     );
-    return !held && !(await this.#isUndecided(session, header, [{ plan }], false));
+    return (
+      !held && header.seen?.held !== true && !(await this.#isUndecided(session, header, [{ plan }], false))
+    );
   }
 
   #readOurs(session: Session, tables: readonly { readonly plan: TablePlan }[]) {
@@ -116,6 +123,7 @@ export class Settling {
       session,
       tables.map(({ plan }) => plan),
       this.#sides.incoming,
+      this.#sides.guard ? this.counterpart : null,
     );
   }
 
@@ -169,10 +177,11 @@ export class Settling {
     tables: readonly StagedTable[],
   ): Promise<StagedTable[]> {
     const { session, sync } = context;
-    const { rivalry, local } = this.#sides;
+    const { rivalry, local, guard } = this.#sides;
     await session.run(`${sql.CREATE_CLASHES}; delete from pg_temp.ibex_clash`);
     for (const { plan } of tables) await session.run(sql.lockStaged(plan));
     const ours = await this.#readOurs(session, tables);
+    if (guard) await this.#look(session, header, tables, ours);
     const decided: StagedTable[] = [];
     for (const table of tables) {
       const { plan } = table;
@@ -188,7 +197,8 @@ export class Settling {
       await session.run(sql.findClashes(deciding));
       await askFunctions(session, deciding);
       await session.run(sql.leaveOut(plan));
-      if (table.facts.rivals) await settleRivals(session, deciding);
+      // To remove a row of another key would leave the target without a row that the other side may well have.
+      if (table.facts.rivals && !guard) await settleRivals(session, deciding);
       const { present, gone } = await countStaged(session, plan);
       decided.push({ ...table, present, gone });
     }
@@ -196,7 +206,26 @@ export class Settling {
     return decided;
   }
 
-  /** Notes again what the other side has to hear of, and writes everything down. */
+  /** Of a guard: what is noted by now. A TRUNCATE is refused: it counts against every key, and no key settles it. */
+  async #look(
+    session: Session,
+    header: BatchHeader,
+    tables: readonly StagedTable[],
+    ours: ReadonlyMap<number, OurTable>,
+  ): Promise<void> {
+    const { snapshot } = await session.row<{ snapshot: Snapshot }>(
+      'select txid_current_snapshot()::text as snapshot',
+    );
+    this.#asOf = snapshot;
+    for (const { plan } of tables) {
+      const own = ours.get(plan.relid);
+      if (own === undefined || own.generations.length === 0) continue;
+      const { n } = await session.row<{ n: string }>(sql.ourTruncates(this.#unknown(header, plan, own)));
+      if (Number(n) > 0) throw truncatedHere(plan);
+    }
+  }
+
+  /** Notes again what the other side has to hear of, or forgets what a guard need not know any more, and writes everything down. */
   async #conclude(
     { session, sync }: MergeContext,
     header: BatchHeader,
@@ -205,7 +234,9 @@ export class Settling {
     const ours = await this.#readOurs(session, tables);
     for (const { plan } of tables) {
       const own = ours.get(plan.relid);
-      if (own !== undefined) await session.run(sql.noteAgain(plan, own));
+      if (own === undefined) continue;
+      if (!this.#sides.guard) await session.run(sql.noteAgain(plan, own));
+      else await this.#forget(session, plan, own);
     }
     await record({ session, ...this.#about(sync, header) }, tables.map(recorded));
     const rows = await session.rows<CountRow>(sql.COUNT_SETTLED);
@@ -215,6 +246,12 @@ export class Settling {
         { resolved: resolved ?? 0, held: held ?? 0, types },
       ]),
     );
+  }
+
+  async #forget(session: Session, plan: TablePlan, ours: OurTable): Promise<void> {
+    if (ours.generations.length > 0)
+      await session.run(sql.forgetSettled(plan, ours, this.#sides.incoming, this.#asOf));
+    await session.run(sql.noteNew(plan, ours));
   }
 
   #about(sync: string, { id }: BatchHeader) {
@@ -253,6 +290,15 @@ interface CountRow {
 function recorded({ plan }: StagedTable): RecordedTable {
   const { relid, schema, name } = plan;
   return { relid, schema, name, columns: plan.columns.map((column) => column.name) };
+}
+
+function truncatedHere(plan: TablePlan): IbexError {
+  const label = tableLabel(plan);
+  return new IbexError(
+    'conflict',
+    `${label} was truncated on the target, and no rule says which of its rows are to come back: \`ibex tables recopy '${label}'\``,
+    { table: label, hint: 'The copy brings all rows of the source.' },
+  );
 }
 
 /** A row that somebody has locked, and a value that a row of ours has: the second try looks at both. */

@@ -13,12 +13,14 @@ import {
   type TableRules,
 } from '../core/conflict.ts';
 import { keyOf, type TablePlan } from '../core/plan.ts';
+import type { Snapshot } from '../core/position.ts';
 import { ident, literal } from '../postgres/quote.ts';
 import { type OurTable, placesOfKey, type Unknown, unknownDeltas } from './ours.ts';
 
 /**
  * - `place`: the staged row; `n`: how many changes of ours were met; `lost`: rows of ours that go for an incoming one.
  * - `type`: null where nothing is to be decided: equal rows, and rows that were there before all.
+ * - A staged row with the `op` H waits for a person where it comes from: it is in conflict with any other row.
  * - `winner`: `ask` until the function was asked.
  */
 export const CREATE_CLASHES = `
@@ -51,7 +53,7 @@ export function sameKey(plan: TablePlan): string {
 }
 
 /** One row: how many TRUNCATEs of ours they did not know, and when the last was. */
-function ourTruncates(unknown: Unknown): string {
+export function ourTruncates(unknown: Unknown): string {
   return `select count(*) as n, max(at) as at from (${unknownDeltas(unknown, 'at, op')}) d where op = 'T'`;
 }
 
@@ -138,12 +140,12 @@ export function findClashes(deciding: Deciding): string {
             and h.table_name = ${literal(plan.name)} and h.key = ${stagedKey(plan)}
       cross join lateral (
         select ${stagedKey(plan)} as key, t.tableoid is not null as local_present, coalesce(d.n, 0) + e.n as n,
-               greatest(d.at, e.at) as local_at,
+               coalesce(s.op = 'H', false) as waits, greatest(d.at, e.at) as local_at,
                case when t.tableoid is not null then ${rowText(plan, (column) => `t.${ident(column.name)}`)} end as local_row,
                case when s.present then ${rowText(plan, (column) => staged(plan, column))} end as incoming_row) r
       cross join lateral (
-        select case when r.n = 0 or r.local_row is not distinct from r.incoming_row then null
-                    when (s.at is null) <> (r.local_at is null) then null
+        select case when r.n = 0 and not r.waits or r.local_row is not distinct from r.incoming_row then null
+                    when not r.waits and (s.at is null) <> (r.local_at is null) then null
                     when s.present and r.local_present
                       then case when s.op in ('I', 'B') and coalesce(d.inserted, true)
                                 then 'insert_exists' else 'update_origin_differs' end
@@ -152,7 +154,7 @@ export function findClashes(deciding: Deciding): string {
                case when r.local_row is distinct from r.incoming_row and r.n > 0 and s.at is null and r.local_at is not null
                     then 'local' else 'incoming' end as silent) y
       cross join lateral (${winnerOf(deciding)}) v
-     where r.n > 0 or h.key is not null`;
+     where r.n > 0 or r.waits or h.key is not null`;
 }
 
 function usedRules({ rule, types }: TableRules): ConflictRule[] {
@@ -193,7 +195,7 @@ export function decide(rule: ConflictRule, deciding: Deciding): string {
     case 'priority':
       return winner(rule.nodes.find((node) => node === local || node === incoming) ?? local);
     case 'column':
-      return byColumn(rule, unknown.plan, compare, tie);
+      return byColumn(rule, unknown.plan, compare);
     case 'function':
       return `'ask'`;
     case 'hold':
@@ -202,19 +204,29 @@ export function decide(rule: ConflictRule, deciding: Deciding): string {
   }
 }
 
-/** A row that is there beats one that is gone; a value beats none. */
+/**
+ * A row that is there beats one that is gone; a value beats none. Of two rows with the same value the one whose text is
+ * greater stands, column by column in the order of their names. By the nodes' names a node between others could yield to
+ * two of them, and would take their rows by turns without end; rows are compared alike everywhere.
+ */
 function byColumn(
   rule: ConflictRule,
   plan: TablePlan,
   compare: (mine: string, theirs: string) => string,
-  tie: string,
 ): string {
+  const text = (value: (column: TablePlan['columns'][number]) => string) =>
+    `array[${[...plan.columns]
+      .sort((a, b) => (a.name < b.name ? -1 : 1))
+      .map((column) => `(${value(column)})::text collate "C"`)
+      .join(', ')}]`;
+  const byText = `case when ${text(({ name }) => `t.${ident(name)}`)} > ${text((column) => staged(plan, column))}
+                       then 'local' else 'incoming' end`;
   const column = plan.columns.find(({ name }) => name === rule.column);
-  if (column === undefined) return tie;
+  if (column === undefined) return byText;
   const [mine, theirs] = [`t.${ident(column.name)}`, staged(plan, column)];
   return `case when not r.local_present then 'incoming' when not s.present then 'local'
                when (${mine} is null) <> (${theirs} is null) then case when ${mine} is null then 'incoming' else 'local' end
-               when ${mine} is null then ${tie} else ${compare(mine, theirs)} end`;
+               when ${mine} is null or ${mine} = ${theirs} then ${byText} else ${compare(mine, theirs)} end`;
 }
 
 /** Takes what does not win out of what is staged. */
@@ -236,9 +248,24 @@ export function stageEmptied(plan: TablePlan, { at, predicate, whole }: Truncate
 
 /**
  * Notes keys that were decided as changes of ours once more, with the time of the row that stands. The other side hears of
- * it whoever won: where both sides decided for the other's row, each would keep what the other gave up.
+ * it whoever won: where both sides decided for the other's row, each would keep what the other gave up. A key that waited
+ * until both sides came to have the same is noted too: it may wait there as well.
  */
 export function noteAgain(plan: TablePlan, ours: OurTable): string {
+  return note(
+    plan,
+    ours,
+    `case c.winner when 'gone' then true when 'none' then c.local_row is not distinct from c.incoming_row
+                else c.type is not null end`,
+  );
+}
+
+/** Notes the keys that a function gave another row, for a guard: the other side does not have it. */
+export function noteNew(plan: TablePlan, ours: OurTable): string {
+  return note(plan, ours, `c.winner = 'new'`);
+}
+
+function note(plan: TablePlan, ours: OurTable, which: string): string {
   const names = ours.columns.map((_, i) => `k${i + 1}`).join(', ');
   const places = placesOfKey(plan, ours);
   const values = ours.types.map((type, i) => `c.key[${places.indexOf(i + 1) + 1}]::${type}`).join(', ');
@@ -247,7 +274,29 @@ export function noteAgain(plan: TablePlan, ours: OurTable): string {
     select ${values}, coalesce(case c.winner when 'new' then greatest(c.local_at, c.incoming_at)
                                              when 'incoming' then c.incoming_at else c.local_at end, clock_timestamp()),
            'U', null
-      from pg_temp.ibex_clash c where c.relid = ${plan.relid} and (c.winner = 'gone' or c.type is not null and c.winner <> 'none')`;
+      from pg_temp.ibex_clash c
+     where c.relid = ${plan.relid} and ${which}`;
+}
+
+/**
+ * Of a guard: what was noted, as of this snapshot, of keys that were decided for what came, or are equal to it, counts no
+ * more. By DELETE, though elsewhere delta tables are only ever truncated: such changes are few, and as the other side never
+ * hears of them no position says which of them are settled.
+ */
+export function forgetSettled(plan: TablePlan, ours: OurTable, incoming: string, asOf: Snapshot): string {
+  const places = placesOfKey(plan, ours);
+  const match = keyOf(plan).map((column, i) => {
+    const [before, after] = column.match?.staged ?? ['', ''];
+    const key = `${before}(c.key[${i + 1}])::${column.wire}${after}`;
+    return `d.k${places[i]}::${column.targetType} ${column.match?.target} ${key}`;
+  });
+  const forget = (n: number) => `
+    delete from ibex.delta_${ours.relid}_${n} d using pg_temp.ibex_clash c
+     where c.relid = ${plan.relid}
+       and (c.winner in ('incoming', 'new') or (c.winner = 'none' and c.local_row is not distinct from c.incoming_row))
+       and d.op not in ('T', '?') and d.origin is distinct from ${literal(incoming)}
+       and txid_visible_in_snapshot(d.xid, ${literal(asOf)}) and ${match.join(' and ')}`;
+  return ours.generations.map(forget).join('; ');
 }
 
 /** Gives what our own capture noted of this batch the times that the batch brought. */

@@ -40,6 +40,8 @@ export interface Seen {
   readonly position: Snapshot | null;
   /** Tables that were out of step with that lane, each with where it stood. */
   readonly apart: readonly (TableName & { readonly floor: Snapshot | null })[];
+  /** Some keys of it wait for a person on the source: of those no row of the source knows the target's. */
+  readonly held: boolean;
 }
 
 export interface BatchHeader {

@@ -27,7 +27,7 @@ export type ConflictType = (typeof CONFLICT_TYPES)[number];
  * - `source`, `target`: the row of the first or the second node of `between`; one-way, of `from` or `to`.
  * - `newest`, `oldest`: by the time of the last change of each; ties go to the node whose name comes first.
  * - `priority`: of the node that comes first in the list.
- * - `column`: the greatest value of a column; a row that is there beats one that is gone, ties as above.
+ * - `column`: the greatest value of a column; a row that is there beats one that is gone; ties: the greater row, as text.
  * - `function`: what a SQL function returns.
  * - `hold`: neither row moves until a person decides. `abort`: the sync stops until then.
  */
@@ -86,10 +86,15 @@ export function ruleFor({ rule, types }: TableRules, type: ConflictType): Confli
 
 /** Of a sync whose target is written by others too. */
 export interface Rivalry {
-  /** The lane of the other direction. */
+  /** The lane of the other direction, or of a guard its reader on the target: who has what the target's side writes noted. */
   readonly counterpart: string;
-  /** The nodes in the order of `between`. */
+  /** The nodes in the order of `between`, or of `from` and `to`. */
   readonly first: string;
   readonly second: string;
   readonly rules: ConflictRules;
+}
+
+/** Under what name the target of a sync that goes one way notes what others write there. Names of users have no dot. */
+export function guardName(sync: string): string {
+  return `${sync}.guard`;
 }

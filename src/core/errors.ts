@@ -37,7 +37,7 @@ export const ERROR_KINDS = {
     retry: 'never',
     exit: 3,
     passes: true,
-    hint: 'Check user and password of the connection URL.',
+    hint: 'Check user and password of the connection URL, and its sslmode.',
   },
   /** The database named in the URL does not exist. */
   unknown_database: {

@@ -92,12 +92,12 @@ function describe({ type, looseCollation }: ColumnInfo): string {
   return `${type.shown}${collation}`;
 }
 
-/** The `unsupported` of a table without a key that both sides write: nothing tells its rows apart. */
+/** The `unsupported` of a table without a key where the target is written too: nothing tells its rows apart. */
 export function keylessConflict(table: TableName): IbexError {
   const label = tableLabel(table);
   return new IbexError(
     'unsupported',
-    `${label} has no primary key, replica identity or unique index of NOT NULL columns, and both sides write it`,
+    `${label} has no primary key, replica identity or unique index of NOT NULL columns, and both sides may be written`,
     { table: label, hint: `Give it a primary key, or leave it out with --exclude '${label}'.` },
   );
 }

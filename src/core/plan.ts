@@ -72,8 +72,11 @@ export interface TablePlan extends TableName {
   readonly targetOnly: boolean;
   /** SQL over a row of the source: whether it is carried at all. */
   readonly where?: string;
-  /** The target is written too: each key travels with the time of its last change, and whether it was an insert. */
-  readonly timed?: true;
+  /**
+   * Who writes the target too: each key travels with the time of its last change, and whether it was an insert. `guard`: the
+   * lane goes one way, and copies as any that does.
+   */
+  readonly timed?: 'two-way' | 'guard';
   /** The user's choice as a text to compare with that of the copy on the target; null: the table as it is. */
   readonly choice: string | null;
 }

@@ -64,6 +64,7 @@ export class Daemon {
           pauses,
           until,
           adopt,
+          settleMove: (signal) => settleMove(one, config, log.child({ sync: sync.name }), signal),
           patient: until.kind === 'forever',
           log: log.child({ sync: sync.name }),
           metrics: this.#metrics,
@@ -139,6 +140,18 @@ export class Daemon {
     const { createRedisChunks } = await import('../queue/redis-chunks.ts');
     return createRedisChunks({ ...config.redis, sync: sync.name, log, handsIn: true });
   }
+}
+
+/** Brings a cutover of the sync to its end whose process is gone, and says so. */
+async function settleMove(sync: SyncConfig, config: Config, log: Logger, signal: AbortSignal): Promise<void> {
+  const { settle } = await import('../cutover/move/procedure.ts');
+  const { hooks, timeoutMs } = config;
+  const ended = await settle({ sync, hooks, timeoutMs, signal, say: () => undefined });
+  if (ended === null) return;
+  const { outcome, live, reasons } = ended;
+  log.warn(
+    [`a cutover or rollback whose process is gone is ${outcome}: the ${live} is live`, ...reasons].join('; '),
+  );
 }
 
 /** How far the copy of a sync is; the source is asked only while something is left to copy. */

@@ -24,8 +24,8 @@ export interface DriftContext {
   readonly target: Session;
   readonly sync: string;
   readonly lockTimeoutMs: number;
-  /** What the plans in use were made from, by table; none are before a lane has started. */
-  readonly outlines: ReadonlyMap<number, string>;
+  /** What the plans in use were made from, by table, null where there is none; no table is known before a lane has started. */
+  readonly outlines: ReadonlyMap<number, string | null>;
 }
 
 /** What was found and done about one table, for the log. */
@@ -68,7 +68,8 @@ async function answer(context: DriftContext, drift: Drift) {
     acceptSignature(source, drift.relid, drift.seen),
   );
   if ('waiting' in accepted) return postponed('its catalogs changed', [accepted.waiting]);
-  const replan = drift.outline !== (context.outlines.get(drift.relid) ?? drift.outline);
+  const known = context.outlines.get(drift.relid);
+  const replan = known !== undefined && known !== drift.outline;
   return replan ? { what: 'its columns changed', replan } : null;
 }
 

@@ -7,6 +7,7 @@ import type { AppliedBatch } from '../apply/applier.ts';
 import { IbexError, isKind } from '../core/errors.ts';
 import { tableLabel } from '../core/plan.ts';
 import type { Snapshot } from '../core/position.ts';
+import { endAbandonedMoves } from './abandoned-move.ts';
 import { Adopting } from './adopting.ts';
 import { Brake } from './brake.ts';
 import { Copying } from './copying.ts';
@@ -86,6 +87,7 @@ export class Incarnation {
       rooms.lease.keep(either),
       keepSource(rooms.source, either),
       keepTurn(this.#options.sync, this.#options.direction, rooms, () => rooms.lane.flush(), either),
+      endAbandonedMoves(this.#options, rooms, either),
       new Copying(this.#options, rooms, this.#roster, adopting).run(either),
       adopting.run(either),
     ];

@@ -29,6 +29,8 @@ export interface LaneOptions {
   readonly start: Snapshot;
   /** The lane of the other direction, where the target is written too; else null. */
   readonly counterpart: string | null;
+  /** Others write the target: nothing is staged in pieces. */
+  readonly shared: boolean;
   readonly reader: DeltaReader;
   /** The tables as they stand; asked before each batch. */
   readonly roster: () => readonly RosterTable[];
@@ -210,10 +212,10 @@ export class Lane {
 
   /**
    * Where the target is written too nothing is staged in pieces: between a piece and its batch the other lane may write
-   * what the piece does not have, and no delta would bring it.
+   * what the piece does not have, and no delta would bring it. Nor with a guard: pieces do not keep when a key was changed.
    */
   #stagingOf(plan: TablePlan) {
-    if (this.#options.counterpart !== null) return undefined;
+    if (this.#options.shared) return undefined;
     return this.#options.staging.describe(plan, this.#lowerOf(plan.relid));
   }
 

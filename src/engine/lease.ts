@@ -13,7 +13,7 @@ import { endSilentHolder, tryLock } from './silent-holder.ts';
 /** How often a holder says that it lives. */
 const BEAT_MS = 2_000;
 /** The sessions of a daemon that write on the target, or keep others from it. */
-const PARTS = ['lease', 'apply', 'copy'];
+const PARTS = ['lease', 'apply', 'copy', 'control'];
 /**
  * A daemon that was silent for so long is not on its way back: it waits less before it tries again, and whoever
  * supervises it had the time to start it anew.

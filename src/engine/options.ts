@@ -48,6 +48,8 @@ export interface Pauses {
   readonly heldLongest: number;
   /** A table that could not be copied. */
   readonly copy: number;
+  /** A cutover whose process is gone: a person, or whoever started it, may go on with it as long. */
+  readonly abandonedMove: number;
 }
 
 export const PAUSES: Pauses = {
@@ -55,6 +57,7 @@ export const PAUSES: Pauses = {
   heldFirst: 15_000,
   heldLongest: 600_000,
   copy: 15_000,
+  abandonedMove: 10_000,
 };
 
 export interface SyncEngineOptions {
@@ -78,6 +81,8 @@ export interface SyncEngineOptions {
    * while it runs (a partition that was detached, a scratch table) is nobody's wish yet.
    */
   readonly adopt: boolean;
+  /** Brings a cutover to its end whose process is gone. */
+  readonly settleMove: (signal: AbortSignal) => Promise<void>;
   /** Keep trying from the start. Otherwise the first failure before anything ran ends it. */
   readonly patient: boolean;
   readonly log: Logger;

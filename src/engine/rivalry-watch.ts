@@ -1,10 +1,12 @@
 /**
  * Looks after a sync of which both sides are written: how far the clocks of its servers are apart, which `newest` and
- * `oldest` trust, and which records of conflicts are old.
+ * `oldest` trust, and which records of conflicts are old. Of one that goes one way, after its guard.
  */
 import { forgetOld } from '../conflict/recording.ts';
 import type { Session } from '../postgres/session.ts';
+import { GuardWatch } from './guard-watch.ts';
 import type { IncarnationOptions } from './options.ts';
+import type { RosterTable } from './roster.ts';
 
 /** No more often than this. */
 const LOOK_MS = 30_000;
@@ -13,18 +15,22 @@ const SKEWED_MS = 1_000;
 
 export class RivalryWatch {
   readonly #options: IncarnationOptions;
+  readonly #guard: GuardWatch;
   #lookedAt = 0;
   #said = false;
 
   constructor(options: IncarnationOptions) {
     this.#options = options;
+    this.#guard = new GuardWatch(options);
   }
 
-  async look(source: Session, target: Session): Promise<void> {
+  async look(source: Session, target: Session, tables: readonly RosterTable[]): Promise<void> {
+    await this.#guard.look(target, tables);
     const { sync, metrics, log } = this.#options;
-    if (sync.rivalry === null || Date.now() - this.#lookedAt < LOOK_MS) return;
+    const rivalry = sync.rivalry ?? sync.guard;
+    if (rivalry === null || Date.now() - this.#lookedAt < LOOK_MS) return;
     this.#lookedAt = Date.now();
-    const { retentionMs } = sync.rivalry.rules;
+    const { retentionMs } = rivalry.rules;
     if (retentionMs !== null) await forgetOld(target, sync.name, retentionMs);
     const skew = await readSkew(source, target);
     metrics.clockSkew.set({ sync: sync.name }, skew / 1000);

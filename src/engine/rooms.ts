@@ -5,7 +5,7 @@
 import { type AppliedBatch, Applier } from '../apply/applier.ts';
 import { becomeReplica } from '../apply/parking.ts';
 import { keepValidStages } from '../apply/stages.ts';
-import { readRecord, requestCopy, startLane } from '../apply/state.ts';
+import { readRecord, readSyncTables, requestCopy, startLane } from '../apply/state.ts';
 import { DeltaReader } from '../capture/trigger/reader.ts';
 import { readLastingSnapshot, readSnapshot } from '../capture/trigger/registry.ts';
 import { Settling } from '../conflict/settling.ts';
@@ -17,6 +17,7 @@ import { readIdentity } from '../postgres/catalog.ts';
 import { migrate } from '../postgres/migrate.ts';
 import type { Session } from '../postgres/session.ts';
 import { remarkOn } from '../postgres/tls.ts';
+import { installGuard, tendGuard } from '../setup/guarding.ts';
 import { inspect, install, type SetupResult } from '../setup/setup.ts';
 import type { Brake } from './brake.ts';
 import { CopySessions } from './copy-sessions.ts';
@@ -121,6 +122,7 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
     epoch: lease.epoch,
     start,
     counterpart: sync.rivalry?.counterpart ?? null,
+    shared: sync.rivalry !== null || sync.guard !== null,
     reader,
     roster: () => roster.tables,
     isDue: options.isDue,
@@ -135,8 +137,10 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
 
 /** What decides where others write the target too; null where nobody does. */
 function settlingOf({ sync }: IncarnationOptions): Settling | null {
-  const { rivalry, source, target } = sync;
-  return rivalry && new Settling({ rivalry, local: target.name, incoming: source.name });
+  const { guard, source, target } = sync;
+  const rivalry = sync.rivalry ?? guard;
+  const sides = { local: target.name, incoming: source.name, guard: guard !== null };
+  return rivalry && new Settling({ rivalry, ...sides });
 }
 
 /** All at once: what each waits for is mostly the network. */
@@ -207,6 +211,7 @@ async function setUp(
   const obstacles = await lease.during(signal, async () =>
     install(setup, inspection ?? (await inspect(setup))),
   );
+  await putUpGuard(options, target);
   await lease.begin();
   // What does not fit there is named with its remedy when the tables are fitted.
   for (const { error } of obstacles) {
@@ -214,6 +219,16 @@ async function setUp(
       log.warn({ table: error.table }, `${error.message} (${error.hint})`);
   }
   return lease;
+}
+
+/** Before rows are copied, as far as nobody has the tables locked: what comes in between is noted. */
+async function putUpGuard({ sync, lockTimeoutMs }: IncarnationOptions, target: Session): Promise<void> {
+  const { name, source, guard, budget } = sync;
+  if (guard === null) return;
+  await installGuard(target, { sync: name, source: source.name, bytes: budget.bytes });
+  const tables = await readSyncTables(target, name);
+  const present = tables.filter(({ state }) => state !== 'dropped');
+  await tendGuard(target, name, present, lockTimeoutMs);
 }
 
 /** What was altered while nobody looked: the plans are made of what was judged. */

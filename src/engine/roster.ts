@@ -41,13 +41,14 @@ export interface RosterTable extends SyncTable {
 }
 
 /** What the plans of a sync depend on, besides the catalogs. */
-export type Wishes = Pick<SyncConfig, 'name' | 'carry' | 'keyless'> & Partial<Pick<SyncConfig, 'rivalry'>>;
+export type Wishes = Pick<SyncConfig, 'name' | 'carry' | 'keyless'> &
+  Partial<Pick<SyncConfig, 'rivalry' | 'guard'>>;
 
 /** Reads the roster from both sides. */
 export async function readRoster(
   source: Session,
   target: Session,
-  { name, carry, keyless, rivalry = null }: Wishes,
+  { name, carry, keyless, rivalry = null, guard = null }: Wishes,
 ): Promise<RosterTable[]> {
   const states = await readSyncTables(target, name);
   const records = await readCarried(target, name);
@@ -78,9 +79,10 @@ export async function readRoster(
               await carriedTable(source, record, ruleOf(carry, record, state)),
               counterpart,
               state.state === 'pending' ? undefined : known,
-              rivalry === null ? keyless : 'two-way',
+              rivalry !== null ? 'two-way' : guard !== null ? 'guard' : keyless,
             );
-    const planned = rivalry === null ? plannedAs : await withRules(target, rivalry.rules, plannedAs);
+    const rules = (rivalry ?? guard)?.rules;
+    const planned = rules === undefined ? plannedAs : await withRules(target, rules, plannedAs);
     roster.push({
       ...state,
       ...planned,
@@ -121,14 +123,15 @@ function tryPlan(
   record: CapturedRecord | IbexError,
   counterpart: TableInfo | undefined,
   known: Known | undefined,
-  keyless: Wishes['keyless'] | 'two-way',
+  keyless: Wishes['keyless'] | 'two-way' | 'guard',
 ): Planned {
   if (record instanceof IbexError) return without(record);
   if (record.mode === 'row' && keyless === 'refuse') return without(keylessRefusal(record));
-  if (record.mode === 'row' && keyless === 'two-way') return without(keylessConflict(record));
+  const timed = keyless === 'two-way' || keyless === 'guard' ? keyless : undefined;
+  if (record.mode === 'row' && timed) return without(keylessConflict(record));
   try {
     const planned = planTable(record, counterpart);
-    const plan: TablePlan = keyless === 'two-way' ? { ...planned, timed: true } : planned;
+    const plan: TablePlan = timed ? { ...planned, timed } : planned;
     const target = counterpart as TableInfo;
     const carries = carriedBy(record, target, plan);
     const fits = fitOf(plan, carries, known, target);

@@ -12,6 +12,12 @@ import { SilenceWatch } from '../postgres/silence.ts';
 
 const CLOSE_MS = 2_000;
 
+/**
+ * What sets up takes locks for which the next daemon waits, and those of the application's tables. Where the network lost
+ * the daemon in the middle of that, and did not tell the server, they go after so long.
+ */
+const DO_NOT_REST = `set idle_in_transaction_session_timeout = '10s'`;
+
 export class Sessions {
   readonly #sync: SyncConfig;
   readonly #open = new Map<Session, 'source' | 'target'>();
@@ -33,17 +39,17 @@ export class Sessions {
     if (this.#closed) session.abandon();
     this.#open.set(session, side);
     this.#watch(side).add(session);
+    // Whatever a daemon writes there comes from the source: a fence lets it pass, and no lane carries it back.
+    if (side === 'target')
+      await session.run(`select set_config('ibex.origin', $1, false)`, [this.#sync.source.name]);
+    if (part === 'control') await session.run(DO_NOT_REST);
     await this.#requireSame(side, session);
     return session;
   }
 
   async #connect(side: 'source' | 'target', part: string): Promise<Session> {
     const url = await this.#sync[side].resolveUrl();
-    const session = await Session.open({ url, name: `ibex:${this.#sync.name}:${part}` });
-    // Whatever a daemon writes there comes from the source: a fence lets it pass, and no lane carries it back.
-    if (side === 'target')
-      await session.run(`select set_config('ibex.origin', $1, false)`, [this.#sync.source.name]);
-    return session;
+    return Session.open({ url, name: `ibex:${this.#sync.name}:${part}` });
   }
 
   #watch(side: 'source' | 'target'): SilenceWatch {

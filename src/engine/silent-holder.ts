@@ -17,6 +17,15 @@ export async function tryLock(session: Session, lock: DaemonLock, sync: string):
   return locked;
 }
 
+/** Whether somebody has the lock. */
+export async function isLocked(session: Session, lock: DaemonLock, sync: string): Promise<boolean> {
+  const { locked } = await session.row<{ locked: boolean }>(
+    `select exists (select from pg_locks l where ${IS_LOCK}) as locked`,
+    [nameOf(lock, sync)],
+  );
+  return locked;
+}
+
 /**
  * Ends the sessions of these parts of a sync, which are the same role's as ours, if the one that has the lock does nothing
  * for so long that its process is gone or frozen. `own` are the processes of this daemon's sessions there.
@@ -38,15 +47,18 @@ function nameOf(lock: DaemonLock, sync: string): string {
   return `${lock} ${sync}`;
 }
 
+/** `l` is the lock of this name, and somebody has it. */
+const IS_LOCK = `l.locktype = 'advisory' and l.granted
+                    and l.database = (select oid from pg_database where datname = current_database())
+                    and l.classid::int8::bit(32) = hashtext('ibex')::bit(32)
+                    and l.objid::int8::bit(32) = hashtext($1)::bit(32)`;
+
 const END_SILENT = `
   select pg_terminate_backend(a.pid)
     from pg_stat_activity a
    where a.usename = current_user and a.datname = current_database() and a.pid <> all ($3::int4[])
      and a.application_name = any ($2)
      and exists (select from pg_locks l join pg_stat_activity h on h.pid = l.pid
-                  where l.locktype = 'advisory' and l.granted
-                    and l.database = (select oid from pg_database where datname = current_database())
-                    and l.classid::int8::bit(32) = hashtext('ibex')::bit(32)
-                    and l.objid::int8::bit(32) = hashtext($1)::bit(32)
+                  where ${IS_LOCK}
                     and (h.state <> 'active' or h.wait_event in ('ClientRead', 'ClientWrite'))
                     and h.state_change < clock_timestamp() - make_interval(secs => $4))`;

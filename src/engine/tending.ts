@@ -99,7 +99,7 @@ export class Tending {
       if (Date.now() >= this.#watchAt) await this.#watchSource();
       await this.#watchDisk();
       await this.#watchTarget();
-      await this.#rivalry.look(this.#rooms.source, this.#rooms.target);
+      await this.#rivalry.look(this.#rooms.source, this.#rooms.target, this.#roster.tables);
       const outcome = this.#outcome();
       if (outcome !== null || Date.now() - this.#sequencesAt >= SEQUENCES_MS) {
         await this.#carrySequences(outcome === null ? 0 : SEQUENCES_MS, signal);
@@ -328,9 +328,8 @@ export class Tending {
     const now = await readSnapshot(source);
     if (now === this.#seen) return;
     this.#seen = now;
-    const outlines = new Map(
-      this.#roster.tables.flatMap(({ plan }) => (plan ? [[plan.relid, plan.outline]] : [])),
-    );
+    // A table that waits has no plan: whatever is altered may be what it waits for.
+    const outlines = new Map(this.#roster.tables.map(({ relid, plan }) => [relid, plan?.outline ?? null]));
     const reports = await answerDrift({ source, target, sync: sync.name, lockTimeoutMs, outlines });
     for (const { table, what, again } of reports) {
       if (!again || !this.#postponed.has(table)) log.warn({ table }, `${table}: ${what}`);

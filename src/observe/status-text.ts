@@ -1,5 +1,6 @@
 /** `SyncStatus` as a person reads it on a terminal. */
 
+import type { GuardedTable } from '../conflict/guarded.ts';
 import { mergeText } from './merging.ts';
 import type { CopyProgress } from './progress.ts';
 import type { BacklogStatus, SyncStatus } from './status.ts';
@@ -19,6 +20,7 @@ export function statusText(status: SyncStatus): string {
     ...(status.merge === null ? [] : [`  merge     ${mergeText(status.merge)}`]),
     ...(status.slowed === null ? [] : [`  slowed    the source is busy: ${status.slowed.why}`]),
     ...surplusText(status.tables),
+    ...(status.guard ?? []).flatMap(guardLine),
     ...status.parked.map(
       ({ kind, name, table, reason }) =>
         `  parked    ${kind.replace('_', ' ')} ${name} of ${table}${reason === null ? '' : `: ${reason}`}`,
@@ -58,6 +60,12 @@ function backlogLine({ table, staged, left, perSecond, secondsLeft }: BacklogSta
   const speed = perSecond === null ? '' : `, ${countText(perSecond)}/s`;
   const time = secondsLeft === null ? '' : `, about ${timeText(secondsLeft)} left, then it is merged`;
   return `  backlog   ${table}: ${countText(staged)} of ${countText(staged + left)} changes staged${speed}${time}`;
+}
+
+function guardLine({ table, keys, truncated }: GuardedTable): string[] {
+  if (truncated) return [`  guard     ${table} was truncated on the target`];
+  if (keys === 0) return [];
+  return [`  guard     ${table}: ${keys} ${keys === 1 ? 'key was' : 'keys were'} written on the target`];
 }
 
 /** Nothing once all is copied. */

@@ -8,6 +8,8 @@ import { readStagedAmounts } from '../apply/stages.ts';
 import { readSyncTables, requireRecord, SILENT_MS, type SyncTable } from '../apply/state.ts';
 import { readTrouble } from '../apply/trouble.ts';
 import { type DeltaUsage, isNear, needsBackfill, readGivenUp, readUsage } from '../capture/trigger/budget.ts';
+import { readFence } from '../capture/trigger/fence.ts';
+import { type GuardedTable, readGuard } from '../conflict/guarded.ts';
 import { readCounts } from '../conflict/recording.ts';
 import type { MergeStatus } from '../core/backlog.ts';
 import { type IbexError, isKind } from '../core/errors.ts';
@@ -72,6 +74,8 @@ export interface SyncStatus {
   readonly merge: MergeStatus | null;
   /** What the deltas take of the source's disk; past the limits the capture of the largest or oldest ends. */
   readonly disk: DiskStatus | null;
+  /** What others than the lane have written on the target, by table; null where nobody looks, see docs/conflicts.md. */
+  readonly guard: readonly GuardedTable[] | null;
   /** Foreign keys, triggers, rules and indexes of the target that are set aside, in the order in which they come back. */
   readonly parked: readonly ParkedStatus[];
   /** The copy of existing rows, of all tables together. */
@@ -167,9 +171,11 @@ export async function readStatus(
     const secondsLeft = perSecond === null ? null : left / perSecond;
     return [{ table: tableLabel(table), staged: deltas, left, perSecond, secondsLeft }];
   });
+  const guard = await readGuard(target, sync);
   const why = [
     ...(fault === null ? [] : [`${fault.message} (${fault.hint})`]),
     ...reasons({ tables, lagSeconds: lag.seconds, daemon, paused, trouble, parked }),
+    ...unguarded(states, guard),
   ];
   return {
     sync,
@@ -193,13 +199,14 @@ export async function readStatus(
     backlogs,
     merge: daemon === null ? null : await readMerging(target, sync),
     disk: installed ? await readDisk(source, sync) : null,
+    guard,
     parked,
     copy: sumOf(tables, await countJobs(target, sync)),
     tables,
   };
 }
 
-/** Of a sync between two nodes, once for both lanes. */
+/** Of a sync between two nodes, once for both lanes. One that a cutover fenced has two lanes, too, and one side that is written. */
 async function remarkOnSequences(
   source: Session,
   target: Session,
@@ -211,6 +218,7 @@ async function remarkOnSequences(
     [sync],
   );
   if ((lane?.echo ?? null) === null || sync.endsWith('.back')) return null;
+  if ((await readFence(source, sync)).lifts !== null) return null;
   const nodes = [source, target].map((session) => ({ name: session.server, session }));
   const what = collisionText((await readShared(nodes, tables)).shared);
   return what === null ? null : `${what}. ${INTERLEAVE}`;
@@ -281,6 +289,20 @@ function reasons({ tables, lagSeconds, daemon, paused, trouble, parked }: Facts)
   const indexes = parked.filter(({ kind, reason }) => kind === 'index' && reason !== null);
   if (indexes.length > 0) why.push(`indexes are set aside: ${indexes.map(asideText).join(', ')}`);
   return why;
+}
+
+/** Tables on the target of which nobody would notice what others write, though somebody should. */
+function unguarded(states: readonly SyncTable[], guard: SyncStatus['guard']): string[] {
+  if (guard === null) return [];
+  const byTable = new Map(guard.map((one) => [one.table, one]));
+  return states.flatMap((state) => {
+    const own = byTable.get(tableLabel(state));
+    if (state.state === 'dropped' || (own?.armed && own.givenUp === null)) return [];
+    // It may not even be there.
+    if (own === undefined && state.reason !== null) return [];
+    const why = own?.givenUp ?? 'the log of the daemon says why';
+    return [`${tableLabel(state)} is not guarded: ${why}`];
+  });
 }
 
 function asideText({ name, table, reason }: ParkedStatus): string {

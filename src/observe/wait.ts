@@ -11,7 +11,7 @@ import { notSetUp, readRecord, readSyncTables, type SyncTable } from '../apply/s
 import { WAITS_FOR_LOCK } from '../capture/trigger/arming.ts';
 import { needsBackfill, readGivenUp } from '../capture/trigger/budget.ts';
 import { generationsOf, readGenerations } from '../capture/trigger/generations.ts';
-import { readSnapshot } from '../capture/trigger/registry.ts';
+import { readRegistered, readSnapshot } from '../capture/trigger/registry.ts';
 import { existsStatement } from '../capture/trigger/statements.ts';
 import { tableLabel } from '../core/plan.ts';
 import { covers, type Snapshot } from '../core/position.ts';
@@ -28,8 +28,10 @@ export interface WaitResult {
   readonly paused: Date | null;
 }
 
-/** Pause between looks. */
-const LOOK_MS = 25;
+/** The pause between looks, which grows with the time that has been waited: a look is some queries on either side. */
+const LOOK_MS = { least: 25, most: 250, growth: 1 / 16 };
+/** Of a table whose registration somebody took away: no batch reads it, so the position says nothing of it. */
+const NOT_REGISTERED = 'the source does not note it for this sync any more';
 
 /** Errors: `identity` when the source is not, or not any more, what the target's checkpoint belongs to. */
 export async function waitForTarget(
@@ -44,7 +46,8 @@ export async function waitForTarget(
 ): Promise<WaitResult> {
   await requireHistory(source, target, options.sync);
   const goal = await readSnapshot(source);
-  const deadline = Date.now() + options.timeoutMs;
+  const began = Date.now();
+  const deadline = began + options.timeoutMs;
   for (;;) {
     const missing = await findMissing(source, target, options.sync, options.filter, goal);
     const last = Date.now() >= deadline || options.signal.aborted;
@@ -56,7 +59,8 @@ export async function waitForTarget(
       if (last || paused !== null || missing.every((table) => table.held))
         return { done: missing.length === 0, missing, paused };
     }
-    await sleep(LOOK_MS, undefined, { signal: options.signal }).catch(() => undefined);
+    const pause = Math.min(LOOK_MS.most, LOOK_MS.least + (Date.now() - began) * LOOK_MS.growth);
+    await sleep(pause, undefined, { signal: options.signal }).catch(() => undefined);
   }
 }
 
@@ -71,7 +75,12 @@ async function findMissing(
   if (!(await isInstalled(target, 'target')) || !(await isInstalled(source, 'source'))) return null;
   const record = await readRecord(target, sync);
   if (record === undefined) return null;
+  // In this order: one that is registered now and was not when batches went past it has been sent for a new copy.
+  const registered = new Set(await readRegistered(source, sync));
   const tables = await stillThere(source, (await readSyncTables(target, sync)).filter(filter));
+  const unnoted = tables
+    .filter(({ relid, state }) => state === 'streaming' && !registered.has(relid))
+    .map((table) => ({ table: tableLabel(table), reason: NOT_REGISTERED, held: false }));
   const notInStep = tables
     .filter((table) => table.state !== 'streaming' && table.state !== 'dropped')
     .map((table) => ({
@@ -80,14 +89,15 @@ async function findMissing(
       held: table.state === 'held' || (table.reason !== null && !table.reason.startsWith(WAITS_FOR_LOCK)),
     }));
   const inStep = tables.filter((table) => table.state === 'streaming');
-  if (record.started !== null && covers(record.started, goal)) return notInStep;
+  const missing = [...notInStep, ...unnoted];
+  if (record.started !== null && covers(record.started, goal)) return missing;
   const behind = await findBehind(source, sync, inStep, record.position, goal);
   // After the deltas were looked for: where none were found, they may have been given up.
   const lost = (await readGivenUp(source, sync)).filter(({ relid }) =>
     inStep.some((one) => one.relid === relid),
   );
   return [
-    ...notInStep,
+    ...missing,
     ...lost.map((table) => ({ table: tableLabel(table), reason: needsBackfill(table), held: true })),
     ...behind.map((table) => ({ table, reason: 'changes are not applied yet', held: false })),
   ];

@@ -3,6 +3,7 @@
  * other end takes, and never through a pooler that gives out another backend at every turn.
  * Neighbours: url.ts (where to), tls.ts, pooler.ts, session.ts (what is done over it).
  */
+import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { IbexError } from '../core/errors.ts';
@@ -17,6 +18,8 @@ import { describeServer, parseUrl, type ServerConfig } from './url.ts';
 const CONNECT_TIMEOUT = 10_000;
 /** How long the first statement may take: a pooler takes connections also when it has no backend for them. */
 const ANSWER_TIMEOUT = 60_000;
+/** And how long the other end may take to close. */
+const END_MS = 2_000;
 
 export interface Connected {
   readonly client: pg.Client;
@@ -117,13 +120,17 @@ async function start(config: pg.ClientConfig, name: string): Promise<pg.Client> 
   }
 }
 
-async function end(client: pg.Client): Promise<void> {
-  await client.end().catch(() => undefined);
+/** Ends it as the protocol wants it; the other end, which may never answer, is not waited for long. */
+export async function end(client: pg.Client): Promise<void> {
+  const ended = client.end().catch(() => undefined);
+  const left = await Promise.race([ended, sleep(END_MS, true, { ref: false })]);
+  if (left) (client as unknown as { connection: { stream: Socket } }).connection.stream.destroy();
 }
 
-async function answered<T>(answer: Promise<T>, server: string): Promise<T> {
+/** Errors: `connection` when the answer does not come in time. */
+export async function answered<T>(answer: Promise<T>, server: string, withinMs = ANSWER_TIMEOUT): Promise<T> {
   const done = new AbortController();
-  const late = sleep(ANSWER_TIMEOUT, undefined, { signal: done.signal, ref: false }).then(
+  const late = sleep(withinMs, undefined, { signal: done.signal, ref: false }).then(
     () => {
       throw new IbexError('connection', `${server}: the connection was taken, but no statement is answered`, {
         hint: 'If a pooler stands before the server, its pool is used up: raise pool_size, or connect to the server.',

@@ -43,7 +43,7 @@ const CREATE_LEDGER = `
 export async function migrate(session: Session, side: Side): Promise<void> {
   await session.transaction('', async () => {
     // Others wait for this transaction's lock, however long: it must not outlive a client that the network took.
-    await session.run(`set local idle_in_transaction_session_timeout = '30s'`);
+    await session.run(`set local idle_in_transaction_session_timeout = '10s'`);
     await migrateHere(session, side);
   });
 }

@@ -6,7 +6,7 @@ import { randomUUID } from 'node:crypto';
 import type { Socket } from 'node:net';
 import type pg from 'pg';
 import { concerningTable, IbexError } from '../core/errors.ts';
-import { type Connected, connect } from './connecting.ts';
+import { answered, type Connected, connect, end } from './connecting.ts';
 import { type CopyIn, type CopyPiece, copyIn, copyOutTogether, type Load, loadTogether } from './copy.ts';
 import { serverError, toIbexError } from './errors.ts';
 import { type Piped, pipeCopy, type Throttle } from './pipe.ts';
@@ -38,6 +38,8 @@ export interface Motion {
 /** What is done in a transaction, with what its opening gave. */
 type Body<T> = (answers: readonly pg.QueryResult[]) => Promise<T>;
 
+/** How long pinning the settings may take on a connection that has just come about. */
+const PIN_MS = 15_000;
 /** A setting of our own, by which a session behind a pooler knows its backend. */
 const MARK = 'ibex.session';
 /** A pooler hands the backend of a session that is over to somebody else, and need not clean up itself. */
@@ -69,6 +71,8 @@ export class Session {
   #feeding: number | null = null;
   /** The transaction that is under way; null while there is none. */
   #transaction: Promise<unknown> | null = null;
+  /** Settles once the driver has nothing more to do. */
+  #turn: Promise<unknown> = Promise.resolve();
   #broken: IbexError | null = null;
   readonly #prepared = new PreparedStatements();
 
@@ -89,10 +93,10 @@ export class Session {
   static async open(options: SessionOptions): Promise<Session> {
     const session = new Session(await connect(options.url, options.name));
     try {
-      await session.#pin();
+      await answered(session.#pin(), session.server, PIN_MS);
       return session;
     } catch (error) {
-      await session.close();
+      session.abandon();
       throw error;
     }
   }
@@ -164,11 +168,11 @@ export class Session {
    * names its table.
    */
   async together(statements: readonly Statement[]): Promise<pg.QueryResult[]> {
-    if (this.#broken !== null) throw this.#broken;
     if (statements.length === 0) return [];
     // A pooler need not know of statements that have names.
     const sent = this.pooled ? statements.map((one) => ({ ...one, prepared: false })) : statements;
-    return this.#naming(statements, runTogether(this.#client, sent, this.#prepared));
+    const answer = this.#inTurn(() => runTogether(this.#client, sent, this.#prepared));
+    return this.#naming(statements, answer);
   }
 
   /** Runs COPYs of what is there already, and statements after them, in one go; resolves and fails as `together` does. */
@@ -176,8 +180,10 @@ export class Session {
     loads: readonly (Load & { readonly table: string })[],
     then: readonly string[],
   ): Promise<pg.QueryResult[]> {
-    if (this.#broken !== null) throw this.#broken;
-    return this.#naming(loads, loadTogether(this.#client, loads, then));
+    return this.#naming(
+      loads,
+      this.#inTurn(() => loadTogether(this.#client, loads, then)),
+    );
   }
 
   async #naming<T>(statements: readonly { readonly table?: string }[], answer: Promise<T>): Promise<T> {
@@ -362,7 +368,7 @@ export class Session {
   async close(): Promise<void> {
     if (this.#broken !== null) return;
     if (this.#mark !== null) await this.run(CLEAN_UP).catch(() => undefined);
-    await this.#client.end().catch(() => undefined);
+    await end(this.#client);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -371,14 +377,19 @@ export class Session {
 
   /** Several statements in one text go without values only. */
   async #query(text: string, values: readonly unknown[] | null): Promise<pg.QueryResult> {
-    if (this.#broken !== null) throw this.#broken;
-    try {
-      return await (values === null
-        ? this.#client.query(text)
-        : this.#client.query(text, values as unknown[]));
-    } catch (error) {
-      throw this.#explain(error);
-    }
+    const ask = () =>
+      values === null ? this.#client.query(text) : this.#client.query(text, values as unknown[]);
+    return this.#naming([], this.#inTurn(ask));
+  }
+
+  /** For those who share a session: the driver is to be given one thing after the other. */
+  #inTurn<T>(ask: () => Promise<T>): Promise<T> {
+    const answer = this.#turn.then(() => {
+      if (this.#broken !== null) throw this.#broken;
+      return ask();
+    });
+    this.#turn = answer.catch(() => undefined);
+    return answer;
   }
 }
 

@@ -26,7 +26,8 @@ export const SETTINGS: Readonly<Record<string, string>> = {
   session_replication_role: 'origin',
   statement_timeout: '0',
   lock_timeout: '0',
-  idle_in_transaction_session_timeout: '0',
+  // What the network took from us holds no lock and no snapshot for ever: between two statements nothing of ours takes so long.
+  idle_in_transaction_session_timeout: '10min',
   idle_session_timeout: '0',
   transaction_timeout: '0',
   jit: 'off',

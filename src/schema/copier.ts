@@ -6,7 +6,8 @@
 import { IbexError } from '../core/errors.ts';
 import { FOREIGN_SCHEMAS } from '../postgres/catalog.ts';
 import type { Session } from '../postgres/session.ts';
-import type { SchemaObject } from './objects.ts';
+import { isCovered, type SchemaObject } from './objects.ts';
+import { readCovered } from './target-state.ts';
 
 export interface FailedObject {
   readonly object: SchemaObject;
@@ -24,8 +25,25 @@ const SETTINGS = `set check_function_bodies = off; set client_min_messages = war
 /** So many are made in one transaction: its end is what takes the time. */
 const AT_ONCE = 50;
 
+/**
+ * Both sections, one after the other. A partition that is attached gets the indexes of its table, which need not be made
+ * then. Errors: as `createObjects`.
+ */
+export async function createInOrder(
+  target: Session,
+  missing: readonly SchemaObject[],
+  signal: AbortSignal,
+): Promise<Creation> {
+  const before = missing.filter(({ section }) => section === 'pre-data');
+  const first = await createObjects(target, before, signal);
+  const covered = await readCovered(target);
+  const after = missing.filter((object) => object.section === 'post-data' && !isCovered(object, covered));
+  const second = await createObjects(target, [...first.failed.map(({ object }) => object), ...after], signal);
+  return { created: [...first.created, ...second.created], failed: second.failed };
+}
+
 /** Errors: those of the connection; `transient` once the signal has come. What one object meets is in the result. */
-export async function createObjects(
+async function createObjects(
   target: Session,
   missing: readonly SchemaObject[],
   signal: AbortSignal,

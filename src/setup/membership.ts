@@ -20,7 +20,13 @@ import type { Session } from '../postgres/session.ts';
 import { captureAll } from './capturing.ts';
 import { wantAgain } from './relief.ts';
 import { chooseTables, findObstacles, type Obstacle, requireMatches } from './tables.ts';
-import { type TeardownOptions, type TeardownResult, teardownSource, teardownTarget } from './teardown.ts';
+import {
+  type TeardownOptions,
+  type TeardownResult,
+  teardownGuard,
+  teardownSource,
+  teardownTarget,
+} from './teardown.ts';
 
 export interface Membership {
   readonly sync: string;
@@ -81,6 +87,8 @@ export interface RemoveResult {
   readonly removed: readonly TableName[];
   readonly source: TeardownResult;
   readonly target: TeardownResult;
+  /** Of the target's guard. */
+  readonly guard: Pick<TeardownResult, 'waiting'>;
 }
 
 /** How often what a deadlock ended is tried. */
@@ -117,6 +125,7 @@ export async function removeTables(
   return {
     removed,
     target: await repeated(() => teardownTarget(target, all)),
+    guard: await repeated(() => teardownGuard(target, all)),
     source: await repeated(() => teardownSource(source, all)),
   };
 }

@@ -7,6 +7,8 @@ import { followRenames, type ParkedObject, readParked } from '../apply/parking.t
 import { lackingFor, restoreParked } from '../apply/restoring.ts';
 import { disarmFree, pauseBeforeTry, tryDisarm, type Waiting } from '../capture/trigger/arming.ts';
 import { tryPullFence } from '../capture/trigger/fence.ts';
+import { isGuarded } from '../conflict/guarded.ts';
+import { guardName } from '../core/conflict.ts';
 import { IbexError } from '../core/errors.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
 import { hasLedger, migrate, restoreFunctions } from '../postgres/migrate.ts';
@@ -39,7 +41,7 @@ export interface TeardownResult {
 
 /**
  * Removes a sync from one side, both its lanes: the one that the side is the source of, with its fence, and the one that it
- * is the target of, whichever of them ever ran.
+ * is the target of, whichever of them ever ran; of a target also its guard.
  */
 export async function teardownSide(
   session: Session,
@@ -53,8 +55,18 @@ export async function teardownSide(
   );
   const first =
     known || side === 'source' ? await teardownSource(session, { ...options, sync: from }) : NOTHING_WAITS;
+  const guard = side === 'target' ? await teardownGuard(session, options) : NOTHING_WAITS;
   const last = await teardownTarget(session, { ...options, sync: into });
-  return { ...last, waiting: first.waiting };
+  return { ...last, waiting: [...first.waiting, ...guard.waiting] };
+}
+
+/** Takes the guard of a sync off its target, as far as there is one. */
+export async function teardownGuard(
+  target: Session,
+  options: TeardownOptions,
+): Promise<Pick<TeardownResult, 'waiting'>> {
+  if (!(await isGuarded(target, options.sync))) return NOTHING_WAITS;
+  return teardownSource(target, { ...options, sync: guardName(options.sync) });
 }
 
 const NOTHING_WAITS = { waiting: [] };

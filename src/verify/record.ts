@@ -13,14 +13,20 @@ export async function recordVerdict(target: Session, report: VerifyReport): Prom
   );
 }
 
-/** When the last full comparison of these hours began, if it found everything equal; else null. */
+/**
+ * When the last full comparison of these hours began that found everything equal; null if there is none, or another one has
+ * come to something else since: one that took several calls may end late and have looked early.
+ */
 export async function readLastEqual(target: Session, sync: string, hours: number): Promise<Date | null> {
   if (!(await isInstalled(target, 'target'))) return null;
-  const [last] = await target.rows<{ started: Date; verdict: string }>(
-    `select started_at as started, verdict from ibex.verified
-      where sync = $1 and sample = 1 and started_at > clock_timestamp() - $2 * interval '1 hour'
-      order by started_at desc limit 1`,
+  const [last] = await target.rows<{ started: Date }>(
+    `select v.started_at as started from ibex.verified v
+      where v.sync = $1 and v.sample = 1 and v.verdict = 'equal'
+        and v.started_at > clock_timestamp() - $2 * interval '1 hour'
+        and not exists (select from ibex.verified o
+                         where o.sync = v.sync and o.verdict <> 'equal' and o.ended_at > v.started_at)
+      order by v.started_at desc limit 1`,
     [sync, hours],
   );
-  return last?.verdict === 'equal' ? last.started : null;
+  return last?.started ?? null;
 }

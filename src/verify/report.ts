@@ -22,7 +22,8 @@ export interface TableReport {
   readonly reason: string | null;
   /** By `key`, or as whole `row`s that are counted; null where it was not compared. */
   readonly mode: CaptureMode | null;
-  readonly ranges: { readonly compared: number; readonly all: number };
+  /** `before`: how many of those that were compared an earlier call had compared. */
+  readonly ranges: { readonly compared: number; readonly before: number; readonly all: number };
   /** As each range was read first. While rows are written the two sides are read at different moments. */
   readonly source: SideReport;
   readonly target: SideReport;
@@ -46,10 +47,23 @@ interface ServerReport extends SourceIdentity {
   readonly version: number;
 }
 
+/** What was compared by earlier calls, which did not come to their end. */
+export interface Continued {
+  readonly ranges: number;
+  /** When the first and when the last of these had been compared. */
+  readonly from: Date;
+  readonly to: Date;
+  /** When the call began that came to the end. */
+  readonly resumed: Date;
+}
+
 export interface VerifyReport {
   readonly sync: string;
   readonly verdict: TableVerdict;
+  /** When the first of the calls began that it took. */
   readonly started: Date;
+  /** Null when one call compared all of it. */
+  readonly continued: Continued | null;
   readonly ended: Date;
   /** The share of the ranges of each table that was compared; 1: all. */
   readonly sample: number;
@@ -75,19 +89,36 @@ interface Account {
   readonly ranges: Ranges;
   reason: string | null;
   results: RangeResult[];
+  before: number;
 }
 
 /** Adds up what came of the ranges. */
 export class Accounts {
   readonly #accounts = new Map<string, Account>();
+  #known: Omit<Continued, 'resumed'> | null = null;
 
   begin(table: TableName, mode: CaptureMode, ranges: Ranges): void {
     const label = tableLabel(table);
-    this.#accounts.set(label, { table: label, mode, ranges, reason: null, results: [] });
+    this.#accounts.set(label, { table: label, mode, ranges, reason: null, results: [], before: 0 });
   }
 
   add(table: TableName, result: RangeResult): void {
     this.#accounts.get(tableLabel(table))?.results.push(result);
+  }
+
+  /** What an earlier call had found by then. */
+  addKnown(table: TableName, result: RangeResult, at: Date): void {
+    const account = this.#accounts.get(tableLabel(table));
+    if (account === undefined) return;
+    account.results.push(result);
+    account.before++;
+    const { ranges, from, to } = this.#known ?? { ranges: 0, from: at, to: at };
+    this.#known = { ranges: ranges + 1, from: at < from ? at : from, to: at > to ? at : to };
+  }
+
+  /** What the call that began then goes on with. */
+  continued(resumed: Date): Continued | null {
+    return this.#known === null ? null : { ...this.#known, resumed };
   }
 
   /** The table could not be compared, or not to the end. The first reason counts. */
@@ -99,6 +130,7 @@ export class Accounts {
       ranges: { all: 0, wanted: 0 },
       reason,
       results: [],
+      before: 0,
     };
     account.reason ??= reason;
     this.#accounts.set(label, account);
@@ -113,7 +145,7 @@ export class Accounts {
   }
 }
 
-function summarise({ table, mode, ranges, reason, results }: Account): TableReport {
+function summarise({ table, mode, ranges, reason, results, before }: Account): TableReport {
   const counts = Object.fromEntries(
     FINDINGS.map((finding) => [
       finding,
@@ -127,7 +159,7 @@ function summarise({ table, mode, ranges, reason, results }: Account): TableRepo
     verdict: differs ? 'different' : open ? 'undecided' : 'equal',
     reason,
     mode,
-    ranges: { compared: results.length, all: ranges.all },
+    ranges: { compared: results.length, before, all: ranges.all },
     source: sideOf(results.map(({ source }) => source)),
     target: sideOf(results.map(({ target }) => target)),
     looked: results.reduce((sum, { looked }) => sum + looked, 0),
@@ -160,14 +192,23 @@ export function reportText(report: VerifyReport): string {
   const ranges = tables.reduce((sum, { ranges }) => sum + ranges.compared, 0);
   const repaired = tables.reduce((sum, table) => sum + table.repaired, 0);
   const part = report.sample < 1 ? `, a sample of ${report.sample * 100} %` : '';
-  const seconds = ((report.ended.getTime() - report.started.getTime()) / 1000).toFixed(1);
+  const { continued } = report;
+  const began = continued?.resumed ?? report.started;
+  const seconds = ((report.ended.getTime() - began.getTime()) / 1000).toFixed(1);
   return [
     ...tables.filter(({ verdict }) => verdict !== 'equal').flatMap(tableLines),
     ...sequences.faults,
     ...(repaired > 0 ? [`repaired: ${repaired} rows`] : []),
+    ...(continued === null ? [] : [continuedText(continued)]),
     `${report.verdict}: ${tables.length} tables, ${rows} rows in ${ranges} ranges${part}, ` +
       `${sequences.compared} sequences, ${seconds} s`,
   ].join('\n');
+}
+
+/** Of what a report rests on that was not read by the call that made it. */
+export function continuedText({ ranges, from, to }: Continued): string {
+  const [first, last] = [from, to].map((at) => at.toISOString().replace('T', ' ').replace(/\..*/, ' UTC'));
+  return `continued: ${ranges} ranges were compared by an earlier call, from ${first} to ${last}`;
 }
 
 function tableLines({ table, reason, counts, rows }: TableReport): string[] {
@@ -190,6 +231,10 @@ function valueText(value: string | null): string {
   return value === null ? 'null' : JSON.stringify(value);
 }
 
+function rangesText({ compared, before, all }: TableReport['ranges']): string {
+  return `${compared} of ${all}${before > 0 ? `, ${before} of them before` : ''}`;
+}
+
 /** The same as a page in Markdown. */
 export function reportPage(report: VerifyReport): string {
   const { source, target, sequences } = report;
@@ -198,6 +243,7 @@ export function reportPage(report: VerifyReport): string {
     `# Comparison of ${report.sync}: ${report.verdict}`,
     '',
     `From ${report.started.toISOString()} to ${report.ended.toISOString()}, ${report.sample * 100} % of the ranges.`,
+    ...(report.continued === null ? [] : ['', `${continuedText(report.continued)}.`]),
     '',
     '| | server | version | system | database | timeline |',
     '|---|---|---|---|---|---|',
@@ -212,7 +258,7 @@ export function reportPage(report: VerifyReport): string {
     '|---|---|---|---|---|---|---|---|',
     ...report.tables.map(
       ({ table, verdict, ranges, looked, ...sides }) =>
-        `| ${table.replaceAll('|', '\\|')} | ${verdict} | ${ranges.compared} of ${ranges.all} | ${sides.source.rows} | ` +
+        `| ${table.replaceAll('|', '\\|')} | ${verdict} | ${rangesText(ranges)} | ${sides.source.rows} | ` +
         `${sides.target.rows} | ${sides.source.checksum} | ${sides.target.checksum} | ${looked} |`,
     ),
     '',

@@ -11,6 +11,7 @@ import { type TableName, type TablePlan, tableLabel } from '../core/plan.ts';
 import { type RosterTable, readRoster, type Wishes } from '../engine/roster.ts';
 import { readIdentity } from '../postgres/catalog.ts';
 import type { Session } from '../postgres/session.ts';
+import type { RangeResult } from './findings.ts';
 import { compareRange, type Wish } from './keyed.ts';
 import { compareKeyless } from './keyless.ts';
 import { type Reading, readStanding } from './looks.ts';
@@ -19,6 +20,15 @@ import { Accounts, type VerifyReport } from './report.ts';
 import { compareSequences } from './sequences.ts';
 import type { Patience } from './settle.ts';
 import { EVERYTHING, type Range, READ_SIZE } from './statements.ts';
+import {
+  basisOf,
+  type Division,
+  divisionInto,
+  type Keeping,
+  keepEqual,
+  readSince,
+  Unfinished,
+} from './unfinished.ts';
 
 export interface VerifyOptions extends Wish {
   readonly wishes: Wishes;
@@ -33,6 +43,8 @@ export interface VerifyOptions extends Wish {
   /** Opens a session of one side, for one of the jobs. */
   readonly open: (side: 'source' | 'target') => Promise<Session>;
   readonly onProgress: (done: Progress) => void;
+  /** Keep what is found equal, and go on with what an earlier call has kept; null: all is compared by this call. */
+  readonly keeping: Keeping | null;
 }
 
 export interface Progress {
@@ -44,6 +56,10 @@ interface Task {
   readonly table: TableName;
   readonly plan: TablePlan;
   readonly range: Range;
+  /** Its number in the division of the table, as of which its copy has been in step since. */
+  readonly n: number;
+  readonly division: Division;
+  readonly since: string;
   readonly bytes: number;
 }
 
@@ -53,26 +69,36 @@ export async function verify(
   target: Session,
   options: VerifyOptions,
 ): Promise<VerifyReport> {
-  const { wishes, filter, sample } = options;
-  const started = new Date();
+  const { wishes, filter, sample, keeping } = options;
+  const resumed = new Date();
   await setUp(source);
+  const unfinished =
+    keeping === null ? null : await Unfinished.open(source, target, wishes.name, keeping, resumed);
+  // Before the tables are read: what is copied again from here on is found to be another copy.
+  const since = await readSince(target, wishes.name);
   const roster = (await readRoster(source, target, wishes)).filter(filter);
   const accounts = new Accounts();
   const recoded = (await encodingOf(source)) !== (await encodingOf(target));
-  const work = { ...options, recoded, accounts };
-  await workOff(await planTasks(source, roster, work), work);
+  const work = { ...options, recoded, accounts, unfinished, since };
+  const tasks = await planTasks(source, roster, work);
+  const continued = accounts.continued(resumed);
+  if (continued !== null) keeping?.onContinued(continued);
+  await workOff(tasks, work);
   const tables = roster.filter(({ state }) => state !== 'dropped');
   const sequences = await compareSequences(source, target, { tables, all: !options.some, patience: options });
   const record = await readRecord(target, wishes.name);
-  return accounts.report({
+  const report = accounts.report({
     sync: wishes.name,
-    started,
+    started: continued === null ? resumed : (unfinished?.started ?? resumed),
+    continued,
     sample,
     position: record?.position ?? '',
     source: await describe(source),
     target: await describe(target),
     sequences,
   });
+  await unfinished?.end();
+  return report;
 }
 
 /** A lock that is not to be had soon is asked for again, lest whoever waits behind us waits long. */
@@ -89,26 +115,46 @@ async function describe(session: Session) {
   return { server: session.server, version: session.version, ...(await readIdentity(session)) };
 }
 
-/** What is to be compared. A table that cannot be is booked as that. */
+/** What is to be compared by this call. A table that cannot be is booked as that, and so is what was compared before. */
 async function planTasks(source: Session, roster: readonly RosterTable[], work: Work): Promise<Task[]> {
-  const { sample, accounts } = work;
+  const { accounts, unfinished, recoded } = work;
   const tasks: Task[] = [];
+  const anew: Division[] = [];
   for (const table of roster.filter(({ state }) => state !== 'dropped')) {
-    const { plan, state, reason, obstacle } = table;
+    const { plan, state, reason, obstacle, relid } = table;
     if (plan === null || state !== 'streaming') {
       accounts.refuse(table, reason ?? obstacle?.message ?? `it is ${state}`);
       continue;
     }
     await undecided(table, accounts, async () => {
-      const size = await again(() => source.row<Size>(READ_SIZE, [table.relid]), work);
-      const ranges =
-        plan.mode === 'row' ? [EVERYTHING] : await again(() => planRanges(source, plan, size), work);
-      const chosen = sample < 1 ? chooseSample(ranges, sample) : ranges;
-      accounts.begin(table, plan.mode, { all: ranges.length, wanted: chosen.length });
-      tasks.push(...chosen.map((range) => ({ table, plan, range, bytes: size.bytes / ranges.length })));
+      const since = work.since.get(relid) ?? '';
+      const basis = basisOf(table, since, recoded);
+      const size = await again(() => source.row<Size>(READ_SIZE, [relid]), work);
+      const known = unfinished?.find(relid, basis);
+      const division = known ?? (await divide(source, plan, { size, basis }, work));
+      if (known === undefined) anew.push(division);
+      const { all, ranges } = division;
+      accounts.begin(table, plan.mode, { all, wanted: ranges.length });
+      for (const { n, range, equal } of ranges) {
+        if (equal !== null) accounts.addKnown(table, equal.result, equal.at);
+        else tasks.push({ table, plan, range, n, division, since, bytes: size.bytes / all });
+      }
     });
   }
+  await unfinished?.add(anew);
   return tasks;
+}
+
+async function divide(
+  source: Session,
+  plan: TablePlan,
+  { size, basis }: { readonly size: Size; readonly basis: string },
+  work: Work,
+): Promise<Division> {
+  const { sample } = work;
+  const ranges = plan.mode === 'row' ? [EVERYTHING] : await again(() => planRanges(source, plan, size), work);
+  const chosen = sample < 1 ? chooseSample(ranges, sample) : ranges;
+  return divisionInto(chosen, { relid: plan.relid, basis, all: ranges.length });
 }
 
 /** What concerns the table alone leaves that table undecided. */
@@ -129,6 +175,9 @@ interface Sessions {
 interface Work extends VerifyOptions {
   readonly recoded: boolean;
   readonly accounts: Accounts;
+  readonly unfinished: Unfinished | null;
+  /** By table: since when it is in step, as of before it was planned. */
+  readonly since: ReadonlyMap<number, string>;
 }
 
 /** Several jobs, each with a session of its own on either side. The first error ends them all. */
@@ -168,7 +217,8 @@ async function workOff(tasks: readonly Task[], work: Work): Promise<void> {
   if (failed !== undefined) throw stop.signal.aborted ? stop.signal.reason : failed.reason;
 }
 
-function compareTask({ table, plan, range }: Task, sessions: Sessions, work: Work): Promise<void> {
+function compareTask(task: Task, sessions: Sessions, work: Work): Promise<void> {
+  const { table, plan, range, division, n } = task;
   const { recoded, accounts, wishes } = work;
   const reading: Reading = {
     ...sessions,
@@ -180,9 +230,16 @@ function compareTask({ table, plan, range }: Task, sessions: Sessions, work: Wor
   const compare = () =>
     plan.mode === 'row' ? compareKeyless(reading, work) : compareRange(reading, range, work);
   return undecided(table, accounts, async () => {
-    accounts.add(table, await again(compare, work));
-    await readStanding(reading);
+    const result = await again(compare, work);
+    accounts.add(table, result);
+    const { since } = await readStanding(reading);
+    if (work.unfinished !== null && isEqual(result) && since === task.since)
+      await keepEqual(sessions.target, division.id, n, result);
   });
+}
+
+function isEqual({ counts }: RangeResult): boolean {
+  return Object.keys(counts).length === 0;
 }
 
 const RETRY_MS = 200;

@@ -1,6 +1,7 @@
 /** Rows that both sides changed: what each strategy makes of them, on both sides alike, and what is written down. */
+import pg from 'pg';
 import { expect, test } from 'vitest';
-import { useServers } from '../support/servers.ts';
+import { useServers, waitFor } from '../support/servers.ts';
 import { type Conflict, useTwoWay } from '../support/two-way.ts';
 
 const servers = await useServers();
@@ -42,6 +43,11 @@ const CASES: Record<string, [rule: object | string, stands: Record<string, strin
   by_column: [
     { strategy: 'column', column: 'version' },
     { 1: 'a', 2: 'a', 3: 'b', 10: 'b' },
+  ],
+  // Of equal values the rows are compared, not the names of the nodes.
+  by_equal: [
+    { strategy: 'column', column: 'id' },
+    { 1: 'b', 2: 'a', 3: 'b', 10: 'b' },
   ],
   by_function: [
     { strategy: 'function', function: 'public.both' },
@@ -99,6 +105,37 @@ test('the same change on both sides is no conflict', async () => {
   expect(await nodes.conflicts()).toEqual([]);
 });
 
+test('the sides end equal also where each has decided about rows that the other has given up', async () => {
+  await nodes.inStep(SCHEMA, ROWS, { default: { strategy: 'column', column: 'version' } });
+  const { a, b } = nodes;
+  const write = (node: typeof a, v: string, version: number) =>
+    node.query(`update t set v = '${v}', version = ${version} where id = 1`);
+  const bHasDecided = (conflicts: number) =>
+    waitFor(async () => (await b.query('select from ibex.conflict')).rowCount === conflicts, {
+      what: `conflict ${conflicts} of b`,
+    });
+  // A row of b has been read and is not applied; meanwhile two of a come to b, of which the first wins and the second does not.
+  await a.query(`begin; select from ibex.checkpoint where sync = 'pair.back' for update`);
+  const writer = new pg.Client({ connectionString: nodes.databases.sourceUrl });
+  await writer.connect();
+  try {
+    await write(b, 'b', 3);
+    await waitFor(
+      async () => (await a.query(`select from pg_locks where not granted and locktype <> 'tuple'`)).rowCount,
+      { what: 'the row of b to wait' },
+    );
+    await write(writer, 'first of a', 5);
+    await bHasDecided(1);
+    await write(writer, 'second of a', 1);
+    await bHasDecided(2);
+  } finally {
+    await writer.end();
+    await a.query('rollback');
+  }
+  await nodes.equal();
+  expect(await rows()).toEqual({ 1: 'first of a' });
+});
+
 test('values are left out where that is wanted', async () => {
   await nodes.inStep(SCHEMA, ROWS, {}, { conflictValues: 'false' });
   await clash();
@@ -115,6 +152,20 @@ test('a TRUNCATE takes what the other side did not change meanwhile', async () =
   });
   await nodes.equal();
   expect(await rows()).toEqual({ 1: 'late' });
+});
+
+test('a TRUNCATE that loses to many rows is one change in the account, and the lane goes on', async () => {
+  await nodes.inStep(SCHEMA, ROWS, { default: 'newest' });
+  await nodes.apart(async () => {
+    await nodes.a.query('truncate t');
+    await nodes.b.query(`update t set v = 'late'`);
+  });
+  await nodes.equal();
+  expect(Object.keys(await rows())).toHaveLength(6);
+  await nodes.a.query(`insert into t values (20, 'after', 0)`);
+  await nodes.equal();
+  const accounts = (await nodes.status()).flatMap(({ tables }) => tables);
+  expect(accounts.filter(({ applied }) => applied < 0)).toEqual([]);
 });
 
 test('10,000 conflicts of one batch are decided together', async () => {

@@ -43,3 +43,25 @@ test('the row that loses is gone on both sides, and in the record', async () => 
   ])
     expect(lost).toContainEqual(row);
 });
+
+test('a row that would have made room for another one, and waits, is in its way', async () => {
+  await nodes.inStep(
+    'create table person (id int primary key, email text unique)',
+    `insert into person values (1, 'one'), (2, 'two'), (3, 'three')`,
+    { default: 'hold' },
+  );
+  await nodes.apart(async () => {
+    await nodes.a.query(`update person set email = 'taken' where id = 2`);
+    await nodes.a.query(`update person set email = 'two' where id = 1`);
+    await nodes.b.query(`update person set email = 'taken' where id = 3`);
+  });
+  await nodes.settled();
+  const records = await nodes.conflicts();
+  expect(records.map(({ sync, type, state, key }) => [sync, type, state, key]).sort()).toEqual([
+    ['pair', 'update_exists', 'held', ['1']],
+    ['pair', 'update_exists', 'held', ['2']],
+    ['pair.back', 'update_exists', 'held', ['3']],
+  ]);
+  const states = (await nodes.status()).flatMap(({ tables }) => tables.map(({ state }) => state));
+  expect(states).toEqual(['streaming', 'streaming']);
+});

@@ -12,6 +12,8 @@ export interface Write {
   /** The mark of the row that it replaced or deleted; null for an insert. */
   readonly replaced: string | null;
   readonly deletes: boolean;
+  /** Rises from statement to statement; see `Ledger.turn`. */
+  readonly turn: number;
 }
 
 /** A conflict as the record has it, by the marks of its rows; null stands for a row that is gone. */
@@ -25,10 +27,21 @@ export interface Recorded {
 
 export class Ledger {
   readonly #writes: Write[] = [];
+  #turns = 0;
+
+  /**
+   * To be drawn when a statement has been answered. Of two writers of one row the second is answered once the first has
+   * committed, but may be told of its own commit before the first is told of its.
+   */
+  turn(): number {
+    this.#turns += 1;
+    return this.#turns;
+  }
 
   /** Takes the writes of a transaction that was committed. */
   add(writes: readonly Write[]): void {
     this.#writes.push(...writes);
+    this.#writes.sort((a, b) => a.turn - b.turn);
   }
 
   get size(): number {
@@ -47,10 +60,12 @@ export class Ledger {
   unrecorded(rows: ReadonlyMap<string, string>, record: readonly Recorded[]): string[] {
     const replaced = new Set(this.#writes.map((write) => write.replaced));
     const last = new Map(this.#writes.map((write) => [`${write.node} ${placeOf(write)}`, write]));
-    const lost = this.#writes.filter((write) =>
+    const lost = this.#writes.filter((write, i) =>
       write.deletes
         ? // What its own node wrote there afterwards it wrote knowing of the deletion.
-          last.get(`${write.node} ${placeOf(write)}`) === write && this.#outlived(write, rows)
+          last.get(`${write.node} ${placeOf(write)}`) === write &&
+          this.#outlived(write, rows) &&
+          !this.#isFilled(write, i)
         : !replaced.has(write.mark) && rows.get(placeOf(write)) !== write.mark,
     );
     const recorded = new Set(record.flatMap(losers));
@@ -67,6 +82,13 @@ export class Ledger {
       .filter((one) => here(one) || one.local === write.mark || one.incoming === write.mark)
       .map((one) => JSON.stringify(one));
     return [`at the end ${rows.get(placeOf(write))}`, ...writes, ...records].join('\n  ');
+  }
+
+  /** Another node has put a row where none was since: if that is lost, it is what the record has to name. */
+  #isFilled(write: Write, i: number): boolean {
+    return this.#writes
+      .slice(i + 1)
+      .some((one) => !one.deletes && one.replaced === null && placeOf(one) === placeOf(write));
   }
 
   /** The row that it deleted lives on in one that was made from it elsewhere. */

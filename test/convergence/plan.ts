@@ -43,7 +43,7 @@ export interface Plan {
 }
 
 /** The most nodes that a seed may draw, from 2 to 4. */
-export const MOST_NODES = Number(process.env.CONVERGENCE_NODES ?? 2);
+export const MOST_NODES = Number(process.env.CONVERGENCE_NODES ?? 4);
 /** `CONVERGENCE_STRATEGY` has all seeds use that one. */
 const ONLY = process.env.CONVERGENCE_STRATEGY as Strategy | undefined;
 
@@ -57,10 +57,13 @@ export function planOf(seed: number): Plan {
   const count = strategy === 'oldest' ? 2 : drawn;
   const shape = count === 2 ? 'pair' : random() < 0.5 ? 'star' : 'chain';
   const names = shuffle(['delta', 'alpha', 'gamma', 'beta'], random).slice(0, count);
-  const pairs = Array.from({ length: count - 1 }, (_, i): [number, number] => {
-    const near = shape === 'chain' ? i : 0;
-    return random() < 0.5 ? [near, i + 1] : [i + 1, near];
-  });
+  const draw = () =>
+    Array.from({ length: count - 1 }, (_, i): [number, number] => {
+      const near = shape === 'chain' ? i : 0;
+      return random() < 0.5 ? [near, i + 1] : [i + 1, near];
+    });
+  let pairs = draw();
+  while (isRefused(strategy, pairs)) pairs = draw();
   return {
     seed,
     strategy,
@@ -76,6 +79,13 @@ export function planOf(seed: number): Plan {
     })),
     random,
   };
+}
+
+/** A node may yield to one neighbour only. */
+function isRefused(strategy: Strategy, pairs: readonly (readonly [number, number])[]): boolean {
+  if (strategy !== 'source' && strategy !== 'target') return false;
+  const yielding = pairs.map(([first, second]) => (strategy === 'source' ? second : first));
+  return new Set(yielding).size < yielding.length;
 }
 
 export function describe({ seed, strategy, nodes, shape, pairs, acts }: Plan): string {

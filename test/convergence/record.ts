@@ -1,4 +1,5 @@
 /** The record of conflicts and what is on its way, both read from the tables of the schema ibex themselves. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { waitFor } from '../support/servers.ts';
 import type { Recorded } from './ledger.ts';
 import type { Lane, World } from './world.ts';
@@ -15,26 +16,38 @@ export async function readRecord({ nodes }: World): Promise<Recorded[]> {
   return records.flatMap(({ rows }) => rows);
 }
 
+/** Between two looks, which all rounds at once take from the daemon's share of the machine. */
+export const LOOK_MS = 250;
+
 /** Waits until nothing is on its way any more. What needs a person is decided, one way or the other. */
 export async function settle(world: World, random: () => number): Promise<void> {
   let before = '';
   await waitFor(
     async () => {
-      const lanes: Look[] = [];
-      for (const lane of world.lanes) lanes.push(await lookAt(lane));
+      const now = await lookAtAll(world);
       const waiting = await countWaiting(world);
-      const drained = lanes.every(({ unread }) => unread === 0);
-      if (waiting.aborted > 0 || (drained && waiting.held > 0)) {
+      if (waiting.aborted > 0 || (now !== null && waiting.held > 0)) {
         await decide(world, random() < 0.5 ? 'source' : 'target');
         return false;
       }
-      const now = JSON.stringify(lanes);
-      const still = drained && now === before;
-      before = now;
+      const still = now !== null && now === before;
+      before = now ?? '';
+      if (!still) await sleep(LOOK_MS);
       return still;
     },
     { timeout: 180_000, what: 'the queues to drain' },
   );
+}
+
+/** What every lane has taken in so far; null while something is on its way. */
+async function lookAtAll({ lanes }: World): Promise<string | null> {
+  const captured: string[] = [];
+  for (const lane of lanes) {
+    const look = await lookAt(lane);
+    if (look.unread !== 0) return null;
+    captured.push(look.captured);
+  }
+  return captured.join(' ');
 }
 
 /** Decides by the command all that waits for a person. */

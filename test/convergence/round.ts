@@ -2,9 +2,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { randomFrom } from '../support/random.ts';
 import { compareTables, type Servers, waitFor } from '../support/servers.ts';
+import type { Daemon } from './daemon.ts';
 import { Ledger, placeOf } from './ledger.ts';
 import type { Act, Blow, Plan } from './plan.ts';
-import { readRecord, settle } from './record.ts';
+import { LOOK_MS, readRecord, settle } from './record.ts';
 import { keyOf, TABLES } from './tables.ts';
 import { connect, type Lane, type Node, World } from './world.ts';
 import { Writer } from './writer.ts';
@@ -14,44 +15,75 @@ export interface RoundResult {
   readonly wrong: readonly string[];
   readonly writes: number;
   readonly conflicts: number;
+  /** Where the time went, in milliseconds. */
+  readonly times: Readonly<Record<'start' | 'writing' | 'draining' | 'judging', number>>;
 }
 
 const WRITERS = 2;
 
-export async function playRound(servers: Servers, plan: Plan): Promise<RoundResult> {
-  const world = await World.make(servers, plan);
-  const ledger = new Ledger();
-  const writers: Writer[] = [];
-  const clients: Awaited<ReturnType<typeof connect>>[] = [];
-  try {
+export class Round {
+  readonly world: World;
+  readonly plan: Plan;
+  readonly #ledger = new Ledger();
+
+  static async make(servers: Servers, plan: Plan): Promise<Round> {
+    const world = await World.make(servers, plan);
     await fill(world, plan);
-    for (const node of world.nodes) {
+    return new Round(world, plan);
+  }
+
+  private constructor(world: World, plan: Plan) {
+    this.world = world;
+    this.plan = plan;
+  }
+
+  /** The daemon, which carries for other rounds too, has been started. */
+  async play(daemon: Daemon): Promise<RoundResult> {
+    const { world } = this;
+    const { acts, random } = this.plan;
+    const began = Date.now();
+    const writers = await this.#connectWriters();
+    try {
+      await untilStreaming(world, daemon);
+      const times = { start: Date.now() - began, writing: 0, draining: 0, judging: 0 };
+      const timed = async <T>(what: keyof typeof times, work: Promise<T>): Promise<T> => {
+        const since = Date.now();
+        const result = await work;
+        times[what] += Date.now() - since;
+        return result;
+      };
+      const wrong: string[] = [];
+      for (const [index, act] of acts.entries()) {
+        await timed('writing', play({ world, daemon, act, writers, random }));
+        if (!act.drained && index < acts.length - 1) continue;
+        await timed('draining', settle(world, random));
+        const found = await timed('judging', judge(world, this.#ledger));
+        wrong.push(...found.map((what) => `act ${index + 1}: ${what}`));
+        if (wrong.length > 0) break;
+      }
+      const conflicts = (await readRecord(world)).length;
+      return { wrong: [...daemon.wrong, ...wrong], writes: this.#ledger.size, conflicts, times };
+    } catch (error) {
+      const record = (await readRecord(world)).slice(-20).map((one) => JSON.stringify(one));
+      (error as Error).message += `\n${record.join('\n')}\n${daemon.lastWords}`;
+      throw error;
+    } finally {
+      await Promise.all(writers.map((writer) => writer.end()));
+    }
+  }
+
+  async #connectWriters(): Promise<Writer[]> {
+    const { keys, random } = this.plan;
+    const writers: Writer[] = [];
+    for (const { name: node, url } of this.world.nodes) {
       for (let n = 0; n < WRITERS; n++) {
-        const client = await connect(node.url);
-        clients.push(client);
-        const random = randomFrom(Math.floor(plan.random() * 2 ** 32));
-        const name = `${node.name}${n}`;
-        writers.push(new Writer({ client, node: node.name, name, keys: plan.keys, random, ledger }));
+        const own = randomFrom(Math.floor(random() * 2 ** 32));
+        const client = await connect(url);
+        const name = `${node}.${n}`;
+        writers.push(new Writer({ client, node, name, keys, random: own, ledger: this.#ledger }));
       }
     }
-    world.run();
-    await untilStreaming(world);
-    const wrong: string[] = [];
-    for (const [index, act] of plan.acts.entries()) {
-      await play(world, act, writers, plan.random);
-      if (!act.drained && index < plan.acts.length - 1) continue;
-      await settle(world, plan.random);
-      wrong.push(...(await judge(world, ledger)).map((what) => `act ${index + 1}: ${what}`));
-      if (wrong.length > 0) break;
-    }
-    const conflicts = (await readRecord(world)).length;
-    return { wrong: [...world.wrong, ...wrong], writes: ledger.size, conflicts };
-  } catch (error) {
-    (error as Error).message += `\n${world.lastWords}`;
-    throw error;
-  } finally {
-    await Promise.all(clients.map((client) => client.end()));
-    await world.end();
+    return writers;
   }
 }
 
@@ -69,7 +101,7 @@ async function fill({ nodes }: World, { keys, startsEmpty }: Plan): Promise<void
   for (const { client } of startsEmpty ? nodes.slice(0, 1) : nodes) await client.query(inserts.join('\n'));
 }
 
-async function untilStreaming({ lanes, wrong }: World): Promise<void> {
+async function untilStreaming({ lanes }: World, { wrong }: Daemon): Promise<void> {
   const tables = TABLES.length;
   const streams = async ({ name, to }: Lane) => {
     const { rowCount } = await to.client.query(
@@ -79,32 +111,40 @@ async function untilStreaming({ lanes, wrong }: World): Promise<void> {
     return rowCount === tables;
   };
   const all = async () => {
-    for (const lane of lanes) if (!(await streams(lane))) return wrong.length > 0;
+    for (const lane of lanes) {
+      if (await streams(lane)) continue;
+      await sleep(LOOK_MS);
+      return wrong.length > 0;
+    }
     return true;
   };
   await waitFor(all, { timeout: 180_000, what: 'all lanes to stream' });
   if (wrong[0] !== undefined) throw new Error(wrong[0]);
 }
 
-async function play(
-  world: World,
-  { transactions, blows }: Act,
-  writers: readonly Writer[],
-  random: () => number,
-): Promise<void> {
-  const strike = async () => {
-    for (const blow of blows) {
-      await sleep(random() * 400);
-      await BLOWS[blow](world, random);
-    }
-  };
-  await Promise.all([...writers.map((writer) => writer.write(transactions)), strike()]);
+interface Scene {
+  readonly world: World;
+  readonly daemon: Daemon;
+  readonly act: Act;
+  readonly writers: readonly Writer[];
+  readonly random: () => number;
 }
 
-const BLOWS: Record<Blow, (world: World, random: () => number) => Promise<void>> = {
-  kill: (world) => world.kill(),
+async function play(scene: Scene): Promise<void> {
+  const { act, writers, random } = scene;
+  const strike = async () => {
+    for (const blow of act.blows) {
+      await sleep(random() * 400);
+      await BLOWS[blow](scene);
+    }
+  };
+  await Promise.all([...writers.map((writer) => writer.write(act.transactions)), strike()]);
+}
+
+const BLOWS: Record<Blow, (scene: Scene) => Promise<void>> = {
+  kill: ({ daemon }) => daemon.kill(),
   // Whoever wants to move the checkpoint waits.
-  delay: async ({ lanes }, random) => {
+  delay: async ({ world: { lanes }, random }) => {
     const lane = lanes[Math.floor(random() * lanes.length)] as Lane;
     const client = await connect(lane.to.url);
     try {
@@ -116,7 +156,7 @@ const BLOWS: Record<Blow, (world: World, random: () => number) => Promise<void>>
       await client.end();
     }
   },
-  pause: async (world, random) => {
+  pause: async ({ world, random }) => {
     const { name } = world.lanes[Math.floor(random() * world.lanes.length)] as Lane;
     const run = async (command: string) => {
       const { code, stderr } = await world.command(command, '--sync', name);

@@ -1,16 +1,13 @@
-/**
- * The nodes of a round: databases of their own, on two servers by turns, an ibex.yaml that ties them together, and the
- * daemon, started again whenever it was killed.
- */
+/** The nodes of a round: databases of their own, on two servers by turns, and an ibex.yaml that ties them together. */
 import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { stringify } from 'yaml';
-import { type IbexResult, ibex, type RunningIbex, startIbex } from '../support/ibex.ts';
+import { type IbexResult, ibex } from '../support/ibex.ts';
 import { type Servers, waitFor } from '../support/servers.ts';
+import type { Part } from './daemon.ts';
 import type { Plan } from './plan.ts';
 import { CREATE, CREATE_FUNCTIONS, conflictsOf } from './tables.ts';
 
@@ -31,41 +28,34 @@ export interface Lane {
 export class World {
   readonly nodes: readonly Node[];
   readonly lanes: readonly Lane[];
+  /** For the daemon, which carries for other rounds too. */
+  readonly part: Part;
   readonly #directory: string;
   readonly #drop: () => Promise<void>;
-  readonly #stop = new AbortController();
-  readonly #started: RunningIbex[] = [];
-  /** What the daemon did that none should. */
-  readonly wrong: string[] = [];
-  #daemon: RunningIbex | undefined;
-  #watching: Promise<void> = Promise.resolve();
 
   static async make(servers: Servers, plan: Plan): Promise<World> {
-    const name = `c${plan.seed}_${randomBytes(4).toString('hex')}`;
     const clusters = [servers.source, servers.target];
-    const nodes: Node[] = [];
-    const drops: (() => Promise<void>)[] = [];
-    for (const [index, node] of plan.nodes.entries()) {
-      const { drop, ...made } = await makeNode(clusters[index % 2] as Servers['source'], node, name);
-      nodes.push(made);
-      drops.push(drop);
-    }
+    const made = await Promise.all(
+      plan.nodes.map((node, i) => makeNode(clusters[i % 2] as Servers['source'], `${node}_${plan.seed}`)),
+    );
     const directory = await mkdtemp(join(tmpdir(), 'ibex-convergence-'));
-    const world = new World(plan, nodes, directory, async () => {
-      for (const drop of drops) await drop();
+    const world = new World(plan, made, directory, async () => {
+      for (const { drop } of made) await drop();
       await rm(directory, { recursive: true, force: true });
     });
-    await writeFile(join(directory, 'ibex.yaml'), stringify(configOf(plan, nodes)), { mode: 0o600 });
+    await writeFile(join(directory, 'ibex.yaml'), stringify(world.part), { mode: 0o600 });
     return world;
   }
 
   private constructor(plan: Plan, nodes: readonly Node[], directory: string, drop: () => Promise<void>) {
     this.nodes = nodes;
+    this.part = partOf(plan, nodes);
     this.lanes = plan.pairs.flatMap(([first, second], i) => {
       const [from, to] = [nodes[first] as Node, nodes[second] as Node];
+      const name = syncOf(plan, i);
       return [
-        { name: `s${i}`, from, to },
-        { name: `s${i}.back`, from: to, to: from },
+        { name, from, to },
+        { name: `${name}.back`, from: to, to: from },
       ];
     });
     this.#directory = directory;
@@ -77,69 +67,33 @@ export class World {
     return ibex(args, { cwd: this.#directory });
   }
 
-  run(): void {
-    this.#daemon = this.#start();
-    this.#watching = this.#watch();
-  }
-
-  async kill(): Promise<void> {
-    await this.#daemon?.kill9();
-  }
-
-  /** The last that all daemons had to say. */
-  get lastWords(): string {
-    return this.#started.map(({ pid, stderr }) => `[${pid}]\n${stderr.slice(-4_000)}`).join('\n');
-  }
-
-  /** Stops the daemon as an operator does, and removes everything. */
+  /** Removes everything. */
   async end(): Promise<void> {
-    this.#stop.abort();
-    await this.#watching;
-    await this.#daemon?.kill9();
     await this.#drop();
-  }
-
-  async #watch(): Promise<void> {
-    while (!this.#stop.signal.aborted) {
-      const daemon = this.#daemon as RunningIbex;
-      if (!daemon.running) {
-        await daemon.exited;
-        if (!daemon.killed)
-          this.wrong.push(
-            `the daemon ended by itself: ${daemon.stderr.trimEnd().split('\n').slice(-3).join(' / ')}`,
-          );
-        this.#daemon = this.#start();
-      }
-      await sleep(20);
-    }
-  }
-
-  #start(): RunningIbex {
-    const daemon = startIbex(['run', '--log-format', 'json'], { cwd: this.#directory });
-    this.#started.push(daemon);
-    return daemon;
   }
 }
 
-function configOf(plan: Plan, nodes: readonly Node[]): unknown {
-  const isTree = plan.nodes.length > 2;
+function syncOf({ seed }: Plan, pair: number): string {
+  return `s${seed}_${pair}`;
+}
+
+function partOf(plan: Plan, nodes: readonly Node[]): Part {
+  const isTree = nodes.length > 2;
+  const nameOf = (node: number) => (nodes[node] as Node).name;
   return {
     nodes: Object.fromEntries(nodes.map(({ name, url }) => [name, url])),
-    syncs: plan.pairs.map(([first, second], i) => ({
-      name: `s${i}`,
-      between: [plan.nodes[first], plan.nodes[second]],
+    syncs: plan.pairs.map((pair, i) => ({
+      name: syncOf(plan, i),
+      between: pair.map(nameOf),
       tables: ['public.*'],
-      conflicts: conflictsOf(
-        plan.strategy,
-        plan.nodes.filter((_, node) => node === first || node === second),
-      ),
+      conflicts: conflictsOf(plan.strategy, [...pair].sort((a, b) => a - b).map(nameOf)),
       ...(isTree ? { forward: true } : {}),
     })),
   };
 }
 
-async function makeNode(cluster: Servers['source'], node: string, round: string) {
-  const name = `${round}_${node}`;
+async function makeNode(cluster: Servers['source'], node: string) {
+  const name = `${node}_${randomBytes(4).toString('hex')}`;
   const password = randomBytes(12).toString('hex');
   const superuser = await connect(cluster.superuserUrl);
   await superuser.query(`create role ${name} login nosuperuser noreplication password '${password}'`);

@@ -36,6 +36,10 @@ export class Writer {
     }
   }
 
+  async end(): Promise<void> {
+    await this.#options.client.end();
+  }
+
   async #transaction(): Promise<void> {
     const { client, ledger } = this.#options;
     const writes: Write[] = [];
@@ -59,6 +63,7 @@ export class Writer {
 
   async #statement(): Promise<Write[]> {
     const table = TABLES[this.#roll(TABLES.length)] as Table;
+    if (this.#roll(50) === 0) return this.#truncate(table);
     const key = keyOf(table, this.#roll(this.#options.keys));
     const row = await this.#lock(table, key);
     if (row === undefined) return this.#insert(table, key);
@@ -94,7 +99,7 @@ export class Writer {
 
   async #update(table: Table, key: readonly unknown[], { mark: replaced, version }: Row): Promise<Write[]> {
     const mark = this.#mark();
-    const values = { mark, version: version + 1, ...this.#values(table) };
+    const values = { mark, version: this.#after(version), ...this.#values(table) };
     await this.#set(table, key, values);
     return [this.#wrote(table, key, { mark, replaced })];
   }
@@ -102,6 +107,20 @@ export class Writer {
   async #delete(table: Table, key: readonly unknown[], { mark: replaced }: Row): Promise<Write[]> {
     await this.#options.client.query(`delete from ${table.name} where ${whereKey(table)}`, [...key]);
     return [this.#wrote(table, key, { mark: this.#mark(), replaced, deletes: true })];
+  }
+
+  /** The deletion of every row that is there. */
+  async #truncate(table: Table): Promise<Write[]> {
+    const { client } = this.#options;
+    await client.query(`lock table ${table.name} in access exclusive mode`);
+    const { rows } = await client.query<Record<string, unknown> & Row>(
+      `select ${table.key.join(', ')}, mark from ${table.name}`,
+    );
+    await client.query(`truncate ${table.name}`);
+    return rows.map(({ mark: replaced, ...row }) => {
+      const key = table.key.map((column) => row[column]);
+      return this.#wrote(table, key, { mark: this.#mark(), replaced, deletes: true });
+    });
   }
 
   /** To the keys of the rows it is a row less and a new one. */
@@ -113,7 +132,7 @@ export class Writer {
     const next = keyOf(table, this.#roll(this.#options.keys));
     if (String(next) === String(key)) return [];
     const mark = this.#mark();
-    const values: Record<string, unknown> = { mark, version: version + 1 };
+    const values: Record<string, unknown> = { mark, version: this.#after(version) };
     table.key.forEach((column, i) => {
       values[column] = next[i];
     });
@@ -142,12 +161,18 @@ export class Writer {
     };
   }
 
+  /** Not always a greater one: what decides by it must be right for a row that first wins and then no more. */
+  #after(version: number): number {
+    return this.#roll(3) === 0 ? this.#roll(version + 1) : version + 1;
+  }
+
   #wrote(
     table: Table,
     key: readonly unknown[],
     write: { readonly mark: string; readonly replaced: string | null; readonly deletes?: boolean },
   ): Write {
-    return { table: table.name, key: key.join(','), node: this.#options.node, deletes: false, ...write };
+    const { node, ledger } = this.#options;
+    return { table: table.name, key: key.join(','), node, deletes: false, turn: ledger.turn(), ...write };
   }
 
   #mark(): string {

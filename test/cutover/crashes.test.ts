@@ -1,10 +1,14 @@
 /** A cutover whose process dies in any phase: the next call undoes what was begun, or goes on with it. */
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type pg from 'pg';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { MOVE_FAILPOINTS } from '../../src/core/failpoints.ts';
 import { startIbex } from '../support/ibex.ts';
 import { Pair } from '../support/pair.ts';
-import { useServers } from '../support/servers.ts';
-import { abort, expectLive, expectSame, FENCED, ROWS, SCHEMA, write } from './move.ts';
+import { useServers, waitFor } from '../support/servers.ts';
+import { abort, expectLive, expectSame, FENCED, ROWS, rollback, SCHEMA, write } from './move.ts';
 
 const servers = await useServers();
 const pair = new Pair();
@@ -58,4 +62,55 @@ test('after the switch: the same command goes on', async () => {
   expect(await move('rollback')).toMatchObject({ code: 0 });
   await expectLive(pair, 'source');
   await expectSame(pair);
+});
+
+/** Waits until somebody has opened this side for writes. */
+async function opened(side: pg.Client): Promise<void> {
+  const isOpen = () =>
+    write(side).then(
+      () => true,
+      (error) => {
+        if (error.code === FENCED.code) return false;
+        throw error;
+      },
+    );
+  await waitFor(isOpen, { what: 'the fence to be lifted' });
+}
+
+/** What came of the last attempt, as its journal has it. */
+async function lastEnd(): Promise<object> {
+  const { rows } = await pair.target.query(
+    `select what from ibex.cutover where phase = 'end' order by run desc limit 1`,
+  );
+  return rows[0]?.what;
+}
+
+test('when nobody comes, the daemon undoes it before the switch, and finishes it after', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'ibex-cutover-'));
+  const told = join(directory, 'told');
+  try {
+    await pair.sync.stop();
+    pair.start({ pauses: { abandonedMove: 300 }, flags: { hookOnAbort: `touch ${told}` } });
+    await pair.ready();
+    expect((await move('cutover', 'move-drain')).code).toBeNull();
+    await opened(pair.source);
+    await waitFor(async () => existsSync(told), { what: 'the hook on_abort' });
+    expect(await lastEnd()).toEqual({ outcome: 'undone', by: 'daemon' });
+    await pair.equal();
+    await expectLive(pair, 'source');
+
+    expect((await move('cutover', 'move-turned')).code).toBeNull();
+    await opened(pair.target);
+    await expectLive(pair, 'target');
+    await waitFor(async () => 'pauseSeconds' in (await lastEnd()), { what: 'the end of the attempt' });
+    expect(await lastEnd()).toMatchObject({ outcome: 'done', by: 'daemon' });
+    await expectSame(pair);
+
+    // One that is under way is let alone, however long it takes.
+    expect(await rollback(pair, { hooks: { after_fence: 'sleep 2' } })).toMatchObject({ outcome: 'done' });
+    await expectLive(pair, 'source');
+    await expectSame(pair);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
 });

@@ -1,9 +1,12 @@
 /** A cutover, writes on the new side, the way back, and both once more. */
 import pg from 'pg';
 import { describe, expect, test } from 'vitest';
+import { diagnosisText } from '../../src/cutover/doctor/text.ts';
+import { errorsOf, examine, findingsOf } from '../doctor/support.ts';
 import { ibex } from '../support/ibex.ts';
 import { Pair } from '../support/pair.ts';
 import { useServers } from '../support/servers.ts';
+import { readSyncStatus } from '../support/sync.ts';
 import { cutover, expectLive, expectSame, ROWS, rollback, SCHEMA, write } from './move.ts';
 
 const servers = await useServers();
@@ -40,6 +43,7 @@ describe.each([{ replica: true }, { replica: false }])('replica $replica', ({ re
       expect(await deltas(pair)).toBe(noted);
       expect(await triggered(pair)).toEqual(['O']);
       expect((await cutover(pair)).reasons).toEqual(['the target is live already']);
+      await expectExamined(pair);
 
       const writer = new pg.Client({ connectionString: pair.databases.targetUrl });
       const ended = new Promise((resolve) => writer.on('error', resolve));
@@ -50,12 +54,20 @@ describe.each([{ replica: true }, { replica: false }])('replica $replica', ({ re
       expect(back, JSON.stringify(back)).toMatchObject({ outcome: 'done', live: 'source' });
       await expectLive(pair, 'source');
       await expectSame(pair);
+      // Both lanes are there, but one side is written: nobody is told to have sequences take turns.
+      expect((await readSyncStatus(pair.databases)).remarks).toEqual([]);
       expect(await rollback(pair)).toMatchObject({
         outcome: 'refused',
         reasons: ['the source is live already'],
       });
 
-      expect(await cutover(pair)).toMatchObject({ outcome: 'done', live: 'target' });
+      // An application that empties a table right before the fence has altered nothing, heard of by the daemon or not.
+      const deaf = new pg.Client({ connectionString: pair.databases.sourceUrl });
+      await deaf.connect();
+      await deaf.query(`begin; select from ibex.captured where relid = 'bare'::regclass for update`);
+      await pair.source.query('truncate bare');
+      expect(await cutover(pair)).toMatchObject({ reasons: [], outcome: 'done', live: 'target' });
+      await deaf.end();
       for (let i = 0; i < 5; i++) await write(pair.target);
       await expectSame(pair);
     } finally {
@@ -63,6 +75,24 @@ describe.each([{ replica: true }, { replica: false }])('replica $replica', ({ re
     }
   });
 });
+
+/** The doctor looks from the side that is live, and says so; an application that writes to the other one is told where that is. */
+async function expectExamined(pair: Pair): Promise<void> {
+  const { sourceUrl, targetUrl } = pair.databases;
+  const diagnosis = await examine(pair.databases, { appUrl: targetUrl });
+  expect(errorsOf(diagnosis)).toEqual([]);
+  const [from, to] = [targetUrl, sourceUrl]
+    .map((url) => new URL(url))
+    .map(({ host, pathname }) => host + pathname);
+  expect(diagnosis).toMatchObject({ sync: 'main.back', live: 'target', source: from, target: to });
+  expect(diagnosisText(diagnosis)).toMatch(
+    `since the cutover the configured target is live: this is main.back, with source ${from} and target ${to}\n`,
+  );
+  const { findings } = await examine(pair.databases, { appUrl: sourceUrl });
+  expect(findingsOf({ ...diagnosis, findings }, 'app-database')).toMatchObject([
+    { severity: 'error', remedy: `Give the application the side that is live since the cutover: ${from}.` },
+  ]);
+}
 
 /** How many changes are noted on the source. */
 async function deltas(pair: Pair): Promise<number> {

@@ -61,6 +61,7 @@ export function options(
     sync,
     to,
     dryRun: false,
+    scratch: null,
     graceMs: 30_000,
     terminate: false,
     unverified: true,

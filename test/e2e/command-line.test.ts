@@ -624,6 +624,15 @@ syncs:
     await databases.source.query(`insert into item values (902, 'still')`);
     await expectCode(0, ['wait', '--sync', 'items'], here);
     expect(await itemOf(more.target, 902)).toBe('still');
+    // Nor when it comes again.
+    const other = startIbex(['run', '--sync', 'all'], here);
+    await other.waitForLog(/sync all runs/);
+    await databases.source.query(`insert into item values (903, 'for both again')`);
+    for (const sync of ['all', 'items']) await expectCode(0, ['wait', '--sync', sync], here);
+    await expectEqual();
+    expect(await itemOf(more.target, 903)).toBe('for both again');
+    await expectCleanStop(other);
+    expect((await json(0, ['teardown', '--yes', '--sync', 'all'], here)).target.left).toBe(0);
     await expectCleanStop(daemon as RunningIbex);
     const last = await json(0, ['teardown', '--yes', '--sync', 'items'], here);
     expect([last.source.left, last.target.left]).toEqual([0, 0]);

@@ -114,6 +114,57 @@ test('a name that leads to several servers: nothing is done on any of them, and 
   }
 });
 
+describe('the network takes a daemon in the middle of setting up, and does not tell the server', () => {
+  let network: Network;
+
+  beforeEach(async () => {
+    network = await startNetwork(servers.target);
+  });
+
+  afterEach(async () => {
+    await daemon?.kill9();
+    await network.close();
+  });
+
+  const start = () => {
+    daemon = startIbex(['run', '--log-format', 'json'], {
+      env: {
+        IBEX_SOURCE_URL: databases.sourceUrl,
+        IBEX_TARGET_URL: network.through(databases.targetUrl),
+      },
+    });
+  };
+
+  /** Starts a daemon whose setup waits for our open transaction; then the daemon loses its connections, and setup goes on. */
+  async function takeAway(): Promise<void> {
+    start();
+    const waiting = () =>
+      databases.targetAdmin.query(`select from pg_stat_activity where application_name = 'ibex:main:control'
+        and datname = current_database() and wait_event_type = 'Lock'`);
+    await waitFor(async () => (await waiting()).rowCount === 1, { what: 'setup to wait', timeout: PATIENT });
+    expect(network.halfClose('near')).toBeGreaterThan(0);
+    await databases.target.query('rollback');
+    await databases.source.query('insert into t values (2)');
+    await arrives(databases.target, 2);
+  }
+
+  test('while it makes the schema: the lock of that is let go', async () => {
+    await databases.target.query('begin; create schema ibex');
+    await takeAway();
+  });
+
+  test('while it registers tables: the checkpoint is let go', async () => {
+    start();
+    await databases.source.query('insert into t values (1)');
+    await arrives(databases.target, 1);
+    await daemon?.stop();
+    for (const side of ['source', 'target'] as const)
+      await databases[side].query('create table later (id int primary key)');
+    await databases.target.query('begin; lock table ibex.target_table in exclusive mode');
+    await takeAway();
+  });
+});
+
 describe('two targets of one daemon', () => {
   let other: Databases;
   let networks: Network[] = [];
@@ -204,6 +255,17 @@ describe('two targets of one daemon', () => {
     );
     expect(rows).toEqual([]);
   });
+});
+
+test('a connection that dies while its settings are made is given up', async () => {
+  const network = await startNetwork(servers.target);
+  try {
+    network.freezeAt('set_config');
+    const opening = Session.open({ url: network.through(databases.targetUrl), name: 'unlucky' });
+    await expect(opening).rejects.toMatchObject({ kind: 'connection' });
+  } finally {
+    await network.close();
+  }
 });
 
 describe('a watch over connections', () => {

@@ -241,6 +241,7 @@ describe('when something is in the way', () => {
     ]);
     const text = await expectCode(1, ['teardown', '--yes', '--arm-timeout', '500ms']);
     expect(text.stdout).toMatch(new RegExp(`public\\.teller is still armed: locked by pid ${rows[0].pid}`));
+    expect(text.stdout).toMatch(/-> Run `ibex teardown` again/);
     // Whatever stage it is in, the application goes on writing.
     await writer.query('update teller set balance = 2 where id = 2; commit');
     await databases.source.query(

@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { remedyOf, runRemedy, versionsOf } from '../support/drift.ts';
 import { usePair } from '../support/pair.ts';
 import { useServers, waitFor } from '../support/servers.ts';
-import { onBoth } from '../support/sync.ts';
+import { onBoth, waitUntilCaughtUp } from '../support/sync.ts';
 
 const servers = await useServers();
 const pair = usePair(servers);
@@ -151,4 +151,8 @@ test('a table that the source does not note for the sync any more is taken up ag
   await pair.becomesEqual();
   await pair.source.query(`update t set v = 'seen' where id < 5`);
   await pair.equal();
+  // Until somebody looks after it nobody is told that it is over there.
+  await pair.sync.stop();
+  await pair.source.query(`delete from ibex.source_table; update t set v = 'late' where id < 5`);
+  await expect(waitUntilCaughtUp(pair.databases, 500)).rejects.toThrow('does not note it for this sync');
 });

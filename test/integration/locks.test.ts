@@ -5,9 +5,11 @@
  */
 import pg from 'pg';
 import { afterEach, expect, test } from 'vitest';
+import { briefly } from '../../src/capture/trigger/arming.ts';
 import { keepSource } from '../../src/engine/source-hold.ts';
 import { Session } from '../../src/postgres/session.ts';
 import { type IbexResult, ibex } from '../support/ibex.ts';
+import { startNetwork } from '../support/network.ts';
 import { usePair } from '../support/pair.ts';
 import { useServers, waitFor } from '../support/servers.ts';
 import { onBoth } from '../support/sync.ts';
@@ -22,6 +24,12 @@ async function applicationThatLocks(table: string): Promise<pg.Client> {
     `set deadlock_timeout = '200ms'; begin; lock table only ${table} in access exclusive mode`,
   );
   return application;
+}
+
+/** How many sessions have or want the table. */
+async function locksOf(table: string): Promise<number> {
+  const { rows } = await pair.source.query('select from pg_locks where relation = $1::regclass', [table]);
+  return rows.length;
 }
 
 /** A session of that name waits for a lock on the table. */
@@ -349,17 +357,36 @@ test('all partitions of a table together are waited for no longer than one', asy
   expect(rows[0].left).toBeLessThanOrEqual(60_000 - waited);
 });
 
+test('a lock of a table goes, if the network takes who had it and does not tell the server', async () => {
+  const { sourceUrl } = pair.databases;
+  await pair.source.query('create table t (id int)');
+  const { oid } = (await pair.source.query(`select 't'::regclass::oid::int8::float8 as oid`)).rows[0];
+  const network = await startNetwork(servers.source);
+  const session = await Session.open({ url: network.through(sourceUrl), name: 'gone' });
+  const lost = briefly(session, oid, 100, 'share row exclusive', async () => {
+    await session.run('lock table public.t in share row exclusive mode');
+    network.freeze(true);
+    await session.run('select');
+  }).catch(() => undefined);
+  await waitFor(async () => (await locksOf('t')) === 1, { what: 'the lock' });
+  await pair.source.query('insert into t values (1)');
+  session.abandon();
+  await lost;
+  await network.close();
+});
+
 test('who shows that he lives over a session keeps out of the transactions of others, which may fail', async () => {
   const { sourceUrl, sourceAdmin } = pair.databases;
   await pair.source.query('create table t (id int)');
   await sourceAdmin.query('begin; lock table t');
   await using session = await Session.open({ url: sourceUrl, name: 'ibex:main:control' });
-  const arming = session.transaction('', () => session.run('lock table public.t in share mode'));
+  const locking = session.transaction('', () => session.run('lock table public.t in share mode'));
+  const ended = expect(locking).rejects.toThrow('canceling statement');
   await waitingFor('t', 'control');
   const stop = new AbortController();
   const beating = keepSource(session, stop.signal);
   await pair.source.query('select pg_cancel_backend(pid) from pg_locks where not granted');
-  await expect(arming).rejects.toThrow('canceling statement');
+  await ended;
   stop.abort();
   await beating;
   await sourceAdmin.query('rollback');

@@ -28,6 +28,22 @@ test('everything is copied, and then there is no difference', async () => {
   expect((await schema('copy')).created).toEqual([]);
 });
 
+test('what the server notes for itself beside the options of a column is not copied', async () => {
+  const { source, target, databases } = pair;
+  await source.query(`create table noted (id int primary key, v int, w int);
+    alter table noted alter v set (n_distinct = 5)`);
+  await databases.sourceAdmin.query(
+    `update pg_attribute set attoptions = array_prepend('pg_attver=26504112', attoptions)
+      where attrelid = 'noted'::regclass and attnum > 0`,
+  );
+  expect(await schema('copy')).toMatchObject({ code: 0, failed: [] });
+  const { rows } = await target.query(
+    `select attname, attoptions from pg_attribute where attrelid = 'noted'::regclass and attoptions is not null`,
+  );
+  expect(rows).toEqual([{ attname: 'v', attoptions: ['n_distinct=5'] }]);
+  expect(await schema('diff')).toMatchObject({ code: 0, missing: [], different: [], extra: [] });
+});
+
 test('what cannot be created is listed with its statement, and the rest goes on', async () => {
   const { source, target, databases } = pair;
   await databases.sourceAdmin.query('create role only_here; grant only_here to current_user');

@@ -1,7 +1,8 @@
 /**
- * A bank in the manner of pgbench, and clients that use it without pause, the way an application does: short
- * transactions over several tables, rows that come and go. Counts what went wrong from the application's view.
+ * A bank in the manner of pgbench, and clients that use it the way an application does: short transactions over several
+ * tables, rows that come and go. Counts what went wrong from the application's view.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { randomFrom } from './random.ts';
 
@@ -28,11 +29,12 @@ export interface Load {
   stop(): Promise<void>;
 }
 
+/** `pauseMs` is between two transactions of a client: what else runs on the machine is to get on. */
 export async function startLoad(
   url: string,
-  options: { clients?: number; seed?: number } = {},
+  options: { clients?: number; seed?: number; pauseMs?: number } = {},
 ): Promise<Load> {
-  const { clients = 4, seed = 1 } = options;
+  const { clients = 4, seed = 1, pauseMs = 10 } = options;
   const load = { done: 0, errors: [] as string[] };
   let stopping = false;
   const connections = Array.from({ length: clients }, () => new pg.Client({ connectionString: url }));
@@ -48,6 +50,7 @@ export async function startLoad(
         load.errors.push((error as Error).message);
         await client.query('rollback').catch(() => undefined);
       }
+      if (pauseMs > 0) await sleep(pauseMs);
     }
     await client.end().catch(() => undefined);
   });

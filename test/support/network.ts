@@ -27,6 +27,8 @@ export interface Network {
    * had forgotten them; with `all`, nor over new ones until it is mended.
    */
   freeze(all: boolean): void;
+  /** The same of each connection as soon as the client has said `text` in its first words, that included. */
+  freezeAt(text: string): void;
   /** Takes connections and lets everything through, at full speed. What was ended stays so. */
   mend(): void;
   close(): Promise<void>;
@@ -51,6 +53,7 @@ export async function startNetwork(to: { readonly port: number }): Promise<Netwo
   let stalled = Promise.resolve();
 
   let isFrozen = false;
+  let last: string | undefined;
   const passing = (link: Link, note: (bytes: Buffer) => void) =>
     new Transform({
       async transform(bytes: Buffer, _encoding, done) {
@@ -68,6 +71,7 @@ export async function startNetwork(to: { readonly port: number }): Promise<Netwo
     links.add(link);
     const greet = (bytes: Buffer) => {
       if (link.greeting.length < GREETING) link.greeting += bytes.toString('latin1');
+      if (last !== undefined && link.greeting.includes(last)) link.frozen = true;
     };
     for (const [socket, other, note] of [
       [near, far, greet],
@@ -120,6 +124,9 @@ export async function startNetwork(to: { readonly port: number }): Promise<Netwo
     freeze: (all) => {
       isFrozen = all;
       for (const link of links) link.frozen = true;
+    },
+    freezeAt: (text) => {
+      last = text;
     },
     throttle: (rate) => {
       bytesPerSecond = rate;

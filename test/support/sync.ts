@@ -29,9 +29,16 @@ export interface RunningSync {
 
 /**
  * A test waits for no pause longer than these. Each try of a held table throws a batch away, which a slow machine can
- * afford no more often than people's daemons do; but the pauses must not grow beyond what `waitFor` waits.
+ * afford no more often than people's daemons do; but the pauses must not grow beyond what `waitFor` waits. What
+ * becomes of a cutover that dies is said by the tests that have one.
  */
-export const TEST_PAUSES: Pauses = { longest: 3_000, heldFirst: 15_000, heldLongest: 45_000, copy: 3_000 };
+export const TEST_PAUSES: Pauses = {
+  longest: 3_000,
+  heldFirst: 15_000,
+  heldLongest: 45_000,
+  copy: 3_000,
+  abandonedMove: 600_000,
+};
 
 export interface SyncOptions {
   readonly redis?: string;
@@ -40,8 +47,12 @@ export interface SyncOptions {
   readonly keyless?: 'carry' | 'refuse';
   /** More settings, by name as commander has them. */
   readonly flags?: Readonly<Record<string, string>>;
+  /** Others than `TEST_PAUSES`. */
+  readonly pauses?: Partial<Pauses>;
   /** The section `carry` of the sync in ibex.yaml. */
   readonly carry?: Record<string, CarryEntry>;
+  /** The target is guarded, with this section `conflicts`. */
+  readonly guard?: object;
   /** Takes the lines of the log, from `info` on. */
   readonly logTo?: (line: string) => void;
 }
@@ -54,9 +65,11 @@ export interface CarryEntry {
 
 function configOf(databases: Databases, options: SyncOptions) {
   const { sourceUrl, targetUrl } = databases;
-  const cwd = options.carry === undefined ? tmpdir() : directoryWith(databases, options.carry);
+  const { carry, guard } = options;
+  const more = carry ? { carry } : guard ? { guard: true, conflicts: guard } : undefined;
+  const cwd = more === undefined ? tmpdir() : directoryWith(databases, more);
   const flags = {
-    ...(options.carry === undefined ? { source: sourceUrl, target: targetUrl } : {}),
+    ...(more === undefined ? { source: sourceUrl, target: targetUrl } : {}),
     ...(options.redis === undefined ? {} : { redis: options.redis }),
     ...(options.tables === undefined ? {} : { tables: options.tables }),
     ...(options.keyless === undefined ? {} : { keyless: options.keyless }),
@@ -72,11 +85,11 @@ function configOf(databases: Databases, options: SyncOptions) {
 }
 
 /** With an ibex.yaml, of which JSON is a kind. */
-function directoryWith({ sourceUrl, targetUrl }: Databases, carry: object): string {
+export function directoryWith({ sourceUrl, targetUrl }: Databases, more: object): string {
   const directory = mkdtempSync(join(tmpdir(), 'ibex-carry-'));
   const file = {
     nodes: { source: sourceUrl, target: targetUrl },
-    syncs: [{ name: 'main', from: 'source', to: 'target', carry }],
+    syncs: [{ name: 'main', from: 'source', to: 'target', ...more }],
   };
   writeFileSync(join(directory, 'ibex.yaml'), JSON.stringify(file, null, 2));
   return directory;
@@ -90,7 +103,7 @@ export function startSync(databases: Databases, options: SyncOptions = {}): Runn
       : pino({ level: 'info' }, { write: options.logTo });
   const stop = new AbortController();
   const until = options.until ?? { kind: 'forever' };
-  const daemon = new Daemon({ config, log, until, pauses: TEST_PAUSES });
+  const daemon = new Daemon({ config, log, until, pauses: { ...TEST_PAUSES, ...options.pauses } });
   const running = daemon.run(stop.signal);
   running.catch(() => undefined);
   return {

@@ -409,6 +409,8 @@ describe('the figures of catch-up', () => {
     const { ok, content, contract } = reportCatchUp({}, { scale: 10, transactions: 55_000 }, [
       ...RUNS,
       run('bucardo', 30),
+      run('ibex, one way, keys', 3),
+      run('ibex, two ways, keys', 4),
     ]);
     expect(ok).toBe(true);
     expect(content[2]).toContainEqual([
@@ -423,6 +425,7 @@ describe('the figures of catch-up', () => {
       { row: 'catch-up-native', value: 5 },
       { row: 'catch-up-bucardo', value: 15 },
       { row: 'redis', value: 0.8 },
+      { row: 'two-way', value: 0.75 },
     ]);
   });
 

@@ -439,11 +439,19 @@ describe('ibex.yaml', () => {
     ],
     [
       `${nodes}syncs:\n  - name: x\n    from: a\n    to: b\n    tabels: [a.b]\n`,
-      /line 9, syncs\[0\].tabels: not a known key; the keys here are name, from, to, between, conflicts, forward, tables, exclude, max_delta_bytes, max_delta_age, carry$/,
+      /line 9, syncs\[0\].tabels: not a known key; the keys here are name, from, to, between, conflicts, guard, forward, tables, exclude, max_delta_bytes, max_delta_age, carry$/,
     ],
     [
       `${nodes}syncs:\n  - {name: x, between: [a, b], conflicts: {types: {insert_exists: oldest}}}\n  - {name: y, between: [b, c]}\n`,
       /line 6, syncs\[0\].conflicts.types.insert_exists: oldest decides between two nodes only/,
+    ],
+    [
+      `${nodes}syncs:\n  - {name: x, between: [a, b], conflicts: {default: source}}\n  - {name: y, between: [b, c]}\n`,
+      /line 6, syncs\[0\].conflicts.default: b yields to a by it, and may yield to c too/,
+    ],
+    [
+      `${nodes}syncs:\n  - {name: x, between: [b, a]}\n  - {name: y, between: [b, c], conflicts: {tables: {public.t: {strategy: priority, nodes: [c, b]}}}}\n`,
+      /line 7, syncs\[1\].conflicts.tables.public.t: b yields to c by it, and may yield to a too/,
     ],
     [
       `${nodes}syncs:\n  - {name: x, from: a, to: b, forward: false}\n`,
@@ -515,6 +523,32 @@ describe('ibex.yaml', () => {
       'oldest',
     ]);
     expect(ruleFor(rules.all, 'update_missing').strategy).toBe('hold');
+  });
+
+  it('guards the target of a sync that goes one way, by the rules of a sync between its two nodes', () => {
+    write(
+      `${nodes}syncs:\n  - {name: x, from: a, to: b, guard: true, conflicts: {default: {strategy: priority, nodes: [b, a]}}}\n`,
+    );
+    const [only, ...more] = load({}, {}).syncs;
+    expect([only?.rivalry, more]).toEqual([null, []]);
+    expect(only?.guard).toMatchObject({ counterpart: 'x.guard', first: 'a', second: 'b' });
+    expect(only?.guard?.rules.all.rule).toMatchObject({ strategy: 'priority', nodes: ['b', 'a'] });
+  });
+
+  it.each([
+    [
+      'from: a, to: b, conflicts: {default: hold}',
+      /conflicts: belongs to a sync with between, or with guard: true$/,
+    ],
+    ['from: a, to: b, guard: maybe', /guard: must be true or false$/],
+    ['between: [a, b], guard: true', /guard: does not go together with between$/],
+    [
+      'from: a, to: b, guard: true, carry: {public.t: {where: v}}',
+      /carry: does not go together with guard: true$/,
+    ],
+  ])('refuses a guard: %s', (text, message) => {
+    write(`${nodes}syncs:\n  - {name: x, ${text}}\n`);
+    expect(refusal({}, {})).toMatch(message);
   });
 
   it.each([

@@ -84,7 +84,15 @@ test('a table of which a range has no result is not equal, whatever the others s
   accounts.begin(table, 'key', { all: 3, wanted: 2 });
   const report = () =>
     accounts.report({
-      ...{ sync: 'main', started: new Date(), sample: 1, position: '', source: server, target: server },
+      ...{
+        sync: 'main',
+        started: new Date(),
+        continued: null,
+        sample: 1,
+        position: '',
+        source: server,
+        target: server,
+      },
       sequences: { compared: 0, faults: [] },
     }).verdict;
   const verdicts = [report()];

@@ -27,6 +27,7 @@ export async function runVerify(
     isRunning: async () => (await readDaemon(target, 'main')) !== null,
     open,
     onProgress: () => undefined,
+    keeping: null,
     ...options,
   });
 }

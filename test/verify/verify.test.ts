@@ -17,7 +17,7 @@ const WIDE_ROWS = `insert into wide select 'r' || i % 7, i, ${bytes(40_000, 'i')
 describe('under full load', () => {
   test('nothing is taken for a difference, and each real one is named', async () => {
     await pair.inStep(`${BANK} ${WIDE}`, `${BANK_ROWS} ${WIDE_ROWS}`);
-    const load = await startLoad(pair.databases.sourceUrl, { clients: 4 });
+    const load = await startLoad(pair.databases.sourceUrl, { clients: 4, pauseMs: 0 });
     try {
       const clean = await runVerify(pair.databases);
       expect(named(clean)).toEqual([]);
@@ -84,6 +84,37 @@ describe('at rest', () => {
       source: '1.0',
       target: '1.00',
     });
+  });
+
+  test('of many columns each counts, and whether it is null, a row of nulls, or empty', async () => {
+    const names = Array.from({ length: 130 }, (_, i) => `c${i}`);
+    const columns = `p pair, w char(5), n inet, b bool, ${names.map((name) => `${name} text`).join(', ')}`;
+    for (const side of [pair.source, pair.target]) {
+      await side.query('create type pair as (x int, y int)');
+      await side.query(`create table many (id int primary key, ${columns})`);
+    }
+    await pair.target.query('alter table many alter w type text, alter n type text, alter b type text');
+    await pair.source.query(
+      `insert into many (id, p, w, n, b, c0, c129)
+       values (1, row(null, null), 'a', '10.0.0.1', true, 'x', ''), (2, null, 'b', '::1', false, 'y', null),
+              (3, row(1, 2), 'c', '10.0.0.0/8', true, 'z', '-')`,
+    );
+    pair.start();
+    await pair.sync.caughtUp();
+    expect(await runVerify(pair.databases)).toMatchObject({ verdict: 'equal' });
+    await pair.target.query(`
+      update many set p = null where id = 1;
+      update many set c129 = '' where id = 2;
+      update many set c0 = c129, c129 = c0 where id = 3`);
+    const rows = tableOf(await runVerify(pair.databases), 'public.many').rows.map(({ key, columns }) => [
+      ...(key ?? []),
+      ...columns.map(({ column }) => column),
+    ]);
+    expect(rows.sort()).toEqual([
+      ['1', 'p'],
+      ['2', 'c129'],
+      ['3', 'c0', 'c129'],
+    ]);
   });
 
   test('rows of a table without key are counted, and sequences may not be behind', async () => {

@@ -218,8 +218,10 @@ function needsOwner(error: unknown, table: string): unknown {
   );
 }
 
+/** Nor are locks held for who is gone: the network may take us between two statements and tell nobody. */
 const LIMIT_WAITING = `
-  select set_config('lock_timeout', greatest(1, least($1, s.setting::int8 / 2))::text, true)
+  select set_config('lock_timeout', greatest(1, least($1, s.setting::int8 / 2))::text, true),
+         set_config('idle_in_transaction_session_timeout', '10s', true)
     from pg_settings s where s.name = 'deadlock_timeout'`;
 
 /** The modes of a lock on a relation, each stronger than the one before. */
@@ -250,7 +252,7 @@ async function blockersOf(session: Session, relation: number, mode: LockMode): P
 
 /** On the relation itself; of a partitioned table also on its partitions, which its row triggers reach. */
 const BLOCKERS = `
-  select format('pid %s (%s, %s for %s s%s%s)', b.pid, b.who, b.state, coalesce(round(b.seconds)::text, '?'),
+  select format('pid %s (%s%s%s%s)', b.pid, b.who, ', ' || b.state || ' for ' || round(b.seconds) || ' s',
                 ', application ' || nullif(b.application, ''),
                 ', query since ' || to_char(b.query_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"')) as blocker
     from (select distinct on (a.pid) a.pid, coalesce(a.usename, a.backend_type, '?') as who,

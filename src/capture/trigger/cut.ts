@@ -134,11 +134,14 @@ export async function cutBatch(
   for (const one of found) batchTables.push(await batchTable(reading, one));
   const inStep = tables.flatMap(({ plan, floor }) => (floor === null ? [plan.relid] : []));
   const to = snapshot;
+  const counterpart = request.counterpart ?? null;
+  const seen = counterpart === null ? null : await readSeen(reading, counterpart);
   const header: BatchHeader = {
     ...{ sync, id, epoch, from, to, source, witness, tables: batchTables, inStep, oldestAt },
-    ...(request.counterpart == null ? {} : { seen: await readSeen(reading, request.counterpart) }),
+    ...(seen === null ? {} : { seen }),
   };
-  return { ...nothing, header, statements: found.map(statementOf) };
+  const waiting = seen?.held ? counterpart : null;
+  return { ...nothing, header, statements: found.map((one) => statementOf(one, waiting)) };
 }
 
 /** A piece moves no position: what its header says of one is where the checkpoint has to stand, and when it was read. */
@@ -252,10 +255,13 @@ async function batchTable(reading: Session, found: Found): Promise<BatchTable> {
   };
 }
 
-function statementOf({ table, generations, lower, fresh, truncates }: Found): string | null {
+function statementOf(
+  { table, generations, lower, fresh, truncates }: Found,
+  waiting: string | null,
+): string | null {
   const { plan, staging } = table;
   if (fresh === 0) return null;
-  return readStatement(plan, generations, staging?.part?.upto ?? lower, truncates > 0);
+  return readStatement(plan, generations, staging?.part?.upto ?? lower, truncates > 0, waiting);
 }
 
 /** The deltas of a table cannot tell its keys: it is copied again. */

@@ -125,24 +125,30 @@ export function truncatedStatement(plan: TablePlan, generations: Generations, fr
 
 /**
  * COPY of one table's part of a batch, in the shape that `apply` stages: `n` deltas that named this key,
- * whether the row is present, then the plan's columns.
+ * whether the row is present, then the plan's columns. `waiting`: the lane of the other direction, if some keys of it wait
+ * for a person here.
  */
 export function readStatement(
   plan: TablePlan,
   generations: Generations,
   from: Snapshot,
   truncated: boolean,
+  waiting: string | null,
 ): string {
   const deltas = (columns: string) => unread(plan, generations, from, columns);
   const query =
-    plan.mode === 'key' ? readKeys(plan, deltas) : truncated ? readAll(plan) : readRows(plan, deltas);
+    plan.mode === 'key'
+      ? readKeys(plan, truncated && waiting !== null ? withHeld(plan, deltas, waiting) : deltas, waiting)
+      : truncated
+        ? readAll(plan)
+        : readRows(plan, deltas);
   return `copy (${query}) to stdout (format binary)`;
 }
 
 /** The same of a piece, as of the reading transaction's snapshot. */
 export function readPieceStatement(plan: TablePlan, piece: Piece, echo: string | null): string {
   const deltas = (columns: string) => inPiece(plan, piece, echo, columns);
-  const query = plan.mode === 'key' ? readKeys(plan, deltas) : readRows(plan, deltas);
+  const query = plan.mode === 'key' ? readKeys(plan, deltas, null) : readRows(plan, deltas);
   return `copy (${query}) to stdout (format binary)`;
 }
 
@@ -153,7 +159,7 @@ type Deltas = (columns: string) => string;
  * Keys in their order: neighbouring rows are looked up one after the other, here and again on the target. Keys that
  * are equal to each other are one key, however they were noted.
  */
-function readKeys(plan: TablePlan, deltas: Deltas): string {
+function readKeys(plan: TablePlan, deltas: Deltas, waiting: string | null): string {
   const key = keyOf(plan);
   const names = key.map((_, i) => `k${i + 1}`).join(', ');
   const compared = key.map((column, i) => `${wrapped(`k${i + 1}`, column.match?.noted)} as k${i + 1}`);
@@ -164,13 +170,40 @@ function readKeys(plan: TablePlan, deltas: Deltas): string {
   const values = plan.columns.map((column, i) =>
     i < plan.keyLength ? `coalesce(${sent(column)}, ${gone(column, `k.k${i + 1}`)})` : sent(column),
   );
+  const n = waiting === null ? 'count(*)' : `count(*) filter (where op <> 'H')`;
   const [times, noted] = plan.timed ? [TIMES, `${names}, op, at`] : ['', `${names}, op`];
   return `
-    select k.n, t.tableoid is not null, ${values.join(', ')}${plan.timed ? ', k.at, k.op' : ''}
-      from (select ${compared.join(', ')}, count(*) as n${times}
+    select k.n, t.tableoid is not null, ${values.join(', ')}${plan.timed ? `, k.at, ${how(plan, waiting)}` : ''}
+      from (select ${compared.join(', ')}, ${n} as n${times}
               from (${deltas(noted)}) d
              where op <> 'T' group by ${places} order by ${places}) k
       left join ${rowSource(plan, plan, plan.only)} on ${join}`;
+}
+
+/**
+ * How a key was changed; H if it waits for a person here, as a key of the lane `waiting`: its row was written without the
+ * other side's, although that has come.
+ */
+function how(plan: TablePlan, waiting: string | null): string {
+  if (waiting === null) return 'k.op';
+  const key = keyOf(plan).map((_, i) => `k.k${i + 1}::text`);
+  return `case when array[${key.join(', ')}] in (
+            select h.key from ibex.held_key h where ${heldHere(plan, waiting)}) then 'H' else k.op end`;
+}
+
+function heldHere({ schema, name }: TablePlan, waiting: string): string {
+  return `h.sync = ${literal(waiting)} and h.schema_name = ${literal(schema)} and h.table_name = ${literal(name)}
+          and h.decision is null`;
+}
+
+/** A TRUNCATE names no keys, and the other side is to know which of them wait here: they come as if they had been noted. */
+function withHeld(plan: TablePlan, deltas: Deltas, waiting: string): Deltas {
+  const key = keyOf(plan).map((column, i) => `(h.key[${i + 1}])::${column.notedType} as k${i + 1}`);
+  return (columns) => `
+    ${deltas(columns)}
+    union all
+    select ${columns} from (select ${key.join(', ')}, 'H'::"char" as op, null::timestamptz as at from ibex.held_key h
+                             where ${heldHere(plan, waiting)}) h`;
 }
 
 /** When a key was changed last, and how: I if its row was inserted, B if it was there before all, else U. */
@@ -247,7 +280,8 @@ export const BEGIN_BATCH = `
 export const READ_SEEN = `
   select (select c.position from ibex.checkpoint c where c.sync = $1) as position,
          coalesce((select json_agg(json_build_object('schema', t.schema_name, 'name', t.table_name, 'floor', t.floor))
-                     from ibex.target_table t where t.sync = $1 and t.state <> 'streaming'), '[]') as apart`;
+                     from ibex.target_table t where t.sync = $1 and t.state <> 'streaming'), '[]') as apart,
+         exists (select from ibex.held_key h where h.sync = $1 and h.decision is null) as held`;
 
 /** For a whole session: a lock that is not to be had at once is an error. (Zero would mean to wait for ever.) */
 export const NEVER_WAIT = `set lock_timeout = '10ms'`;

@@ -4,6 +4,7 @@
  */
 import { randomInt } from 'node:crypto';
 import type pg from 'pg';
+import type { Side } from '../../apply/live.ts';
 import { IbexError } from '../../core/errors.ts';
 import { connect } from '../../postgres/connecting.ts';
 import { toIbexError } from '../../postgres/errors.ts';
@@ -29,14 +30,14 @@ const WHO = `
          pg_catalog.current_setting('session_replication_role') = 'replica' as replica
     from pg_catalog.pg_roles r where r.rolname = current_user`;
 
-/** Errors: `connection`, `authentication`, `unknown_database`, when nobody can connect with it. */
-export async function probeApp(url: string, source: Session): Promise<Finding[]> {
+/** `live`: the configured side that `source` is. Errors: `connection`, `authentication`, `unknown_database`, when nobody can connect with it. */
+export async function probeApp(url: string, source: Session, live: Side): Promise<Finding[]> {
   const { client, server, peer, pooled } = await connect(url, 'ibex:doctor:app', true);
   try {
     const who = (await client.query<Who>(WHO)).rows[0] as Who;
     const remark = remarkOn(peer);
     return [
-      placeFinding(server, who, await isSource(client, source)),
+      (await isSource(client, source)) ? leadsThere(server, who) : leadsElsewhere(server, who, source, live),
       ...roleFindings(who),
       ...(pooled
         ? [info('app-pooler', 'app', `a pooler stands between the application and its server (${server})`)]
@@ -65,9 +66,11 @@ async function isSource(client: pg.Client, source: Session): Promise<boolean> {
   });
 }
 
-function placeFinding(server: string, { role, standby }: Who, isSource: boolean): Finding {
-  if (isSource)
-    return info('app-database', 'app', `${server} is the source; the application is role ${role} there`);
+function leadsThere(server: string, { role }: Who): Finding {
+  return info('app-database', 'app', `${server} is the source; the application is role ${role} there`);
+}
+
+function leadsElsewhere(server: string, { standby }: Who, source: Session, live: Side): Finding {
   const finding = { check: 'app-database', side: 'app' } as const;
   if (standby) {
     const what = `${server} is a standby: the application can only read there`;
@@ -79,12 +82,11 @@ function placeFinding(server: string, { role, standby }: Who, isSource: boolean)
     };
   }
   const what = `${server} is not the source: what the application writes there is not captured`;
-  return {
-    ...finding,
-    severity: 'error',
-    what,
-    remedy: 'Give --source the database of the application, by any of its hosts.',
-  };
+  const remedy =
+    live === 'source'
+      ? 'Give --source the database of the application, by any of its hosts.'
+      : `Give the application the side that is live since the cutover: ${source.server}.`;
+  return { ...finding, severity: 'error', what, remedy };
 }
 
 function roleFindings({ role, database, super: isSuper, readOnly, replica }: Who): Finding[] {

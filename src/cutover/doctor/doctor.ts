@@ -2,7 +2,8 @@
  * `ibex doctor`: looks at both sides, tries out in rolled-back transactions what a sync does, and says what would fail
  * later. Nothing is left behind, and no table of the application is locked beyond what a query takes.
  */
-import type { SyncConfig } from '../../config/syncs.ts';
+import { readLive, type Side } from '../../apply/live.ts';
+import { laneOf, type SyncConfig } from '../../config/syncs.ts';
 import { IbexError } from '../../core/errors.ts';
 import { tableLabel } from '../../core/plan.ts';
 import type { TableInfo } from '../../core/table.ts';
@@ -25,6 +26,7 @@ import { compareVersions, probeCapture, probeServer, probeTime } from './server.
 import { ChangeCounter, probeSizes } from './sizes.ts';
 import {
   probeForeignKeys,
+  probeGuard,
   probeObstacles,
   probeRowSecurity,
   probeSetAside,
@@ -41,7 +43,13 @@ export interface DoctorOptions {
 }
 
 export interface Diagnosis {
+  /** The lane that was looked at: after a cutover it leads from the configured target to the source. */
   readonly sync: string;
+  /** The configured side that is live; null when it could not be asked. */
+  readonly live: Side | null;
+  /** What findings call source and target: `host:port/database`; null where it could not be reached. */
+  readonly source: string | null;
+  readonly target: string | null;
   readonly tables: readonly string[];
   /** The worst first. */
   readonly findings: readonly Finding[];
@@ -57,9 +65,21 @@ export async function diagnose(options: DoctorOptions): Promise<Diagnosis> {
   try {
     if (!(source instanceof Session) || !(target instanceof Session)) {
       const findings = opened.filter((one) => !(one instanceof Session)) as Finding[];
-      return { sync: options.sync.name, tables: [], findings };
+      const [here, there] = opened.map((one) => (one instanceof Session ? one.server : null));
+      return {
+        sync: options.sync.name,
+        live: null,
+        source: here ?? null,
+        target: there ?? null,
+        tables: [],
+        findings,
+      };
     }
-    return await examine({ ...options, source, target });
+    const { side: live } = await readLive(target, options.sync.name);
+    const sync = laneOf(options.sync, live);
+    return await (live === 'source'
+      ? examine({ ...options, sync, live, source, target })
+      : examine({ ...options, sync, live, source: target, target: source }));
   } finally {
     for (const one of opened) if (one instanceof Session) await one.close();
   }
@@ -75,20 +95,22 @@ async function open(sync: SyncConfig, side: 'source' | 'target'): Promise<Sessio
   }
 }
 
+/** The sync and its sides as they are now: after a cutover the lane of the other direction. */
 interface Both extends DoctorOptions {
+  readonly live: Side;
   readonly source: Session;
   readonly target: Session;
 }
 
 async function examine(both: Both): Promise<Diagnosis> {
-  const { sync, source, target, appUrl } = both;
+  const { sync, live, source, target, appUrl } = both;
   const unmet = await findUnmet(both);
   const tables = await chosenTables(both, unmet);
   const changes = await ChangeCounter.start(source, tables);
   const findings = [...unmet, ...(await examineServers(both))];
   if (appUrl !== undefined)
     findings.push(
-      ...(await probe('app', 'the connection of the application', () => probeApp(appUrl, source))),
+      ...(await probe('app', 'the connection of the application', () => probeApp(appUrl, source, live))),
     );
   findings.push(...(await examineTables(both, tables, unmet)));
   findings.push(
@@ -107,7 +129,14 @@ async function examine(both: Both): Promise<Diagnosis> {
     )),
     ...(await probe('source', 'the rate of changes', async () => [await changes.finding(both.lookMs)])),
   );
-  return { sync: sync.name, tables: tables.map(tableLabel), findings: bySeverity(findings) };
+  return {
+    sync: sync.name,
+    live,
+    source: source.server,
+    target: target.server,
+    tables: tables.map(tableLabel),
+    findings: bySeverity(findings),
+  };
 }
 
 /** What setup would refuse to begin with. */
@@ -131,10 +160,15 @@ async function failure(work: () => Promise<unknown>): Promise<IbexError | null> 
 }
 
 /** None where setup would not get as far: then it is not known which they are. */
-async function chosenTables({ sync, source, target }: Both, unmet: readonly Finding[]): Promise<TableInfo[]> {
+async function chosenTables(
+  { sync, live, source, target }: Both,
+  unmet: readonly Finding[],
+): Promise<TableInfo[]> {
   const { tables, exclude, carry, asked } = sync;
   if (unmet.some(({ side }) => side === 'both')) return [];
-  return tablesOf({ sync: sync.name, source, target, adopt: true, tables, exclude, carry, asked });
+  // What a lane back carries was decided by the cutover.
+  const adopt = live === 'source';
+  return tablesOf({ sync: sync.name, source, target, adopt, tables, exclude, carry, asked });
 }
 
 async function examineServers({ source, target, copying }: Both): Promise<Finding[]> {
@@ -180,6 +214,9 @@ async function examineTables(
     ...(await probe('target', 'row level security', () => probeRowSecurity(target, 'target', tables))),
     ...(await probe('target', 'the right to truncate', () => probeTruncate(target, tables))),
     ...(await probe('target', 'triggers and rules', () => probeSetAside(options, tables))),
+    ...(sync.guard === null
+      ? []
+      : await probe('target', 'the guard', () => probeGuard(target, sync.name, tables))),
   ];
 }
 

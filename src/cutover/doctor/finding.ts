@@ -25,6 +25,7 @@ export const CHECKS = {
   'foreign-key':
     'The other table is not carried: rows may lack their parents, or a DELETE may reach further than here.',
   'set-aside': 'What it does was done on the source already; teardown puts it back.',
+  guard: 'What others write on the target would not be noticed.',
   sequence: 'After the move the application would draw values that were handed out before.',
   grant: 'After the move the application is refused there what it may do here.',
   'shared-sequence': 'Rows that both sides insert meet under one key, and one of them goes.',

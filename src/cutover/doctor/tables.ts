@@ -1,6 +1,7 @@
 /** The tables of the sync: what setup says to each, and what would meet their rows later. */
 import { readForeignKeys } from '../../apply/foreign-keys.ts';
 import { firesFor, isUserTrigger, treeOf } from '../../apply/target-table.ts';
+import { guardName } from '../../core/conflict.ts';
 import { type CarryRule, type TableName, tableLabel } from '../../core/plan.ts';
 import type { TableInfo } from '../../core/table.ts';
 import { listTables } from '../../postgres/catalog.ts';
@@ -151,4 +152,45 @@ export async function probeSetAside(
       `${tableLabel(table)}: ${objects} will be disabled as long as the sync lives`,
     ),
   );
+}
+
+/** Tables of the target that could not have a guard. */
+export async function probeGuard(
+  target: Session,
+  sync: string,
+  tables: readonly TableName[],
+): Promise<Finding[]> {
+  const foreign = await target.rows<TableName & { role: string; owner: string }>(
+    `select n.nspname as schema, c.relname as name, current_user::text as role, pg_get_userbyid(c.relowner) as owner
+       from ${MEMBERS} where not pg_has_role(c.relowner, 'usage') order by 1, 2`,
+    [named(tables)],
+  );
+  const carried = (await isInstalled(target, 'source'))
+    ? await target.rows<TableName & { sync: string }>(
+        `select n.nspname as schema, c.relname as name, t.sync
+           from ${MEMBERS} join ibex.source_table t on t.relid = c.oid where t.sync <> $2 order by 1, 2, 3`,
+        [named(tables), guardName(sync)],
+      )
+    : [];
+  const finding = (what: string, remedy: string): Finding => ({
+    severity: 'error',
+    check: 'guard',
+    side: 'target',
+    what,
+    remedy,
+  });
+  return [
+    ...foreign.map(({ role, owner, ...table }) =>
+      finding(
+        `role ${role} does not own ${tableLabel(table)}, so its guard cannot be put up`,
+        `On the target: grant ${ident(owner)} to ${ident(role)}; or connect as ${owner}.`,
+      ),
+    ),
+    ...carried.map(({ sync: other, ...table }) =>
+      finding(
+        `sync ${other} notes the changes of ${tableLabel(table)}, and a guard stands alone`,
+        'Leave `guard` out, or the table out of one of them.',
+      ),
+    ),
+  ];
 }

@@ -12,9 +12,14 @@ export function diagnosisText(diagnosis: Diagnosis): string {
   const count = (severity: Severity) => findings.filter((finding) => finding.severity === severity).length;
   const verdict = isHealthy(diagnosis) ? 'nothing found that would fail' : 'something would fail';
   return [
+    ...(diagnosis.live === 'target' ? [sidesText(diagnosis)] : []),
     ...findings.flatMap(lines),
     `${sync}: ${verdict}: ${count('error')} errors, ${count('warning')} warnings, ${tables.length} tables`,
   ].join('\n');
+}
+
+function sidesText({ sync, source, target }: Diagnosis): string {
+  return `since the cutover the configured target is live: this is ${sync}, with source ${source} and target ${target}`;
 }
 
 function lines({ severity, check, side, what, remedy }: Finding): string[] {
@@ -25,5 +30,5 @@ function lines({ severity, check, side, what, remedy }: Finding): string[] {
 /** With the reason why each matters. */
 export function diagnosisDocument(diagnosis: Diagnosis) {
   const findings = diagnosis.findings.map((finding) => ({ ...finding, why: CHECKS[finding.check] }));
-  return { sync: diagnosis.sync, healthy: isHealthy(diagnosis), tables: diagnosis.tables, findings };
+  return { ...diagnosis, healthy: isHealthy(diagnosis), findings };
 }

@@ -45,9 +45,7 @@ export async function requireFence(side: Session, lane: string, mark: string | n
  */
 export async function waitOutWriters(move: Move, side: Session, lane: string): Promise<void> {
   const { graceMs, terminate, signal } = move;
-  const known = new Set((await readWriters(side, lane)).map(({ transaction }) => transaction));
-  const stillThere = async () =>
-    (await readWriters(side, lane)).filter(({ pid, transaction }) => pid === null || known.has(transaction));
+  const stillThere = await writersOfNow(side, lane);
   const left = await untilGone(stillThere, Date.now() + graceMs, signal);
   if (left.length === 0) return;
   const prepared = left.filter(({ pid }) => pid === null);
@@ -58,6 +56,18 @@ export async function waitOutWriters(move: Move, side: Session, lane: string): P
   throw new IbexError('refused', `${side.server}: not all writers could be ended: ${refused.join('; ')}`, {
     hint: 'To end sessions of other roles, ours has to be granted them, or pg_signal_backend.',
   });
+}
+
+/** Waits for the same for the grace time, whether or not there is a fence; resolves to those that are left then. */
+export async function waitForWriters(move: Move, side: Session, lane: string): Promise<Writer[]> {
+  return untilGone(await writersOfNow(side, lane), Date.now() + move.graceMs, move.signal);
+}
+
+/** Looks which of those that are writing now still are. */
+async function writersOfNow(side: Session, lane: string): Promise<() => Promise<Writer[]>> {
+  const known = new Set((await readWriters(side, lane)).map(({ transaction }) => transaction));
+  return async () =>
+    (await readWriters(side, lane)).filter(({ pid, transaction }) => pid === null || known.has(transaction));
 }
 
 async function untilGone(
@@ -75,7 +85,7 @@ async function untilGone(
   }
 }
 
-function stillWriting(side: Session, writers: readonly Writer[], graceMs: number): IbexError {
+export function stillWriting(side: Session, writers: readonly Writer[], graceMs: number): IbexError {
   const who = writers.map((writer) => writer.who).join(', ');
   const prepared = writers.some(({ pid }) => pid === null);
   return new IbexError('refused', `${side.server}: after ${graceMs / 1000} s still writing: ${who}`, {

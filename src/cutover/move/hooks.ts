@@ -4,16 +4,17 @@
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { access, constants } from 'node:fs/promises';
 import { IbexError } from '../../core/errors.ts';
 import type { Session } from '../../postgres/session.ts';
-import type { HookName, Move } from './move.ts';
+import type { Ending, HookName, Hooks } from './move.ts';
 
 /**
  * Runs a hook if there is one. What a command writes goes to stderr. One before the fence has as long as it likes, since
  * nobody waits for it; others `timeoutMs`.
  * Errors: `hook` when it fails.
  */
-export async function runHook(move: Move, name: HookName): Promise<void> {
+export async function runHook(move: Ending, name: HookName): Promise<void> {
   const hook = move.hooks[name];
   if (hook === undefined) return;
   const limit = name === 'before_fence' ? null : move.timeoutMs;
@@ -24,7 +25,32 @@ export async function runHook(move: Move, name: HookName): Promise<void> {
   if (failure !== null) throw new IbexError('hook', `the hook ${name} ${failure}`);
 }
 
-function factsOf({ sync, to, old, fresh, run }: Move, name: HookName): Record<string, string> {
+/** Those of the commands that the shell does not find, or may not run, as far as their first word tells. */
+export async function findUnrunnable(hooks: Hooks): Promise<string[]> {
+  const reasons: string[] = [];
+  for (const [name, hook] of Object.entries(hooks)) {
+    const [first = ''] = hook.trim().split(/\s/);
+    // Anything but a plain word is for the shell to read.
+    if (!/^[\w./-]+$/.test(first)) continue;
+    if (!(await canRun(first)))
+      reasons.push(`the hook ${name}: ${first} is not there, or is no program that may be run`);
+  }
+  return reasons;
+}
+
+/** A shell takes any file that is there for a command, until it is to run it. */
+async function canRun(word: string): Promise<boolean> {
+  if (word.includes('/')) {
+    return access(word, constants.X_OK).then(
+      () => true,
+      () => false,
+    );
+  }
+  const [code] = await once(spawn('/bin/sh', ['-c', 'command -v "$0" >/dev/null', word]), 'exit');
+  return code === 0;
+}
+
+function factsOf({ sync, to, old, fresh, run }: Ending, name: HookName): Record<string, string> {
   const [source, target] = to === 'target' ? [old, fresh] : [fresh, old];
   return {
     IBEX_SYNC: sync.name,

@@ -1,9 +1,9 @@
 /** The journal of moves, `ibex.cutover` on the configured target: what began, what ended, and what came of it. */
 import { performance } from 'node:perf_hooks';
 import type { Side } from '../../apply/live.ts';
-import { failpoint, type MoveFailpoint } from '../../core/failpoints.ts';
+import { failpoint, MOVE_FAILPOINTS } from '../../core/failpoints.ts';
 import type { Session } from '../../postgres/session.ts';
-import type { Move, Phase, Proof } from './move.ts';
+import type { Ending, Phase, Proof } from './move.ts';
 
 export interface Run {
   readonly run: number;
@@ -51,9 +51,24 @@ export async function readProof(record: Session, sync: string, run: number): Pro
   return Object.assign({}, ...rows.map(({ what }) => what), pauseSeconds === null ? {} : { pauseSeconds });
 }
 
+/** How long these phases of a run took together. */
+export async function readSpent(
+  record: Session,
+  sync: string,
+  run: number,
+  phases: readonly Phase[],
+): Promise<number> {
+  const { seconds } = await record.row<{ seconds: number }>(
+    `select coalesce(sum(extract(epoch from ended_at - began_at)), 0)::float8 as seconds
+       from ibex.cutover where sync = $1 and run = $2 and phase = any ($3::text[])`,
+    [sync, run, phases],
+  );
+  return seconds;
+}
+
 /** Does one phase, writes it down as it begins and ends, and says so. The work resolves to what it found, and a line of it. */
 export async function phase<T extends object>(
-  move: Move,
+  move: Ending,
   name: Phase,
   work: () => Promise<{ readonly found: T; readonly text: string }>,
 ): Promise<T> {
@@ -64,7 +79,8 @@ export async function phase<T extends object>(
      select $1, $2, max(n) + 1, max(live), $3 from ibex.cutover where sync = $1 and run = $2 returning n`,
     [sync.name, run, name],
   );
-  if (name !== 'verify') failpoint(`move-${name}` satisfies MoveFailpoint);
+  const seam = MOVE_FAILPOINTS.find((one) => one === `move-${name}`);
+  if (seam !== undefined) failpoint(seam);
   const { found, text } = await work();
   await record.run(
     `update ibex.cutover set ended_at = clock_timestamp(), what = $4 where sync = $1 and run = $2 and n = $3`,

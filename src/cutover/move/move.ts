@@ -13,13 +13,18 @@ export type Hooks = Config['hooks'];
 
 export type HookName = keyof Hooks;
 
+/** The daemon is in a hurry for as long as the longest phase may take, and no longer if we die. */
+export const HURRY_MS = 600_000;
+
 export interface MoveOptions {
   /** As it is configured. */
   readonly sync: SyncConfig;
   /** The side that is to be live. */
   readonly to: Side;
-  /** Everything short of the fence. */
+  /** Everything short of the fence. No hook is run. */
   readonly dryRun: boolean;
+  /** The URL of an empty database on which the fence is tried out before a dry run ends; null: it is not. */
+  readonly scratch: string | null;
   /** How long open transactions of the application are waited for once nobody can begin to write any more. */
   readonly graceMs: number;
   /** End the sessions that are still in one after that; otherwise the move is given up. */
@@ -50,6 +55,8 @@ export type Phase =
   | 'preflight'
   | 'verify'
   | 'prepare'
+  | 'scratch'
+  | 'writers'
   | 'fence'
   | 'drain'
   | 'sequences'
@@ -58,7 +65,8 @@ export type Phase =
   | 'reverse'
   | 'lift';
 
-export interface Move extends MoveOptions {
+/** What it takes to bring a move to an end, one way or the other. */
+export interface Ending extends Pick<MoveOptions, 'sync' | 'to' | 'hooks' | 'timeoutMs' | 'signal' | 'say'> {
   readonly run: number;
   /** The lane that runs before the switch: from the side that is left to the one that becomes live. */
   readonly lane: SyncConfig;
@@ -71,6 +79,8 @@ export interface Move extends MoveOptions {
   /** On the configured target, whichever side is live: the journal, and the lock that keeps a second move away. */
   readonly record: Session;
 }
+
+export interface Move extends MoveOptions, Ending {}
 
 /** The nodes whose changes pass a fence: those that our own lanes carry. */
 export function nodesOf({ sync }: Pick<Move, 'sync'>): string[] {
@@ -86,6 +96,21 @@ export interface MoveResult {
   readonly reasons: readonly string[];
   readonly error: IbexError | null;
   readonly proof: Partial<Proof>;
+  /** What was tried out on a scratch database, and how long the application would wait. */
+  readonly rehearsal?: Rehearsal;
+}
+
+export interface Rehearsal {
+  /** Writes that the fence kept off, of those tried: every kind on every relation in every way. */
+  readonly held: number;
+  /** The ways in which they were tried: roles, and settings of theirs. */
+  readonly ways: readonly string[];
+  /** Roles that may write on the live side, and that could not be taken on on the scratch database. */
+  readonly untried: readonly string[];
+  /** From the fence to the comparison, as long as the same took now: that and the switch come on top. */
+  readonly pauseSeconds: number;
+  /** The comparison, beside the application: it looks again at rows that change meanwhile, of which a fence leaves none. */
+  readonly checkSeconds: number;
 }
 
 /** What the phases found, each its part. */

@@ -2,6 +2,7 @@
 import { becomeReplica, readParked } from '../../apply/parking.ts';
 import { readSyncTables } from '../../apply/state.ts';
 import { readSubscribed } from '../../capture/trigger/beginning.ts';
+import { isGuarded } from '../../conflict/guarded.ts';
 import { tableLabel } from '../../core/plan.ts';
 import { faultText, judgeSequences } from '../../engine/sequences.ts';
 import { readStatus } from '../../observe/status.ts';
@@ -24,6 +25,8 @@ export async function findReasons(
     return [`only a choice of rows or columns is carried of ${names}: there is no way back from that`];
   }
   if (sync.rivalry !== null) return ['it is carried both ways: both sides are live already'];
+  if (sync.guard !== null || (await isGuarded(fresh, lane.name)))
+    return ['its target is guarded: take `guard: true` out of ibex.yaml, and start the daemon anew'];
   if (await areSame(old, fresh)) return ['both sides are one database'];
   const { why, lag } = await readStatus(old, fresh, lane.name, () => true);
   const behind = lag.seconds > LAG_SECONDS ? [`the target is ${lag.seconds.toFixed(0)} s behind`] : [];

@@ -94,7 +94,8 @@ async function goneFrom(fresh: Session, lane: string, relids: ReadonlySet<number
   return new Set(rows.filter(({ relid }) => !relids.has(relid)).map(tableLabel));
 }
 
-async function patiently(
+/** Tries until nobody is in the way. Errors: `refused`, with who is. */
+export async function patiently(
   { armTimeoutMs, signal }: Move,
   side: Session,
   what: string,

@@ -12,18 +12,17 @@ import { migrate } from '../../postgres/migrate.ts';
 import type { Session } from '../../postgres/session.ts';
 import { readLastEqual } from '../../verify/record.ts';
 import { fenceOff } from './fencing.ts';
-import { runHook } from './hooks.ts';
+import { findUnrunnable, runHook } from './hooks.ts';
 import { beginRun, endRun, phase, readLastRun, readProof } from './journal.ts';
-import { type Move, type MoveOptions, type MoveResult, nodesOf } from './move.ts';
+import { type Ending, HURRY_MS, type Move, type MoveOptions, type MoveResult, nodesOf } from './move.ts';
 import { findReasons } from './preflight.ts';
 import { prepare } from './preparing.ts';
 import { carrySequences, check, compareAll, drain, openSession } from './proving.ts';
+import { rehearse, requireScratch } from './rehearsing.ts';
 import { awaitWayBack, open, turn } from './turning.ts';
 
 /** A full comparison counts for so long. */
 const VERIFIED_HOURS = 24;
-/** The daemon is in a hurry for as long as the longest phase may take, and no longer if we die. */
-const HURRY_MS = 600_000;
 
 /** How long it is tried to undo a move whose connections are lost, and the pause between two tries. */
 const UNDO_MS = 60_000;
@@ -61,6 +60,26 @@ export async function abandon(options: MoveOptions): Promise<MoveResult> {
   });
 }
 
+export type Settling = Omit<Ending, 'to' | 'run' | 'lane' | 'next' | 'old' | 'fresh' | 'record'>;
+
+/**
+ * Ends a move whose process is gone, for the daemon, since nobody else may be there: undone when nothing was switched, else
+ * finished. Null when there is none. Errors: those of the servers; `taken` when somebody is at it.
+ */
+export async function settle(options: Settling): Promise<MoveResult | null> {
+  return withSides(options, async (sides) => {
+    const left = await findUnended(options, sides);
+    if (left === null) return null;
+    const { given, turned } = left;
+    const note = { by: 'daemon' };
+    if (turned) return finish(given, null, note);
+    await undo(given, note);
+    const late = await runHook(given, 'on_abort').then(() => null, known);
+    const reasons = late === null ? [] : [late.message];
+    return { outcome: 'undone', live: leftBy(given), reasons, error: late, proof: {} };
+  });
+}
+
 function nameOf(to: Side): string {
   return to === 'target' ? 'cutover' : 'rollback';
 }
@@ -75,8 +94,10 @@ interface Sides {
   readonly record: Session;
 }
 
-async function withSides<T>(options: MoveOptions, body: (sides: Sides) => Promise<T>): Promise<T> {
-  const { sync } = options;
+async function withSides<T>(
+  { sync }: Pick<MoveOptions, 'sync'>,
+  body: (sides: Sides) => Promise<T>,
+): Promise<T> {
   await using source = await openSession(sync, 'source', 'cutover');
   await using target = await openSession(sync, 'target', 'cutover');
   await using record = await openSession(sync, 'target', 'cutover');
@@ -90,7 +111,7 @@ async function withSides<T>(options: MoveOptions, body: (sides: Sides) => Promis
 }
 
 /** Which session and lane plays which part when this side is to become live. */
-function rolesOf({ sync }: MoveOptions, { source, target, record }: Sides, to: Side) {
+function rolesOf({ sync }: Pick<MoveOptions, 'sync'>, { source, target, record }: Sides, to: Side) {
   const [left, lane, next] =
     to === 'target' ? (['source', 'source', 'target'] as const) : (['target', 'target', 'source'] as const);
   return {
@@ -103,15 +124,29 @@ function rolesOf({ sync }: MoveOptions, { source, target, record }: Sides, to: S
   };
 }
 
-/** A move whose process died is ended first: undone when nothing was switched, else finished. Resolves to one that is done. */
-async function settleLast(options: MoveOptions, sides: Sides): Promise<MoveResult | null> {
-  const { sync, say } = options;
+interface Unended {
+  readonly given: Ending;
+  /** It had come past the switch. */
+  readonly turned: boolean;
+}
+
+/** The last move, if it did not come to its end. Whoever has the lock knows that its process is gone. */
+async function findUnended(options: Settling, sides: Sides): Promise<Unended | null> {
+  const { sync } = options;
   const last = await readLastRun(sides.record, sync.name);
   if (last === undefined || last.ended) return null;
   const given = { ...options, ...rolesOf(options, sides, last.live), run: last.run };
-  if ((await readLive(sides.record, sync.name)).side !== last.live) {
+  return { given, turned: (await readLive(sides.record, sync.name)).side === last.live };
+}
+
+/** A move whose process died is ended first: undone when nothing was switched, else finished. Resolves to one that is done. */
+async function settleLast(options: MoveOptions, sides: Sides): Promise<MoveResult | null> {
+  const { say } = options;
+  const left = await findUnended(options, sides);
+  if (left === null) return null;
+  if (!left.turned) {
     say({ phase: 'undo', seconds: null, text: 'an earlier attempt did not come to its end: it is undone' });
-    await undo(given);
+    await undo(left.given);
     return null;
   }
   say({
@@ -119,25 +154,26 @@ async function settleLast(options: MoveOptions, sides: Sides): Promise<MoveResul
     seconds: null,
     text: 'an earlier attempt had come past the switch: it is finished',
   });
-  return finish(given, null);
+  return finish(left.given, null);
 }
 
 async function makeMove(given: Move): Promise<MoveResult> {
   try {
     const { reasons } = await phase(given, 'preflight', async () => {
-      const reasons = await findReasons(given);
+      if (given.scratch !== null) await requireScratch(given, given.scratch);
+      const reasons = [...(await findUnrunnable(given.hooks)), ...(await findReasons(given))];
       return { found: { reasons }, text: reasons.length === 0 ? 'nothing stands against it' : 'refused' };
     });
     if (reasons.length > 0) return await giveUp(given, 'refused', reasons);
     await verifyFirst(given);
     await phase(given, 'prepare', () => prepare(given));
-    if (given.dryRun) return await giveUp(given, 'rehearsed', []);
+    if (given.dryRun) return await endRehearsal(given);
     await runHook(given, 'before_fence');
     await fenceAndSwitch(given);
   } catch (error) {
     // The answer to the switch may have been lost on its way.
     const turned = await readLive(given.record, given.sync.name).catch(() => null);
-    if (turned?.side !== given.to) return failed(given, error);
+    if (turned?.side !== given.to) return failed(given.dryRun ? { ...given, hooks: {} } : given, error);
   }
   const { placed } = await readProof(given.record, given.sync.name, given.run);
   return finish(given, placed ?? null);
@@ -149,7 +185,13 @@ async function giveUp(given: Move, outcome: 'refused' | 'rehearsed', reasons: re
   return { outcome, live: leftBy(given), reasons, error: null, proof: {} };
 }
 
-function leftBy({ to }: Move): Side {
+async function endRehearsal(given: Move): Promise<MoveResult> {
+  if (given.scratch === null) return giveUp(given, 'rehearsed', []);
+  const rehearsal = await rehearse(given, given.scratch);
+  return { ...(await giveUp(given, 'rehearsed', [])), rehearsal };
+}
+
+function leftBy({ to }: Ending): Side {
   return to === 'target' ? 'source' : 'target';
 }
 
@@ -178,7 +220,7 @@ async function fenceAndSwitch(given: Move): Promise<void> {
 }
 
 /** From the switch on: can be repeated, until it is done. */
-async function finish(given: Move, placed: string | null): Promise<MoveResult> {
+async function finish(given: Ending, placed: string | null, note: object = {}): Promise<MoveResult> {
   const { record, sync, run, to } = given;
   const ended = { live: to, reasons: [], error: null };
   try {
@@ -196,11 +238,21 @@ async function finish(given: Move, placed: string | null): Promise<MoveResult> {
   }
   const proof = await readProof(record, sync.name, run);
   await hurry(record, sync.name, 0);
-  await endRun(record, sync.name, run, { outcome: 'done', pauseSeconds: proof.pauseSeconds });
+  await endRun(record, sync.name, run, { outcome: 'done', pauseSeconds: proof.pauseSeconds, ...note });
   // With the new side open: who is let in by the hook meets no fence, and a slow one keeps nobody waiting.
-  const late = await runHook(given, 'after_switch').then(() => null, known);
+  const late = await runHook(given, 'after_switch').then(
+    () => null,
+    (error) => leftByHook(given, error),
+  );
   if (late === null) return { ...ended, outcome: 'done', proof };
   return { ...ended, outcome: 'unfinished', reasons: [late.message], error: late, proof };
+}
+
+/** The same command would not run the hook again: everything else is done. */
+function leftByHook({ to, fresh }: Ending, error: unknown): IbexError {
+  const { kind, message } = known(error);
+  const hint = `${fresh.server} is open. Do by hand what the hook does: it is told IBEX_PHASE=after_switch and IBEX_NEW_SIDE=${to}.`;
+  return new IbexError(kind, message, { hint, cause: error });
 }
 
 /** A failure before the switch: the application goes on as if nothing had been. */
@@ -240,14 +292,14 @@ async function undoSurely(given: Move, why: IbexError): Promise<void> {
  * Lifts the fence of the live side. That of the other one stays up where it was live before: nobody who still has its
  * address is to write there. Capture and fences stay in place, for the next attempt.
  */
-async function undo(given: Move): Promise<void> {
+async function undo(given: Ending, note: object = {}): Promise<void> {
   const { sync, lane, next, old, fresh, record, run } = given;
   await liftFence(old, lane.name);
   if (await wasLive(record, sync.name)) {
     if (!(await readFence(fresh, next.name)).up) await raiseFence(fresh, next.name, nodesOf(given));
   } else await liftFence(fresh, next.name);
   await hurry(record, sync.name, 0);
-  if (run > 0) await endRun(record, sync.name, run, { outcome: 'undone' });
+  if (run > 0) await endRun(record, sync.name, run, { outcome: 'undone', ...note });
 }
 
 /** Whether the side that is not live has ever been left. */

@@ -15,7 +15,7 @@ import { IbexError } from '../../core/errors.ts';
 import { failpoint } from '../../core/failpoints.ts';
 import { readDaemon } from '../../observe/status.ts';
 import { readIdentity } from '../../postgres/catalog.ts';
-import type { Move } from './move.ts';
+import type { Ending, Move } from './move.ts';
 import { tablesOf } from './preparing.ts';
 import { requireAccount } from './proving.ts';
 
@@ -40,7 +40,7 @@ export async function turn(move: Move, mark: string) {
  * the new side for the sake of the lane that ended. `placed` is when the checkpoint of the new lane was placed; null: any
  * daemon that runs it will do.
  */
-export async function awaitWayBack(move: Move, placed: string | null) {
+export async function awaitWayBack(move: Ending, placed: string | null) {
   const { lane, next, old, fresh, timeoutMs, signal } = move;
   const deadline = Date.now() + timeoutMs;
   while (
@@ -59,7 +59,7 @@ export async function awaitWayBack(move: Move, placed: string | null) {
   };
 }
 
-async function notRunning({ next, fresh, timeoutMs }: Move): Promise<IbexError> {
+async function notRunning({ next, fresh, timeoutMs }: Ending): Promise<IbexError> {
   const { lifts } = await readFence(fresh, next.name);
   return new IbexError(
     'refused',
@@ -73,7 +73,7 @@ async function notRunning({ next, fresh, timeoutMs }: Move): Promise<IbexError> 
 }
 
 /** Opens the new side to the application. */
-export async function open({ next, fresh }: Move) {
+export async function open({ next, fresh }: Ending) {
   await liftFence(fresh, next.name);
   return { found: {}, text: `the application can write to ${fresh.server}` };
 }

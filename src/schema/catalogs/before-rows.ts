@@ -251,7 +251,9 @@ const STORAGE: ObjectQuery = {
                                                             when 'l' then 'set compression lz4' end),
       ('statistics', case when (to_jsonb(a) ->> 'attstattarget')::int >= 0
                           then 'set statistics ' || (to_jsonb(a) ->> 'attstattarget') end),
-      ('options', 'set (' || array_to_string(a.attoptions, ', ') || ')')) v(aspect, what)
+      -- pg_attver is what newer releases note there for themselves; others do not know it.
+      ('options', (select 'set (' || string_agg(o, ', ') || ')' from unnest(a.attoptions) o
+                    where o !~ '^pg_attver='))) v(aspect, what)
     where a.attnum > 0 and not a.attisdropped and v.what is not null and ${IS_TABLE}`,
 };
 

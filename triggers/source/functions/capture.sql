@@ -15,7 +15,7 @@ declare
   root oid;
 begin
   for root in select r from unnest(roots) r order by r loop
-    refusal := ibex.capture(root);
+    refusal := coalesce(ibex.guard_refusal(root, capture_all.sync), ibex.capture(root));
     if refusal is not null then
       relid := root;
       return next;
@@ -26,6 +26,17 @@ begin
   end loop;
   perform ibex.heed_echoes(roots);
 end
+$$;
+
+-- Function: ibex.guard_refusal(root oid, wanted text) returns text
+-- Purpose:  why a sync cannot take in a table that the guard of another one notes, or a guard one that another sync carries;
+--           null when it can. What a guard notes is deleted once it is settled, and never acknowledged: neither would do for
+--           somebody who carries it on.
+create or replace function ibex.guard_refusal(root oid, wanted text) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select format('%s notes its changes, and a guard stands alone', min(t.sync))
+    from ibex.source_table t
+   where t.relid = root and t.sync <> wanted and (t.sync like '%.guard' or wanted like '%.guard') having count(*) > 0
 $$;
 
 -- Function: ibex.heed_echoes(roots oid[]) returns void

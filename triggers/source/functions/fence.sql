@@ -156,9 +156,9 @@ returns table (transaction text, pid integer, gid text, who text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select l.virtualtransaction, l.pid, p.gid,
          case when l.pid is null then format('prepared transaction %L of %s', p.gid, coalesce(p.owner::text, '?'))
-              else format('pid %s (%s, %s for %s s%s)', l.pid, coalesce(a.usename::text, a.backend_type, '?'),
-                          coalesce(a.state, 'working'),
-                          coalesce(round(extract(epoch from clock_timestamp() - coalesce(a.xact_start, a.query_start)))::text, '?'),
+              else format('pid %s (%s%s%s)', l.pid, coalesce(a.usename::text, a.backend_type, '?'),
+                          ', ' || coalesce(a.state, 'working') || ' for '
+                            || round(extract(epoch from clock_timestamp() - coalesce(a.xact_start, a.query_start))) || ' s',
                           ', application ' || nullif(a.application_name, '')) end
     from (select distinct k.virtualtransaction, k.pid from pg_locks k
            where k.locktype = 'relation' and k.granted and k.pid is distinct from pg_backend_pid()
