@@ -1,9 +1,7 @@
 /** `ibex demo`: servers, rows and load of its own; needs no setting and leaves nothing behind. */
 import { type Command, InvalidArgumentError } from 'commander';
 import { IbexError } from '../core/errors.ts';
-import { runDemo, runTwoWayDemo } from '../demo/demo.ts';
-import { type DemoResult, isGood, screen } from '../demo/result.ts';
-import { isTwoWayGood, twoWayScreen } from '../demo/two-way/two-way.ts';
+import type { DemoResult } from '../demo/result.ts';
 import { type ExitCode, print, report, stopSignal } from './command.ts';
 
 interface Flags {
@@ -50,6 +48,9 @@ async function demo({
       false,
     );
   const signal = endSignal();
+  const { runDemo, runTwoWayDemo } = await import('../demo/demo.ts');
+  const { isGood, screen } = await import('../demo/result.ts');
+  const { isTwoWayGood, twoWayScreen } = await import('../demo/two-way/two-way.ts');
   const show = (result: DemoResult) => print(json, result, screen(result));
   try {
     if (twoWay) {

@@ -1,7 +1,7 @@
 /** The log: JSON lines on stderr for machines, readable lines on a terminal. Never a row's value, never a password. */
+import { createRequire } from 'node:module';
 import { Writable } from 'node:stream';
 import { type Logger, pino } from 'pino';
-import pretty from 'pino-pretty';
 import { stderrScreen } from './screen.ts';
 
 export type { Logger };
@@ -20,10 +20,20 @@ export function createLog(options: { level: string; format: 'auto' | 'json' | 'p
       })
     : pino.destination({ dest: 2, sync: true });
   const destination = readable
-    ? pretty({ destination: output, sync: true, ignore: 'pid,hostname', translateTime: 'SYS:HH:MM:ss.l' })
+    ? loadPretty()({
+        destination: output,
+        sync: true,
+        ignore: 'pid,hostname',
+        translateTime: 'SYS:HH:MM:ss.l',
+      })
     : output;
   return pino(
     { level: options.level, base: null, serializers: { err: pino.stdSerializers.err } },
     destination,
   );
+}
+
+/** Loaded where somebody reads along: it is not needed to start a daemon, and is no small part of its start. */
+function loadPretty(): typeof import('pino-pretty') {
+  return createRequire(import.meta.url)('pino-pretty');
 }
