@@ -154,7 +154,7 @@ export function exactTable(text: string): TableName | undefined {
   return { schema: schema.exact ?? '', name: table.exact ?? '' };
 }
 
-/** Loaded where there is a file: to start takes a command without one a sixth less. */
+/** Loaded where there is a file: most commands have none, and start sooner without these eighty modules. */
 function loadYaml(): typeof import('yaml') {
   return createRequire(import.meta.url)('yaml');
 }
