@@ -43,7 +43,7 @@ export const CONTRACT = {
     ...{ bound: '>=', must: 1, stretch: 1.5, unit: 'x' },
   },
   backfill: {
-    what: 'backfill, 1 job: rows/s / those of COPY piped into COPY',
+    what: 'backfill of one table, 1 job: rows/s / those of COPY piped into COPY',
     ...{ bound: '>=', must: 0.8, stretch: 0.95, unit: '' },
   },
   clone: {
