@@ -5,10 +5,11 @@
 FROM node:22-bookworm-slim AS build
 WORKDIR /ibex
 COPY package.json package-lock.json ./
-# The script `prepare` would compile src/, which is not here yet.
+# The script `prepare` would build src/, which is not here yet.
 RUN npm ci --ignore-scripts --no-audit --no-fund
 COPY tsconfig.json tsconfig.build.json ./
 COPY src src
+COPY scripts/build.mjs scripts/build.mjs
 RUN npm run build
 
 FROM node:22-bookworm-slim AS assembly

@@ -1,3 +1,3 @@
 #!/usr/bin/env node
-// Entry of the `ibex` command: the compiled program, which `npm ci` builds (script `prepare`).
+// Entry of the `ibex` command: the program, which `npm ci` builds (script `prepare`).
 import '../dist/cli/main.js';

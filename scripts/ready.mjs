@@ -1,6 +1,6 @@
 /**
  * Makes a fresh clone ready to run, for `npm run demo` and `npm test`: installs what package-lock.json asks
- * for and compiles src/. Says one line about each thing it does, and nothing if there is nothing to do.
+ * for and builds dist/ from src/. Says one line about each thing it does, and nothing if there is nothing to do.
  * Plain Node without dependencies, since it runs before there are any.
  */
 import { spawnSync } from 'node:child_process';
@@ -12,15 +12,15 @@ process.chdir(join(import.meta.dirname, '..'));
 if (!isInstalled()) {
   console.error('ready: installing the packages of package-lock.json');
   // Development packages also where NODE_ENV says production: without the compiler there is nothing to run.
-  // No scripts: no package needs its own, and ours (prepare) would compile just what is compiled below.
+  // No scripts: no package needs its own, and ours (prepare) would build just what is built below.
   npm('ci', '--include=dev', '--ignore-scripts', '--no-audit', '--no-fund');
 }
 
 // Left behind by a successful build only: a failed one writes files as well.
 const stamp = join('dist', '.built');
 const began = new Date();
-if (newest('src') > modified(stamp)) {
-  console.error('ready: compiling src/ to dist/');
+if (Math.max(newest('src'), modified(join('scripts', 'build.mjs'))) > modified(stamp)) {
+  console.error('ready: building dist/ from src/');
   npm('run', 'build', '--silent');
   writeFileSync(stamp, '');
   // What was edited during the build has to be built again.

@@ -1,12 +1,12 @@
 /** `ibex bench`: the benchmark of the checkout. It is loaded from there when asked for: packages come without it. */
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
-import { pathToFileURL } from 'node:url';
+import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import { IbexError } from '../core/errors.ts';
+import { ROOT } from '../core/root.ts';
 import { type ExitCode, report } from './command.ts';
 
-const PROGRAM = join(import.meta.dirname, '..', '..', 'bench', 'main.ts');
+const PROGRAM = new URL('bench/main.ts', ROOT);
 
 interface Program {
   /** Takes all that stands after `bench`; help and wrong usage included. */
@@ -37,13 +37,17 @@ export function addBench(program: Command): void {
 async function load(): Promise<Program> {
   const hint = 'Run it in a checkout of Ibex, after `npm ci`: `npm run bench`.';
   if (!existsSync(PROGRAM)) {
-    throw new IbexError('tool', `the benchmark is not part of this installation: there is no ${PROGRAM}`, {
-      hint,
-    });
+    throw new IbexError(
+      'tool',
+      `the benchmark is not part of this installation: there is no ${fileURLToPath(PROGRAM)}`,
+      {
+        hint,
+      },
+    );
   }
   try {
     const { tsImport } = await import('tsx/esm/api');
-    return await tsImport(pathToFileURL(PROGRAM).href, import.meta.url);
+    return await tsImport(PROGRAM.href, import.meta.url);
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code !== 'ERR_MODULE_NOT_FOUND') throw cause;
     throw new IbexError('tool', 'the benchmark needs the development packages', { hint, cause });

@@ -11,6 +11,7 @@ import { IbexError } from '../core/errors.ts';
 import { matches, type TablePattern } from '../core/patterns.ts';
 import type { TableName } from '../core/plan.ts';
 import { createLog, type Logger } from '../observe/log.ts';
+import { nameSources } from '../observe/stacks.ts';
 import { Session } from '../postgres/session.ts';
 import { readKnown } from '../setup/setup.ts';
 import { requireMatches } from '../setup/tables.ts';
@@ -89,6 +90,7 @@ async function runCommand(
   flags: Context['flags'],
   args: Context['args'],
 ): Promise<ExitCode> {
+  nameSources();
   let debug = false;
   try {
     const oneSided = spec.oneSided ?? false;

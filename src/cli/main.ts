@@ -1,6 +1,7 @@
 /** The program `ibex`: all commands, and nothing else. */
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
+import { ROOT } from '../core/root.ts';
 import { backfill } from './backfill.ts';
 import { addBench } from './bench.ts';
 import { addCommand, addGroup, report, usageError } from './command.ts';
@@ -20,9 +21,10 @@ import { verify } from './verify.ts';
 import { wait } from './wait.ts';
 import { worker } from './worker.ts';
 
-const { version, description } = JSON.parse(
-  readFileSync(new URL('../../package.json', import.meta.url), 'utf8'),
-) as { version: string; description: string };
+const { version, description } = JSON.parse(readFileSync(new URL('package.json', ROOT), 'utf8')) as {
+  version: string;
+  description: string;
+};
 
 const program = new Command('ibex')
   .description(description)

@@ -6,13 +6,14 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { IbexError } from '../core/errors.ts';
+import { ROOT } from '../core/root.ts';
 import { freePort } from '../embedded/process.ts';
 import type { SyncStatus } from '../observe/status.ts';
 import { type Belongings, Program } from './belongings.ts';
 import { ibexEnvironment } from './environment.ts';
 import type { Places } from './servers.ts';
 
-const COMMAND = fileURLToPath(new URL('../../bin/ibex.js', import.meta.url));
+const COMMAND = fileURLToPath(new URL('bin/ibex.js', ROOT));
 /** What `ibex run` promises after SIGTERM, and what a person waits for after Ctrl-C. */
 const STOP_MS = 30_000;
 const HASTY_STOP_MS = 1_000;

@@ -3,11 +3,12 @@ import { accessSync, constants } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { delimiter, isAbsolute, join } from 'node:path';
 import { IbexError } from '../core/errors.ts';
+import { ROOT } from '../core/root.ts';
 import { type Belongings, Program } from './belongings.ts';
 import { pgEnvironment } from './environment.ts';
 import { connect, type Places } from './servers.ts';
 
-const SQL = new URL('../../demo/', import.meta.url);
+const SQL = new URL('demo/', ROOT);
 /** 100,000 accounts each. */
 const PGBENCH_SCALE = '2';
 const PGBENCH_CLIENTS = '4';

@@ -9,7 +9,6 @@ import type { Config } from '../config/load.ts';
 import type { SyncConfig } from '../config/syncs.ts';
 import { IbexError } from '../core/errors.ts';
 import type { BatchQueue, ChunkQueue } from '../core/ports.ts';
-import { serve } from '../observe/http.ts';
 import type { Logger } from '../observe/log.ts';
 import { Metrics } from '../observe/metrics.ts';
 import {
@@ -106,6 +105,7 @@ export class Daemon {
   async #listen(): Promise<Server | undefined> {
     const { config, log } = this.#options;
     if (config.listen === undefined) return undefined;
+    const { serve } = await import('../observe/http.ts');
     const server = await serve({
       ...config.listen,
       token: config.httpToken,

@@ -1,8 +1,8 @@
 /** Every metric, with its name, unit and labels, in one place. Values of rows never appear in a label. */
-import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { DeltaUsage } from '../capture/trigger/budget.ts';
 import type { MergeStatus } from '../core/backlog.ts';
 import type { CopyProgress } from './progress.ts';
+import { Counter, Gauge, Histogram, Registry } from './prometheus.ts';
 
 export class Metrics {
   readonly registry = new Registry();

@@ -5,8 +5,9 @@
  */
 import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import pg from 'pg';
+import type pg from 'pg';
 import { IbexError } from '../core/errors.ts';
+import { driver } from './driver.ts';
 import { toIbexError } from './errors.ts';
 import { isPooled, requireOwnBackend } from './pooler.ts';
 import { createSocket } from './socket.ts';
@@ -101,7 +102,7 @@ async function open(used: ServerConfig, name: string): Promise<Opened> {
 }
 
 async function start(config: pg.ClientConfig, name: string): Promise<pg.Client> {
-  const client = new pg.Client({
+  const client = new driver.Client({
     connectionTimeoutMillis: CONNECT_TIMEOUT,
     ...config,
     application_name: name,

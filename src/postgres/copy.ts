@@ -4,8 +4,9 @@
 import { EventEmitter, once } from 'node:events';
 import type { Socket } from 'node:net';
 import { finished } from 'node:stream/promises';
-import pg from 'pg';
+import type pg from 'pg';
 import { from as copyFrom } from 'pg-copy-streams';
+import { driver } from './driver.ts';
 import { takeOver } from './socket.ts';
 import { FailedAt } from './together.ts';
 
@@ -205,7 +206,7 @@ export function loadTogether(
   const text = [...loads.map(({ statement }) => statement), ...then].join('; ');
   return new Promise((resolve, reject) => {
     let answered = 0;
-    const query = new pg.Query(text, (error, result) => {
+    const query = new driver.Query(text, (error, result) => {
       if (error) reject(new FailedAt(answered, error));
       else resolve([result].flat() as pg.QueryResult[]);
     }) as pg.Query & Answered;

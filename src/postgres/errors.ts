@@ -1,8 +1,8 @@
 /**
  * From what a server or a socket says to the kinds of `core/errors.ts`. The only file that reads SQLSTATEs.
  */
-import pg from 'pg';
 import { type ErrorKind, IbexError } from '../core/errors.ts';
+import { driver } from './driver.ts';
 import { NO_TLS } from './tls.ts';
 
 /** SQLSTATEs, whole or by class (two characters), most specific first. */
@@ -65,13 +65,13 @@ export interface ServerError {
 /** What the server says about an error that came from it; undefined for any other error. */
 export function serverError(error: unknown): ServerError | undefined {
   const cause = error instanceof IbexError ? error.cause : error;
-  if (!(cause instanceof pg.DatabaseError) || cause.code === undefined) return undefined;
+  if (!(cause instanceof driver.DatabaseError) || cause.code === undefined) return undefined;
   const table = cause.schema && cause.table ? `${cause.schema}.${cause.table}` : undefined;
   return { state: cause.code, constraint: cause.constraint, table, detail: cause.detail };
 }
 
 function kindOf(error: unknown): ErrorKind {
-  if (error instanceof pg.DatabaseError && error.code !== undefined) {
+  if (error instanceof driver.DatabaseError && error.code !== undefined) {
     const state = error.code;
     // What the server says and nobody here has thought of may pass; a daemon goes on trying.
     return BY_STATE.find(([prefix]) => state.startsWith(prefix))?.[1] ?? 'transient';
@@ -117,7 +117,7 @@ const MISSING_PARTITION =
 
 /** A row that no partition takes violates a check that has no name. */
 function missesPartition(error: unknown): boolean {
-  return error instanceof pg.DatabaseError && error.code === '23514' && error.constraint === undefined;
+  return error instanceof driver.DatabaseError && error.code === '23514' && error.constraint === undefined;
 }
 
 /** What to do, where the kind alone would point to the wrong place. */

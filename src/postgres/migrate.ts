@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { IbexError } from '../core/errors.ts';
+import { ROOT } from '../core/root.ts';
 import type { Session } from './session.ts';
 
 export type Side = 'source' | 'target';
@@ -16,10 +17,10 @@ interface SqlFile {
   readonly checksum: string;
 }
 
-const ROOT = fileURLToPath(new URL('../../triggers/', import.meta.url));
+const TRIGGERS = fileURLToPath(new URL('triggers/', ROOT));
 
 function sqlFiles(side: Side, kind: 'tables' | 'functions'): SqlFile[] {
-  const directory = `${ROOT}${side}/${kind}/`;
+  const directory = `${TRIGGERS}${side}/${kind}/`;
   if (!existsSync(directory)) return [];
   return readdirSync(directory)
     .filter((name) => name.endsWith('.sql'))

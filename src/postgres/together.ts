@@ -5,7 +5,8 @@
  * The driver knows how a statement is sent and its answer read; here is said only what goes out at once, and whose answer
  * is whose.
  */
-import pg from 'pg';
+import type pg from 'pg';
+import { driver } from './driver.ts';
 
 /** One of several statements. */
 export interface Statement {
@@ -133,7 +134,7 @@ class Together {
     this.#queries = statements.map(({ text, values, name }) => {
       // Also without values: a statement of the simple protocol would be one by itself.
       const config = { text, values: [...(values ?? [])], queryMode: 'extended' };
-      return new pg.Query(name === undefined ? config : { ...config, name }, (error, result) => {
+      return new driver.Query(name === undefined ? config : { ...config, name }, (error, result) => {
         if (error) reject(error);
         else this.#results.push(result as pg.QueryResult);
       }) as unknown as DriverQuery;

@@ -5,13 +5,14 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { stringify } from 'yaml';
 import { IbexError } from '../../core/errors.ts';
+import { ROOT } from '../../core/root.ts';
 import { freePort } from '../../embedded/process.ts';
 import type { SyncStatus } from '../../observe/status.ts';
 import { type Belongings, Program } from '../belongings.ts';
 import { environment } from '../environment.ts';
 import type { Places } from '../servers.ts';
 
-const COMMAND = fileURLToPath(new URL('../../../bin/ibex.js', import.meta.url));
+const COMMAND = fileURLToPath(new URL('bin/ibex.js', ROOT));
 const STOP_MS = 30_000;
 const PATIENCE_MS = 300_000;
 const LOOK_MS = 150;

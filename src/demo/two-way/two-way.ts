@@ -4,6 +4,7 @@
  */
 import { readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { ROOT } from '../../core/root.ts';
 import type { Belongings } from '../belongings.ts';
 import { compareAll, type TableComparison } from '../compare.ts';
 import { forgetPgVariables } from '../environment.ts';
@@ -35,7 +36,7 @@ export interface TwoWayOptions {
   readonly wantsRedis: boolean;
 }
 
-const TABLES = new URL('../../../demo/two-way.sql', import.meta.url);
+const TABLES = new URL('demo/two-way.sql', ROOT);
 
 /** Errors: `tool` and whatever else kept it from coming to a result. */
 export async function playTwoWay(
