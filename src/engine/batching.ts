@@ -3,9 +3,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 /** How long to wait for more, in milliseconds. */
 export interface Gathering {
-  readonly atLeastMs: number;
-  /** Asked again after each `atLeastMs`: what is still to come may have come. */
-  readonly atMostMs: () => number;
+  /** How often `atMostMs` is asked again: what is still to come may have come. */
+  readonly everyMs: number;
+  /** Given how many wait already. */
+  readonly atMostMs: (waiting: number) => number;
 }
 
 export class Batching<In, Out> {
@@ -48,8 +49,7 @@ export class Batching<In, Out> {
   }
 
   async #gather(): Promise<void> {
-    const { atLeastMs, atMostMs } = this.#gathering;
-    for (let waited = 0; waited < Math.max(atLeastMs, atMostMs()); waited += atLeastMs)
-      await sleep(atLeastMs);
+    const { everyMs, atMostMs } = this.#gathering;
+    for (let waited = 0; waited < atMostMs(this.#waiting.length); waited += everyMs) await sleep(everyMs);
   }
 }

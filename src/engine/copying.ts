@@ -3,7 +3,6 @@
  * copies them, and lets tables join the lane whose chunks are all in. A table that cannot be copied waits with its
  * reason, and the others go on.
  */
-import { EventEmitter } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { endForsakenBuilds, rebuildIndexes } from '../apply/rebuilding.ts';
 import { requestCopy, setReason } from '../apply/state.ts';
@@ -28,6 +27,7 @@ import { tableIdent } from '../postgres/quote.ts';
 import { reasonToHold } from '../setup/remedies.ts';
 import type { Adopting } from './adopting.ts';
 import { Batching } from './batching.ts';
+import { Bell } from './bell.ts';
 import { HandIn } from './hand-in.ts';
 import type { IncarnationOptions } from './options.ts';
 import type { Rooms } from './rooms.ts';
@@ -37,7 +37,7 @@ import type { Roster, RosterTable } from './roster.ts';
 const LOOK_MS = 100;
 /** Tables that are taken up at once: small ones cost little more than the round trips of all of them. */
 const TABLES_AT_ONCE = 100;
-/** Copies that end within so many milliseconds are finished together; the longer while others are under way. */
+/** Tables under way that end within so many milliseconds are finished together; the longer while chunks are copied. */
 const GATHER_MS = 50;
 const GATHER_MORE_MS = 500;
 /** Pause before chunks are tried again that another session had in hand. */
@@ -65,8 +65,8 @@ export class Copying {
   /** Tables of which some chunks were in other hands, since when. */
   readonly #strayAt = new Map<number, number>();
   readonly #finishing: Batching<TableCopy, boolean | IbexError>;
-  /** Tells that a chunk or a table is done with. */
-  readonly #events = new EventEmitter().setMaxListeners(0);
+  /** A chunk or a table is done with, or the roster has changed. */
+  readonly #bell = new Bell();
   readonly #handIn: HandIn;
   #failure: { readonly error: unknown } | null = null;
 
@@ -75,11 +75,13 @@ export class Copying {
     this.#rooms = rooms;
     this.#roster = roster;
     this.#adopting = adopting;
-    this.#handIn = new HandIn(options, rooms, () => this.#events.emit('change'));
+    this.#handIn = new HandIn(options, rooms, () => this.#bell.ring());
+    roster.onChange = () => this.#bell.ring();
     this.#finishing = new Batching((copies) => this.#finish(copies), {
-      atLeastMs: GATHER_MS,
+      everyMs: GATHER_MS,
       // While chunks are under way more comes soon, and each time all tables of the sync are gone through.
-      atMostMs: () => (this.#handIn.jobs > 0 ? GATHER_MORE_MS : GATHER_MS),
+      atMostMs: (waiting) =>
+        this.#handIn.jobs > 0 ? GATHER_MORE_MS : this.#active.size > waiting ? GATHER_MS : 0,
     });
   }
 
@@ -93,28 +95,13 @@ export class Copying {
         const goesOn = this.#rooms.brake.paused === null && !this.#handIn.isFull;
         const due = goesOn ? this.#due() : [];
         if (due.length > 0) await this.#takeUp(due, signal);
-        else await this.#change(signal);
+        else await this.#bell.rest(LOOK_MS, signal);
       }
     } finally {
       pairs.close();
       await chunks.close();
     }
     if (this.#failure !== null) throw this.#failure.error;
-  }
-
-  /** Waits until something is done with, or it is time to look again. */
-  #change(signal: AbortSignal): Promise<void> {
-    return new Promise((resolve) => {
-      const done = () => {
-        clearTimeout(timer);
-        this.#events.off('change', done);
-        signal.removeEventListener('abort', done);
-        resolve();
-      };
-      const timer = setTimeout(done, LOOK_MS);
-      this.#events.on('change', done);
-      signal.addEventListener('abort', done);
-    });
   }
 
   /** Tables that can be taken up now. */
@@ -172,7 +159,7 @@ export class Copying {
       this.#failure ??= { error };
     }
     this.#active.delete(relid);
-    this.#events.emit('change');
+    this.#bell.ring();
   }
 
   /** Lest a table is taken up once more for a state in which it is no longer. */
@@ -342,6 +329,7 @@ export class Copying {
     failpoint('after-hand-over');
     this.#roster.settle(joined);
     await this.#roster.readStates(target);
+    this.#rooms.lane.wake();
     return joined;
   }
 
@@ -361,5 +349,6 @@ export class Copying {
       return setReason(target, sync.name, table.relid, reason);
     });
     await this.#readStates();
+    this.#rooms.news.ring();
   }
 }

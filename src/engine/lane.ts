@@ -10,6 +10,7 @@ import { IbexError } from '../core/errors.ts';
 import { type TablePlan, tableLabel } from '../core/plan.ts';
 import type { BatchOutcome } from '../core/ports.ts';
 import type { Snapshot } from '../core/position.ts';
+import { Bell } from './bell.ts';
 import type { RosterTable } from './roster.ts';
 import type { Staging, StagingProgress } from './staging.ts';
 
@@ -40,7 +41,8 @@ export interface LaneOptions {
   readonly isPaused: () => boolean;
   /** Large backlogs, as far as they are staged. */
   readonly staging: Staging;
-  readonly onApplied: (position: Snapshot) => void;
+  /** `joined`: tables came into step with it. */
+  readonly onApplied: (position: Snapshot, joined: boolean) => void;
   /** How far the staging of a table is; null once a batch has it. */
   readonly onStaged: (plan: TablePlan, progress: StagingProgress | null) => void;
 }
@@ -57,6 +59,7 @@ export class Lane {
   #batches = 0;
   #lastPublished = Date.now();
   #flush = false;
+  readonly #bell = new Bell();
   /** The look at the source that is under way, and what is done before the next one. */
   #looking: Promise<unknown> = Promise.resolve();
   #resting: Promise<unknown> = Promise.resolve();
@@ -74,6 +77,11 @@ export class Lane {
   /** Moves the checkpoint to the source's present even when there is nothing to carry. */
   flush(): void {
     this.#flush = true;
+  }
+
+  /** There may be something to carry: looks at once, or once more after the look that is under way. */
+  wake(): void {
+    this.#bell.ring();
   }
 
   /**
@@ -101,10 +109,11 @@ export class Lane {
     while (!signal.aborted) {
       if (failure !== undefined) throw failure;
       await this.#resting;
+      const heard = this.#bell.rung;
       const paused = this.#options.isPaused();
       const carried = !paused && (await this.#look(failed));
       pause = carried ? PAUSE_MIN : Math.min(PAUSE_MAX, pause * 1.5);
-      await sleep(paused ? PAUSED : pause, undefined, { signal }).catch(() => undefined);
+      await this.#bell.rest(paused ? PAUSED : pause, signal, heard);
     }
     // A clean stop lets what is in the queue arrive.
     await Promise.all([...this.#pending]);
@@ -144,7 +153,7 @@ export class Lane {
     this.#lastPublished = Date.now();
     this.#position = result.to;
     for (const { plan } of tables) this.#markTaken(plan.relid);
-    this.#await(result.published.applied, failed);
+    this.#await(result.published.applied, failed, joins);
     const staged = result.published.header.tables.filter((table) => table.staged !== undefined);
     for (const { plan } of staged) this.#options.onStaged(plan, null);
     this.#options.staging.taken(result.published.header.tables.map(({ plan }) => plan));
@@ -166,7 +175,7 @@ export class Lane {
         table,
         piece,
       });
-      this.#await(applied, failed);
+      this.#await(applied, failed, false);
       staging.took(plan, piece, bytes);
     }
     const progress = staging.progressOf(plan);
@@ -180,10 +189,10 @@ export class Lane {
     return `${this.#options.epoch}-${++this.#batches}`;
   }
 
-  #await(applied: Promise<BatchOutcome>, failed: (error: unknown) => void): void {
+  #await(applied: Promise<BatchOutcome>, failed: (error: unknown) => void, joins: boolean): void {
     const settled = applied.then((outcome) => {
       this.#pending.splice(this.#pending.indexOf(settled), 1);
-      this.#options.onApplied(outcome.position);
+      this.#options.onApplied(outcome.position, joins);
       return outcome;
     });
     this.#pending.push(settled);

@@ -19,6 +19,7 @@ import type { Session } from '../postgres/session.ts';
 import { remarkOn } from '../postgres/tls.ts';
 import { installGuard, tendGuard } from '../setup/guarding.ts';
 import { inspect, install, type SetupResult } from '../setup/setup.ts';
+import { Bell } from './bell.ts';
 import type { Brake } from './brake.ts';
 import { CopySessions } from './copy-sessions.ts';
 import { answerDrift } from './drift.ts';
@@ -53,6 +54,8 @@ export interface Rooms {
   readonly replica: boolean;
   /** The source's snapshot at the start: what `caught-up` waits for. */
   readonly goal: Snapshot;
+  /** Rings when what a run waits for may have come. */
+  readonly news: Bell;
 }
 
 export interface RoomsContext {
@@ -116,6 +119,7 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
   });
   const { spoolDirectory } = options;
   const reader = new DeltaReader({ reading, control: flush, identity, queue, spoolDirectory });
+  const news = new Bell();
   const stagingLog = new StagingLog(sync.name, log, options.metrics);
   const lane = new Lane({
     sync: sync.name,
@@ -128,11 +132,15 @@ export async function openRooms(context: RoomsContext): Promise<Rooms> {
     isDue: options.isDue,
     isPaused: () => brake.paused !== null,
     staging: new Staging(options.stageAbove, stages),
-    onApplied: context.onPosition,
+    onApplied: (position, joined) => {
+      context.onPosition(position);
+      if (joined || (options.until.kind === 'caught-up' && covers(position, goal))) news.ring();
+    },
     onStaged: (plan, progress) => stagingLog.note(plan, progress),
   });
   log.info({ epoch: lease.epoch, queue: queue.kind, replica }, `sync ${sync.name} runs`);
-  return { lease, lane, applier, queue, chunks, pairs, source, target, watch, merges, brake, replica, goal };
+  const shared = { applier, source, target, watch, merges, brake, replica, goal, news };
+  return { lease, lane, queue, chunks, pairs, ...shared };
 }
 
 /** What decides where others write the target too; null where nobody does. */

@@ -207,6 +207,8 @@ export class Roster {
   #begun = 0;
   #shown = 0;
   readonly #sync: Wishes;
+  /** Called when tables, or their states, are others than before. */
+  onChange: () => void = () => undefined;
 
   constructor(sync: Wishes) {
     this.#sync = sync;
@@ -246,11 +248,15 @@ export class Roster {
     // Somebody who began later has shown what is newer.
     if (reading < this.#shown) return this.#show(target, tables);
     this.#shown = reading;
+    const before = this.#tables;
     this.#tables = tables().flatMap((table) => {
       const state = states.get(table.relid);
       // Of thousands of tables few change: a copy of each, at each reading, is most of what there is to collect.
       return state === undefined ? [] : [stands(table, state) ? table : { ...table, ...state }];
     });
+    const same =
+      this.#tables.length === before.length && this.#tables.every((table, i) => table === before[i]);
+    if (!same) this.onChange();
     return this.#tables.length === states.size;
   }
 }

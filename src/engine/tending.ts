@@ -87,6 +87,7 @@ export class Tending {
     for (;;) {
       if (signal.aborted) return NOTHING_LEFT;
       const began = Date.now();
+      const heard = this.#rooms.news.rung;
       await this.#rooms.brake.lookAtRecord(this.#rooms.target);
       if (!(await this.#roster.readStates(this.#rooms.target))) await this.#takeIn();
       await this.#watchLoad();
@@ -107,16 +108,15 @@ export class Tending {
       if (outcome !== null) return outcome;
       if (until.kind === 'caught-up') this.#rooms.lane.flush();
       const soon = Math.min(ROUND_MS, Math.max(SHORT_ROUND_MS, 2 * (Date.now() - began)));
-      const pause = until.kind === 'forever' ? ROUND_MS : soon;
-      await this.#rest(pause, signal);
+      await this.#rest(until.kind === 'forever' ? ROUND_MS : soon, signal, heard);
     }
   }
 
-  /** Until the next round, or until a paused sync is to go on. */
-  async #rest(ms: number, signal: AbortSignal): Promise<void> {
-    const { brake, target } = this.#rooms;
+  /** Until the next round, until there is news beyond what was heard, or until a paused sync is to go on. */
+  async #rest(ms: number, signal: AbortSignal, heard: number): Promise<void> {
+    const { brake, target, news } = this.#rooms;
     const pause = (part: number) => sleep(part, undefined, { signal }).catch(() => undefined);
-    if (brake.paused === null) return pause(ms);
+    if (brake.paused === null) return news.rest(ms, signal, heard);
     for (let rested = 0; rested < ms && brake.paused !== null && !signal.aborted; rested += RESUME_MS) {
       await pause(RESUME_MS);
       await brake.lookAtRecord(target);

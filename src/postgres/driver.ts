@@ -1,6 +1,6 @@
 /**
  * The driver, node-postgres. As it is loaded it asks which runtime it is in: by `navigator` where there is
- * one, and in Node 20, which has none, by making a `Response`. That loads the HTTP client of Node, a third of all that
+ * one, and in Node 20, which has none, by making a `Response`. That loads the HTTP client of Node, half of all that
  * loading the driver takes. So meanwhile there is the `navigator` that later versions of Node have.
  */
 import { createRequire } from 'node:module';
