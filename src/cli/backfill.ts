@@ -3,10 +3,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Option } from 'commander';
 import { pausedSince } from '../apply/restraint.ts';
 import { REDIS_OPTIONS } from '../config/options.ts';
+import type { SyncConfig } from '../config/syncs.ts';
 import { isKind } from '../core/errors.ts';
 import { readDaemon, readStatus, type SyncStatus, type TableStatus } from '../observe/status.ts';
 import { surplusText } from '../observe/status-text.ts';
 import { isInstalled, migrate } from '../postgres/migrate.ts';
+import type { Session } from '../postgres/session.ts';
 import { restartCopies } from '../setup/membership.ts';
 import { wantAgain } from '../setup/relief.ts';
 import {
@@ -54,12 +56,13 @@ export const backfill: CommandSpec = {
   run: async (context) => {
     const sync = onlySync(context.config);
     const schema = context.flags.schema ? await createSchema(context) : null;
-    await askAgain(context);
-    if (context.flags.restart) await restart(context);
+    // Loaded meanwhile: most commands that come here need it.
+    void loadDaemon().catch(() => undefined);
+    const running = await prepare(context);
     const done = new AbortController();
     const shown = showProgress(context, done.signal);
     try {
-      if ((await isRunning(context)) || !(await runAlone(context))) await watchUntilCopied(context);
+      if (running || !(await runAlone(context))) await watchUntilCopied(context);
     } finally {
       done.abort();
       await shown;
@@ -83,8 +86,12 @@ export const backfill: CommandSpec = {
 
 /** What does not take part in that is loaded meanwhile: most of the time is that of pg_dump. */
 async function createSchema(context: Context): Promise<SchemaReport> {
-  const [schema] = await Promise.all([copySchema(context), import('../engine/daemon.ts')]);
+  const [schema] = await Promise.all([copySchema(context), loadDaemon()]);
   return schema;
+}
+
+function loadDaemon(): Promise<typeof import('../engine/daemon.ts')> {
+  return import('../engine/daemon.ts');
 }
 
 function pausedText({ sync, paused }: SyncStatus): string[] {
@@ -95,27 +102,26 @@ function describe(table: TableStatus): string {
   return `${table.table}: ${table.reason ?? table.state}`;
 }
 
-function isRunning({ config }: Context): Promise<boolean> {
-  return withBothSides(onlySync(config), 'backfill', async (_source, target, sync) =>
-    (await isInstalled(target, 'target')) ? (await readDaemon(target, sync.name)) !== null : false,
-  );
+/** Notes what is asked for; resolves to whether a daemon runs that sees it. */
+function prepare({ config, flags }: Context): Promise<boolean> {
+  return withBothSides(onlySync(config), 'backfill', async (source, target, sync) => {
+    // Tables whose deltas were given up wait for just this.
+    await wantAgain(source, target, sync.name, tableFilter(sync));
+    if (flags.restart) await restart(target, sync);
+    return isRunning(target, sync);
+  });
 }
 
-/** Tables whose deltas were given up wait for just this. */
-function askAgain({ config }: Context): Promise<void> {
-  return withBothSides(onlySync(config), 'backfill', async (source, target, sync) => {
-    await wantAgain(source, target, sync.name, tableFilter(sync));
-  });
+async function isRunning(target: Session, { name }: SyncConfig): Promise<boolean> {
+  return (await isInstalled(target, 'target')) && (await readDaemon(target, name)) !== null;
 }
 
 /** Through the target's record, where a running daemon sees it as well as the one that is about to be started. */
-function restart({ config }: Context): Promise<void> {
-  return withBothSides(onlySync(config), 'backfill', async (_source, target, sync) => {
-    if (!(await isInstalled(target, 'target'))) return;
-    await migrate(target, 'target');
-    await requireKnown(target, sync);
-    await restartCopies(target, sync.name, tableFilter(sync));
-  });
+async function restart(target: Session, sync: SyncConfig): Promise<void> {
+  if (!(await isInstalled(target, 'target'))) return;
+  await migrate(target, 'target');
+  await requireKnown(target, sync);
+  await restartCopies(target, sync.name, tableFilter(sync));
 }
 
 function readNow({ config }: Context): Promise<SyncStatus> {
@@ -128,12 +134,16 @@ function readNow({ config }: Context): Promise<SyncStatus> {
 async function runAlone(context: Context): Promise<boolean> {
   const { config, log, signal } = context;
   const filter = tableFilter(onlySync(config));
-  const { Daemon } = await import('../engine/daemon.ts');
+  const { Daemon } = await loadDaemon();
   try {
     await new Daemon({ config, log, until: { kind: 'copied', covers: filter } }).run(signal);
     return true;
   } catch (error) {
-    if (isKind(error, 'taken') && (await isRunning(context))) return false;
+    if (!isKind(error, 'taken')) throw error;
+    const running = await withBothSides(onlySync(config), 'backfill', (_source, target, sync) =>
+      isRunning(target, sync),
+    );
+    if (running) return false;
     throw error;
   }
 }

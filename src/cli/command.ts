@@ -174,18 +174,30 @@ export async function withBothSides<T>(
   command: string,
   body: (source: Session, target: Session, lane: SyncConfig) => Promise<T>,
 ): Promise<T> {
-  const source = await openSession(sync, 'source', command);
+  const [source, target] = await openBothSides(sync, command);
   try {
-    const target = await openSession(sync, 'target', command);
-    try {
-      const { side } = await readLive(target, sync.name);
-      const lane = laneOf(sync, side);
-      return await (side === 'source' ? body(source, target, lane) : body(target, source, lane));
-    } finally {
-      await target.close();
-    }
+    const { side } = await readLive(target, sync.name);
+    const lane = laneOf(sync, side);
+    return await (side === 'source' ? body(source, target, lane) : body(target, source, lane));
   } finally {
+    await Promise.all([source.close(), target.close()]);
+  }
+}
+
+/** Both at once. When neither can be had it is said of the source. */
+async function openBothSides(sync: SyncConfig, command: string): Promise<[source: Session, target: Session]> {
+  const opening = openSession(sync, 'target', command);
+  // Nobody may be waiting for it yet when it fails.
+  opening.catch(() => undefined);
+  const source = await openSession(sync, 'source', command).catch((error) => {
+    opening.then((target) => target.close()).catch(() => undefined);
+    throw error;
+  });
+  try {
+    return [source, await opening];
+  } catch (error) {
     await source.close();
+    throw error;
   }
 }
 
