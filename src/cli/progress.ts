@@ -7,7 +7,8 @@ import { stderrScreen } from '../observe/screen.ts';
 import { barsOf } from './bars.ts';
 import { type Context, onlySync, openSession, tableFilter } from './command.ts';
 
-const LOOK_MS = 500;
+/** Pause between looks, for bars and for lines: of those there is one in ten seconds. */
+const LOOK_MS = { bars: 500, lines: 2_500 };
 /** Looks take at most this part of the time: the process that copies may be this one. */
 const LOOK_SHARE = 1 / 20;
 
@@ -16,6 +17,7 @@ export async function showProgress({ config, log }: Context, done: AbortSignal):
   const sync = onlySync(config);
   const { CI, TERM } = process.env;
   const bars = process.stderr.isTTY === true && !CI && TERM !== 'dumb' && !config.json;
+  const lookMs = LOOK_MS[bars ? 'bars' : 'lines'];
   const watch = new CopyWatch({
     sync: sync.name,
     filter: tableFilter(sync),
@@ -26,7 +28,7 @@ export async function showProgress({ config, log }: Context, done: AbortSignal):
   let tookMs = 0;
   try {
     while (!done.aborted) {
-      await sleep(Math.max(LOOK_MS, tookMs / LOOK_SHARE), undefined, { signal: done }).catch(() => undefined);
+      await sleep(Math.max(lookMs, tookMs / LOOK_SHARE), undefined, { signal: done }).catch(() => undefined);
       const due = bars || performance.now() - saidAt >= LINE_EVERY_MS;
       const began = performance.now();
       const view = done.aborted ? undefined : await watch.look();
