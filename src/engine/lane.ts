@@ -77,6 +77,7 @@ export class Lane {
   /** Moves the checkpoint to the source's present even when there is nothing to carry. */
   flush(): void {
     this.#flush = true;
+    this.wake();
   }
 
   /** There may be something to carry: looks at once, or once more after the look that is under way. */

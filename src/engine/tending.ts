@@ -26,9 +26,9 @@ import type { Rooms } from './rooms.ts';
 import { isHeld, type Roster } from './roster.ts';
 import { faultText, SequenceCarrier } from './sequences.ts';
 
-/** Pause between rounds; shorter in a run that is to end soon, unless a round itself takes long. */
+/** Pause between rounds; shorter in a run that is to end soon, unless a round itself takes long. News ends it. */
 const ROUND_MS = 1_000;
-const SHORT_ROUND_MS = 50;
+const SHORT_ROUND_MS = 200;
 /** Whether a paused sync is to go on is looked at more often than that: somebody waits for it. */
 const RESUME_MS = 50;
 /** The source is looked over no more often than this, and at most in this part of the time: thousands of tables take a while. */
