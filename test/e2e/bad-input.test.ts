@@ -244,12 +244,12 @@ describe('a server that cannot be used', () => {
     for (const result of results) expectRefusal(result, refusal);
   });
 
-  test('the stack is shown to who asks for it', async () => {
+  test('the stack, by the files of src/, is shown to who asks for it', async () => {
     const env = urls({ ...databases, sourceUrl: changed(databases.sourceUrl, { password: 'wrong' }) });
     remember(databases.targetUrl);
     const { code, stderr, said } = await ibex(['status', '--log-level', 'debug'], { env });
     expect([code, said[0]]).toEqual([3, expect.stringMatching(/^error: .*password authentication failed/)]);
-    expect(stderr).toMatch(/^\s+at .*:\d+/m);
+    expect(stderr).toMatch(/^\s+at .*[/\\]src[/\\]cli[/\\]command\.ts:\d+:\d+/m);
     for (const secret of secrets) expect(stderr.includes(secret)).toBe(false);
   });
 
