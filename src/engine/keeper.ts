@@ -16,16 +16,17 @@ import { failpoint } from '../core/failpoints.ts';
 import type { Session } from '../postgres/session.ts';
 
 /**
- * A generation that is written moves on at this size: what is retained in it costs every batch a few
- * milliseconds of reading. While older ones cannot be emptied the next is allowed as much as all of them, so
- * that their number grows with the logarithm of the backlog.
+ * A generation that is written moves on at this size. Every batch reads all that is retained, twice; to move on costs
+ * each session that writes the table about a millisecond, in which it compiles the functions anew. While older ones
+ * cannot be emptied the next is allowed as much as all of them, so that their number grows with the logarithm of the
+ * backlog.
  */
-const ROTATE_BYTES = 4 * 1024 * 1024;
+const ROTATE_BYTES = 512 * 1024;
 
 /**
- * What is larger, such as the backlog of a night, takes long to read, and every batch reads it: it would be open all the
- * time. So the lane rests after its next look, if that does not take for ever, and it is tried between the looks of others:
- * about as long as one of them takes, which grows with the generation.
+ * Under load a batch has the generations open nearly all the time, so the lane rests after its next look, if that does
+ * not take for ever. What is larger than this, such as the backlog of a night, is open to other syncs too: it is tried
+ * between their looks, about as long as one of them takes, which grows with the generation.
  */
 const LARGE_BYTES = 16 * 1024 * 1024;
 export const LOOK_MS = 30_000;
@@ -51,20 +52,16 @@ export async function keepSmall(
   const enough = tight ? TIGHT_BYTES : ROTATE_BYTES;
   const generations = await readGenerations(source, sync);
   const old = generations.filter((generation) => !generation.current);
-  const left: GenerationInfo[] = [];
-  let free = true;
   if (old.length > 0) await tellSource(source, target, sync);
-  for (const generation of old) {
-    let now = await forget(source, generation.relid, generation.n);
-    if (now === 'open' && generation.bytes > LARGE_BYTES) {
-      await atRest(async () => {
-        now = await forgetInGaps(source, generation);
-      });
-    }
-    if (now !== 'emptied') left.push(generation);
-    free &&= now !== 'open';
-    failpoint('during-forgetting');
+  let tried = await forgetAll(source, old, forgetOnce);
+  if (tried.open.length > 0) {
+    const { open, needed } = tried;
+    await atRest(async () => {
+      const again = await forgetAll(source, open, forgetInGaps);
+      tried = { open: again.open, needed: [...needed, ...again.needed] };
+    });
   }
+  const left = [...tried.open, ...tried.needed];
   for (const current of generations.filter((generation) => generation.current)) {
     const others = left.filter(({ relid }) => relid === current.relid);
     const retained = others.reduce((sum, { bytes }) => sum + bytes, 0);
@@ -72,10 +69,32 @@ export async function keepSmall(
     await rotate(source, current.relid);
     failpoint('during-rotation');
   }
-  return free;
+  return tried.open.length === 0;
 }
 
-async function forgetInGaps(source: Session, { relid, n, bytes }: GenerationInfo): Promise<Forgetting> {
+type Forget = (source: Session, generation: GenerationInfo) => Promise<Forgetting>;
+
+/** Resolves to what it could not empty. */
+async function forgetAll(
+  source: Session,
+  generations: readonly GenerationInfo[],
+  forgetOne: Forget,
+): Promise<Record<Exclude<Forgetting, 'emptied'>, GenerationInfo[]>> {
+  const left: Record<Forgetting, GenerationInfo[]> = { emptied: [], needed: [], open: [] };
+  for (const generation of generations) {
+    left[await forgetOne(source, generation)].push(generation);
+    failpoint('during-forgetting');
+  }
+  return left;
+}
+
+function forgetOnce(source: Session, { relid, n }: GenerationInfo): Promise<Forgetting> {
+  return forget(source, relid, n);
+}
+
+async function forgetInGaps(source: Session, generation: GenerationInfo): Promise<Forgetting> {
+  const { relid, n, bytes } = generation;
+  if (bytes <= LARGE_BYTES) return forgetOnce(source, generation);
   const rest = Math.max(REST_MS.least, (REST_MS.perMegabyte * bytes) / 2 ** 20);
   const until = Date.now() + Math.min(REST_MS.most, rest);
   for (;;) {
