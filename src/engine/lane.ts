@@ -16,9 +16,15 @@ import type { Staging, StagingProgress } from './staging.ts';
 
 /** Batches read and not yet applied. Two overlap reading with applying; more would only age in the queue. */
 const AHEAD = 2;
-/** Pauses between looks at the source, in milliseconds: at once after a batch, then ever longer up to the last. */
+/** Pauses between looks at the source that find nothing, in milliseconds: ever longer, up to the last. */
 const PAUSE_MIN = 4;
 const PAUSE_MAX = 100;
+/**
+ * After a batch the lane rests for so many times as long as reading it took, within the same bounds. A batch costs both
+ * servers more than what is in it, most of all where they have no time left: there fewer and larger ones leave it to the
+ * application, and the lag stays what it is.
+ */
+const REST = 2;
 /** The pause before it is seen that a paused lane may go on, which asks nobody. */
 const PAUSED = 20;
 /** A checkpoint that has nothing to carry still moves this often, so that reading stays short and deltas go. */
@@ -60,6 +66,10 @@ export class Lane {
   #lastPublished = Date.now();
   #flush = false;
   readonly #bell = new Bell();
+  /** The last look published a batch: more is likely to have come since. */
+  #carried = false;
+  /** The last pause between looks that found nothing, in milliseconds; 0 after one that did. */
+  #idlePause = 0;
   /** The look at the source that is under way, and what is done before the next one. */
   #looking: Promise<unknown> = Promise.resolve();
   #resting: Promise<unknown> = Promise.resolve();
@@ -102,7 +112,6 @@ export class Lane {
 
   /** Runs until the signal; throws what reading or applying threw. */
   async run(signal: AbortSignal): Promise<void> {
-    let pause = PAUSE_MIN;
     let failure: unknown;
     const failed = (error: unknown) => {
       failure ??= error;
@@ -112,12 +121,19 @@ export class Lane {
       await this.#resting;
       const heard = this.#bell.rung;
       const paused = this.#options.isPaused();
-      const carried = !paused && (await this.#look(failed));
-      pause = carried ? PAUSE_MIN : Math.min(PAUSE_MAX, pause * 1.5);
-      await this.#bell.rest(paused ? PAUSED : pause, signal, heard);
+      const began = performance.now();
+      this.#carried = !paused && (await this.#look(failed));
+      const pause = paused ? PAUSED : this.#pauseAfter(performance.now() - began);
+      await this.#bell.rest(pause, signal, heard);
     }
     // A clean stop lets what is in the queue arrive.
     await Promise.all([...this.#pending]);
+  }
+
+  /** In milliseconds, after a look that took so many. */
+  #pauseAfter(lookedMs: number): number {
+    this.#idlePause = this.#carried ? 0 : Math.max(PAUSE_MIN, this.#idlePause * 1.5);
+    return Math.min(PAUSE_MAX, this.#carried ? Math.max(PAUSE_MIN, REST * lookedMs) : this.#idlePause);
   }
 
   #look(failed: (error: unknown) => void): Promise<boolean> {
@@ -131,16 +147,17 @@ export class Lane {
     const { reader, sync, epoch, counterpart } = this.#options;
     const roster = this.#options.roster();
     const late = this.#flush || Date.now() - this.#lastPublished > EMPTY_BATCH_EVERY_MS;
+    const asksFirst = !late && !this.#carried;
     // With nothing new on either side there is nothing to go through: most looks of an idle daemon end here.
     const isQuiet = roster === this.#quietRoster;
-    if (!late && isQuiet && (await reader.peek()) === this.#seen) return false;
+    if (asksFirst && isQuiet && (await reader.peek()) === this.#seen) return false;
     const tables = this.#tablesToRead(roster);
     const unfinished = this.#options.staging.unfinished(tables);
     if (unfinished !== undefined) return this.#stage(unfinished, failed);
     const joins = tables.some((table) => table.floor !== null);
     this.#quietRoster = joins ? null : roster;
     const evenIfEmpty = joins || late;
-    if (!evenIfEmpty && !isQuiet && (await reader.peek()) === this.#seen) return false;
+    if (asksFirst && !joins && !isQuiet && (await reader.peek()) === this.#seen) return false;
     const id = await this.#nextId();
     const from = this.#position;
     const result = await reader.read({ sync, epoch, id, from, tables, counterpart, evenIfEmpty });
