@@ -70,6 +70,8 @@ export interface Cut {
   readonly large: readonly LargePart[];
   /** Tables that were truncated after they were staged, so that it does not count; nothing is published then. */
   readonly spoiled: readonly TablePlan[];
+  /** What counted the deltas, where the next batch is likely to ask the same of its own position; null: nothing did. */
+  readonly summary: string | null;
 }
 
 /** What `beginning` gives. */
@@ -82,7 +84,13 @@ export interface Beginning {
   readonly generations: readonly (readonly [relid: number, n: number])[];
 }
 
-interface Summary {
+/** What the batch before asked of its position, asked of this one's along with the beginning. */
+export interface Ahead {
+  readonly summary: string;
+  readonly rows: readonly Summary[];
+}
+
+export interface Summary {
   readonly relid: string;
   readonly captured: string;
   readonly truncates: string;
@@ -108,6 +116,11 @@ export function beginning({ sync, tables }: Pick<ReadRequest, 'sync'> & AskedTab
   return { text: BEGIN_BATCH, values: [tables.map(({ plan }) => plan.relid), sync], prepared: true };
 }
 
+/** What the batch before asked, of another position: with the beginning, as the answer is likely to be wanted. */
+export function summaryAhead(summary: string, from: Snapshot): Statement {
+  return { text: summary, values: givenValues(from), prepared: true };
+}
+
 interface AskedTables {
   readonly tables: readonly Pick<ReadTable, 'plan'>[];
 }
@@ -117,12 +130,13 @@ export async function cutBatch(
   source: SourceIdentity,
   request: ReadRequest,
   begun: Beginning,
+  ahead: Ahead | null,
 ): Promise<Cut> {
   const { sync, id, epoch, from, tables } = request;
   const { snapshot, lsn } = begun;
   const witness = requireWitness(begun, sync);
-  const { found, oldestAt } = await summarise(reading, request, begun);
-  const nothing = { to: snapshot, lsn, header: null, statements: [], large: [], spoiled: [] };
+  const { found, oldestAt, summary } = await summarise(reading, request, begun, ahead);
+  const nothing = { to: snapshot, lsn, header: null, statements: [], large: [], spoiled: [], summary };
   const spoiled = found.filter(
     ({ table, freshTruncates }) => table.staging?.part != null && freshTruncates > 0,
   );
@@ -173,6 +187,7 @@ export function cutPiece(
     statements: [readPieceStatement(plan, piece, echo)],
     large: [],
     spoiled: [],
+    summary: null,
   };
 }
 
@@ -191,6 +206,7 @@ async function summarise(
   reading: Session,
   request: ReadRequest,
   { generations, echo }: Pick<Beginning, 'generations' | 'echo'>,
+  ahead: Ahead | null,
 ) {
   const byTable = new Map<number, number[]>();
   for (const [relid, n] of generations) byTable.set(relid, [...(byTable.get(relid) ?? []), n]);
@@ -204,10 +220,12 @@ async function summarise(
       return summaryStatement(plan, notedOf(plan), from, staging?.part?.upto);
     })
     .join(' union all ');
-  const look = () =>
-    repeats
-      ? reading.prepared<Summary>(statement, givenValues(request.from))
-      : reading.rows<Summary>(statement);
+  const summary = repeats && noted.length > 0 ? statement : null;
+  const look = async () => {
+    if (summary === null) return reading.rows<Summary>(statement);
+    if (summary === ahead?.summary) return ahead.rows;
+    return reading.prepared<Summary>(summary, givenValues(request.from));
+  };
   const rows = noted.length === 0 ? [] : await look();
   const summaries = new Map(rows.map((row) => [Number(row.relid), row]));
   const found: Found[] = [];
@@ -228,7 +246,7 @@ async function summarise(
     });
   }
   const times = rows.map((row) => row.oldest).filter((time) => time !== null);
-  return { found, oldestAt: times.length === 0 ? null : Math.min(...times) };
+  return { found, oldestAt: times.length === 0 ? null : Math.min(...times), summary };
 }
 
 /** Rows without a key that were truncated are sent whole, as they are now. */

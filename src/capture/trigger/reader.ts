@@ -22,6 +22,7 @@ import { FailedAt } from '../../postgres/together.ts';
 import { Spool } from '../../queue/spool.ts';
 import { type GivenUp, readingGivenUp } from './budget.ts';
 import {
+  type Ahead,
   type Beginning,
   beginning,
   type Cut,
@@ -30,6 +31,8 @@ import {
   type PieceRequest,
   type ReadRequest,
   type ReadTable,
+  type Summary,
+  summaryAhead,
   unknownKeys,
 } from './cut.ts';
 import { noteSeenPartition, readSnapshot } from './registry.ts';
@@ -59,8 +62,12 @@ export interface Published {
 interface Asked {
   readonly sync: string;
   readonly id: string;
+  readonly from: Snapshot;
   readonly tables: readonly Pick<ReadTable, 'plan'>[];
 }
+
+/** What a reading transaction begins with. */
+type Begun = readonly [Beginning, Ahead | null];
 
 /** How often a batch is begun anew because of others' locks, and the pause before it, in milliseconds. */
 const TRIES = 20;
@@ -75,6 +82,8 @@ export class DeltaReader {
   /** Relations that moved under the batch that was read last, or that others had locked. */
   #inTheWay: readonly string[] = [];
   #neverWaits = false;
+  /** What counted the deltas of the last batch; null: it is not known what the next one asks. */
+  #summary: string | null = null;
 
   /** `control` is a second session: the log is flushed by a transaction of its own, outside the snapshot. */
   constructor(options: {
@@ -102,15 +111,16 @@ export class DeltaReader {
    * truncates all the time cannot hold it up for ever.
    */
   async read(request: ReadRequest): Promise<ReadResult> {
-    const { cut, published } = await this.#persistently(request, (id, begun) =>
-      cutBatch(this.#reading, this.#identity, { ...request, id }, begun),
+    const { cut, published } = await this.#persistently(request, (id, begun, ahead) =>
+      cutBatch(this.#reading, this.#identity, { ...request, id }, begun, ahead),
     );
+    this.#summary = published === null ? null : cut.summary;
     return { to: cut.to, large: cut.large, spoiled: cut.spoiled, published };
   }
 
   /** Reads a piece of a large backlog and publishes it, in a short transaction of its own, as `read` does a batch. */
   async readPiece(request: PieceRequest): Promise<Published> {
-    const asked = { sync: request.sync, id: request.id, tables: [request.table] };
+    const asked = { ...request, tables: [request.table] };
     const { published } = await this.#persistently(asked, async (id, begun) =>
       cutPiece(this.#identity, { ...request, id }, begun),
     );
@@ -122,7 +132,7 @@ export class DeltaReader {
     return this.#control.rows<DeltaFile>(DELTA_FILES, [relid]);
   }
 
-  async #persistently(asked: Asked, cut: (id: string, begun: Beginning) => Promise<Cut>) {
+  async #persistently(asked: Asked, cut: (id: string, ...begun: Begun) => Promise<Cut>) {
     // The one works while the other has locks in hand: what they wait for, nobody's search for deadlocks would see.
     if (!this.#neverWaits)
       await Promise.all([this.#reading, this.#control].map((one) => one.run(NEVER_WAIT)));
@@ -132,7 +142,7 @@ export class DeltaReader {
       this.#inTheWay = [];
       try {
         const id = n === 1 ? asked.id : `${asked.id}-${n}`;
-        return await this.#readOnce(asked, (begun) => cut(id, begun), locked);
+        return await this.#readOnce(asked, (...begun) => cut(id, ...begun), locked);
       } catch (error) {
         if (isKind(error, 'lock')) await this.#findLocked(asked, error, n);
         else if (!isKind(error, 'source_moved') || n === TRIES) throw error;
@@ -158,15 +168,15 @@ export class DeltaReader {
     if (found.length === 0) await sleep(PAUSE_MS);
   }
 
-  async #readOnce(asked: Asked, cutNow: (begun: Beginning) => Promise<Cut>, locked: readonly string[]) {
+  async #readOnce(asked: Asked, cutNow: (...begun: Begun) => Promise<Cut>, locked: readonly string[]) {
     const spool = new Spool({ spoolDir: this.#spoolDirectory });
     let writer: BatchWriter | undefined;
     let pumping: Promise<void> | undefined;
     let bytes = 0;
     let flushed: FlushAnswer | undefined;
     try {
-      const cut = await this.#begin(asked, locked, async (begun) => {
-        const { header, statements, ...rest } = await cutNow(begun);
+      const cut = await this.#begin(asked, locked, async (...begun) => {
+        const { header, statements, ...rest } = await cutNow(...begun);
         if (header === null) return { header, statements, ...rest };
         writer = await this.#queue.open(header);
         pumping = pump(spool, writer);
@@ -194,18 +204,50 @@ export class DeltaReader {
     }
   }
 
-  /** Relations are locked before the snapshot, which the first statement after that takes. */
-  #begin<T>(asked: Asked, locked: readonly string[], body: (begun: Beginning) => Promise<T>): Promise<T> {
+  /**
+   * Relations are locked before the snapshot, which the first statement after that takes. With that goes what the last batch
+   * asked; should it fail, as a delta table is gone since, the batch begins without it.
+   */
+  async #begin<T>(
+    asked: Asked,
+    locked: readonly string[],
+    body: (...begun: Begun) => Promise<T>,
+  ): Promise<T> {
+    const summary = locked.length === 0 ? this.#summary : null;
+    this.#summary = null;
+    let begun = false;
+    const begin = (...answers: Begun) => {
+      begun = true;
+      return body(...answers);
+    };
+    try {
+      return await this.#transact(asked, locked, summary, begin);
+    } catch (error) {
+      if (begun || summary === null) throw error;
+      return this.#transact(asked, locked, null, body);
+    }
+  }
+
+  #transact<T>(
+    asked: Asked,
+    locked: readonly string[],
+    summary: string | null,
+    body: (...begun: Begun) => Promise<T>,
+  ): Promise<T> {
     const begin = beginning(asked);
+    const along = summary === null ? [] : [summaryAhead(summary, asked.from)];
     const reading = this.#reading;
     return reading.transaction(
       'isolation level repeatable read read only',
-      async ([answer]) => {
-        if (answer !== undefined) return body(answer.rows[0] as Beginning);
+      async ([answer, counted]) => {
+        if (answer !== undefined) {
+          const ahead = summary === null ? null : { summary, rows: counted?.rows as Summary[] };
+          return body(answer.rows[0] as Beginning, ahead);
+        }
         await reading.run(lockForReading(locked));
-        return body(await reading.preparedRow<Beginning>(begin.text, begin.values ?? []));
+        return body(await reading.preparedRow<Beginning>(begin.text, begin.values ?? []), null);
       },
-      locked.length === 0 ? [begin] : [],
+      locked.length === 0 ? [begin, ...along] : [],
     );
   }
 
