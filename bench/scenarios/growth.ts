@@ -1,7 +1,9 @@
 /**
- * What a change costs as its table grows, and as more of them wait: one transaction changes rows all over a table, and
- * from its commit until the target has it time and CPU are taken. Nothing else happens.
+ * What a change costs as its table grows, and as more of them wait: one transaction changes rows of a table, and from its
+ * commit until the target has it time and CPU are taken. Nothing else happens. The same rows whatever the size, which is
+ * what growth alone costs; and rows all over the table, of which the larger one has more pages to touch.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type Arrival, timeArrival } from '../arrival.ts';
 import { totalCpu } from '../cpu.ts';
 import type { Databases } from '../pair.ts';
@@ -9,8 +11,11 @@ import { NATIVE } from '../peers.ts';
 import { REPEAT, type Scenario, say } from '../scenario.ts';
 import { streamsOf } from '../streams.ts';
 import { inTurns, type Stage, type Turn } from '../while-streaming.ts';
-import { type Cost, report, TABLES } from './growth-report.ts';
+import { type Cost, PLACES, type Place, report, TABLES } from './growth-report.ts';
 
+/** A delta table that holds less than that is as good as empty. */
+const FORGOTTEN_BYTES = 2 ** 20;
+const FORGOTTEN_WITHIN_MS = 60_000;
 /** The larger backlog meets the largest table, which alone has rows enough to spread it. */
 const LARGE_BACKLOG = 10;
 
@@ -44,11 +49,15 @@ export const growth: Scenario<typeof options> = {
   },
 };
 
-/** Pages have room for another version of each row: rows stay where they are however often they change. */
+/**
+ * Pages have room for another version of each row: rows stay where they are however often they change. No vacuum, which
+ * comes when it likes and the later the larger a table is.
+ */
 async function create({ source, target }: Databases, rows: number): Promise<void> {
   for (const { owner } of [source, target]) {
     await owner.query(
-      'create table grown (id bigint primary key, value int not null, filler text) with (fillfactor = 50)',
+      `create table grown (id bigint primary key, value int not null, filler text)
+       with (fillfactor = 50, autovacuum_enabled = off)`,
     );
   }
   await source.owner.query(
@@ -62,22 +71,47 @@ async function measure(
 ): Promise<Cost[]> {
   // Writes each page to the WAL as a whole, once after the checkpoint: the first of the others would pay for it.
   await timeArrival(stage, 'update grown set value = value + 1');
+  await whenForgotten(stage);
   const backlogs = table === Math.max(...TABLES) ? [1, LARGE_BACKLOG] : [1];
   const costs: Cost[] = [];
-  for (const backlog of backlogs) {
-    const arrivals: Arrival[] = [];
-    const every = table / backlog;
-    for (let time = 1; time <= repeat; time++) {
-      const statement = `update grown set value = value + 1 where id % ${every} = ${time % every}`;
-      arrivals.push(await timeArrival(stage, statement));
+  for (const place of PLACES) {
+    for (const backlog of backlogs) {
+      const arrivals: Arrival[] = [];
+      for (let time = 1; time <= repeat; time++) {
+        const which = rowsAt(place, { table, rows: changes * backlog, changes, time });
+        arrivals.push(await timeArrival(stage, `update grown set value = value + 1 where ${which}`));
+      }
+      const perChange = (seconds: number) => (1e6 * seconds) / (changes * backlog);
+      costs.push({
+        ...{ table, place, backlog },
+        wall: arrivals.map(({ arrival }) => perChange(arrival)),
+        cpu: arrivals.map(({ cpu }) => perChange(totalCpu(cpu))),
+      });
     }
-    const perChange = (seconds: number) => (1e6 * seconds) / (changes * backlog);
-    costs.push({
-      table,
-      backlog,
-      wall: arrivals.map(({ arrival }) => perChange(arrival)),
-      cpu: arrivals.map(({ cpu }) => perChange(totalCpu(cpu))),
-    });
   }
   return costs;
+}
+
+/** What notes of that change are left on the source are its own cost, not that of those that follow. */
+async function whenForgotten({ databases }: Stage): Promise<void> {
+  const until = Date.now() + FORGOTTEN_WITHIN_MS;
+  while (Date.now() < until) {
+    const { rows } = await databases.source.owner.query<{ bytes: number }>(
+      `select coalesce(sum(pg_relation_size(c.oid)), 0)::float8 as bytes
+         from pg_class c where c.relnamespace = to_regnamespace('ibex') and c.relname ~ '^delta_'`,
+    );
+    if ((rows[0]?.bytes ?? 0) < FORGOTTEN_BYTES) return;
+    await sleep(200);
+  }
+  throw new Error('the source still has the deltas of a change that was applied');
+}
+
+/** The condition of so many rows of a table of so many times `changes` rows. */
+function rowsAt(
+  place: Place,
+  { table, rows, changes, time }: Record<'table' | 'rows' | 'changes' | 'time', number>,
+): string {
+  if (place === 'the same rows') return `id <= ${rows}`;
+  const every = (table * changes) / rows;
+  return `id % ${every} = ${time % every}`;
 }

@@ -1,6 +1,6 @@
 /** What the scenarios of the benchmark make of their samples: slopes, the search for a rate, and reports. */
 import { describe, expect, test } from 'vitest';
-import { report as growth } from '../../bench/scenarios/growth-report.ts';
+import { report as growth, type Place } from '../../bench/scenarios/growth-report.ts';
 import { type Level, report as lag } from '../../bench/scenarios/lag-report.ts';
 import { highestRate } from '../../bench/search.ts';
 import { percentile, slope } from '../../bench/statistics.ts';
@@ -98,15 +98,27 @@ test('lag: the samples of all rounds together, and half the load for the contrac
 });
 
 test('growth: a larger table beside the smallest, a larger backlog beside the small one in the same table', () => {
-  const cost = (table: number, backlog: number, wall: number, cpu: number) => ({
+  const cost = (
+    table: number,
+    backlog: number,
+    wall: number,
+    cpu: number,
+    place: Place = 'the same rows',
+  ) => ({
+    place,
     table,
     backlog,
     wall: [wall],
     cpu: [cpu],
   });
   const { contract } = growth({}, 10, [
-    { who: 'ibex', round: 1, figures: [cost(1, 1, 10, 4)], differences: [] },
-    { who: 'ibex', round: 1, figures: [cost(100, 1, 11, 6), cost(100, 10, 5, 9)], differences: [] },
+    { who: 'ibex', round: 1, figures: [cost(1, 1, 10, 4), cost(1, 1, 5, 2, 'all over it')], differences: [] },
+    {
+      who: 'ibex',
+      round: 1,
+      figures: [cost(100, 1, 11, 6), cost(100, 10, 5, 9), cost(100, 1, 50, 20, 'all over it')],
+      differences: [],
+    },
   ]);
   expect(contract).toEqual([
     { row: 'growth-table', value: 1.1 },
