@@ -114,7 +114,8 @@ export class DeltaReader {
     const { cut, published } = await this.#persistently(request, (id, begun, ahead) =>
       cutBatch(this.#reading, this.#identity, { ...request, id }, begun, ahead),
     );
-    this.#summary = published === null ? null : cut.summary;
+    // What is staged in pieces first is not counted again for each of them.
+    this.#summary = cut.large.length > 0 ? null : cut.summary;
     return { to: cut.to, large: cut.large, spoiled: cut.spoiled, published };
   }
 
