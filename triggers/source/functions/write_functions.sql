@@ -6,9 +6,9 @@
 -- Why:      - One function an operation: no `if`, and so no operator that a search_path of the application
 --             could redirect. The bodies run as the owner of `ibex`, whatever the caller's search_path: every
 --             name in them is qualified, or a transition table, or a column of one.
---           - UPDATE notes the new keys, and those old keys that no new row has (keys that changed): half of what
---             `union all` would write. By a full join, which is never a nested loop: a session keeps the plan that
---             it made when it updated one row, and goes through a million with it.
+--           - UPDATE notes the keys of the old rows and of the new ones: a key that changed leaves no ghost. Nearly all
+--             are noted twice; to leave out those that no new row lacks, by whatever join, costs the application
+--             more than to write them, and a batch carries a key once however often it was noted.
 --           - move_ is for MERGE, which moves rows between partitions without any statement trigger seeing it.
 --           - By row (see ibex.choose_level) the same is noted from the records old and new.
 --           - What a lane of ours brought from the node to which all readers of the table carry is not noted at all: see
@@ -41,16 +41,9 @@ begin
   perform ibex.write_function(format('delete_%s', root), echo, into_delta || ibex.noted_rows(captured, o, 'D'), 'null', pinned);
   perform ibex.write_function(format('truncate_%s', root), echo, format(
     'insert into ibex.delta_%s_%s (op, relation) values (''T'', tg_relid)', root, captured.generation), 'null', pinned);
-  if captured.mode = 'row' then
-    perform ibex.write_function(format('update_%s', root), echo, into_delta
-      || ibex.noted_rows(captured, n, 'I') || ' union all ' || ibex.noted_rows(captured, o, 'D'), 'null', pinned);
-  else
-    perform ibex.write_function(format('update_%s', root), echo, into_delta || case captured.level
-      when 'statement' then ibex.noted_changes(captured)
-      else ibex.noted_rows(captured, n, 'U') || ' union all ' || ibex.noted_rows(captured, o, 'U')
-        || format(' where not exists (select from %s where (%s) operator(pg_catalog.=) (%s))',
-                  n, ibex.noted_values(captured), ibex.noted_names(captured, 'c.ibex_')) end, 'null', pinned);
-  end if;
+  perform ibex.write_function(format('update_%s', root), echo, into_delta
+    || ibex.noted_rows(captured, n, case captured.mode when 'row' then 'I' else 'U' end) || ' union all '
+    || ibex.noted_rows(captured, o, case captured.mode when 'row' then 'D' else 'U' end), 'null', pinned);
   if ibex.wants_move(root) then
     perform ibex.write_function(format('move_%s', root), echo, into_delta
       || ibex.noted_rows(captured, '(select old.*) o', 'U') || ' union all '
@@ -141,31 +134,11 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     left join pg_attribute a on a.attrelid = captured.relid and a.attnum = c.attnum and not a.attisdropped
 $$;
 
--- Function: ibex.noted_changes(captured ibex.captured) returns text
--- Purpose:  the query that makes deltas of the rows `o` that became the rows `n`: each key of either once.
-create or replace function ibex.noted_changes(captured ibex.captured) returns text
-language sql stable set search_path = pg_catalog, pg_temp as $$
-  select format(
-           'select %s, coalesce(a.op, b.op) from (%s) a full join (%s) b on (%s) operator(pg_catalog.=) (%s)',
-           (select string_agg(format('coalesce(a.ibex_k%s, b.ibex_k%1$s)', i), ', ' order by i)
-              from generate_subscripts(captured.columns, 1) i),
-           ibex.noted_rows(captured, 'n', 'U'), ibex.noted_rows(captured, 'o', 'U'),
-           ibex.noted_names(captured, 'a.ibex_'), ibex.noted_names(captured, 'b.ibex_'))
-$$;
-
 -- Function: ibex.noted_names(captured ibex.captured, prefix text) returns text
 -- Purpose:  the list of the columns k1 .. kn.
 create or replace function ibex.noted_names(captured ibex.captured, prefix text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select string_agg(format('%sk%s', prefix, c.ord), ', ' order by c.ord) from generate_subscripts(captured.columns, 1) c(ord)
-$$;
-
--- Function: ibex.noted_values(captured ibex.captured) returns text
--- Purpose:  the list of what a row of the table has for k1 .. kn.
-create or replace function ibex.noted_values(captured ibex.captured) returns text
-language sql stable set search_path = pg_catalog, pg_temp as $$
-  select string_agg(ibex.noted_value(c.name, c.type), ', ' order by c.ord)
-    from unnest(captured.columns, captured.types) with ordinality c(name, type, ord)
 $$;
 
 -- Function: ibex.pinned_settings(captured ibex.captured) returns text
@@ -193,6 +166,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
          'set quote_all_identifiers = off'
     else '' end
 $$;
+
+drop function if exists ibex.noted_changes(ibex.captured);
+drop function if exists ibex.noted_values(ibex.captured);
 
 -- Tables that another version captured are noted by its functions until this file is another one.
 select ibex.write_functions(c.relid) from (select c.relid from ibex.captured c order by c.relid for update) c;
