@@ -31,7 +31,7 @@ export const backfill: Scenario<typeof options> = {
     smoke: [{ options: { cases: ['narrow'], rows: 20_000, repeat: 1 }, minutes: 0.15 }],
     all: [
       { options: { cases: ['narrow', 'clone'], rows: 5_000_000, clone: 5_000_000, repeat: 3 }, minutes: 8 },
-      { options: { cases: ['wide', 'many'], wide: 100_000, tables: 200, repeat: 1 }, minutes: 5 },
+      { options: { cases: ['wide', 'many'], wide: 100_000, tables: 200, repeat: 1 }, minutes: 4 },
     ],
     full: [{ options: { rows: 10_000_000, wide: 200_000, tables: 2_000, clone: 5_000_000 }, minutes: 60 }],
   },

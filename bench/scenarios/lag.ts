@@ -39,7 +39,7 @@ export const lag: Scenario<typeof options> = {
   peers: [NATIVE],
   sizes: {
     smoke: [],
-    all: [{ options: { seconds: 5 }, minutes: 4.5 }],
+    all: [{ options: { seconds: 5 }, minutes: 4 }],
     full: [{ options: { seconds: 60, redis: true }, minutes: 50 }],
   },
   run: async ({ seconds, repeat, redis, scale }, { peers, servers }) => {

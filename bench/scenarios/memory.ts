@@ -34,7 +34,7 @@ export const memory: Scenario<typeof options> = {
   peers: [],
   sizes: {
     smoke: [],
-    all: [{ options: { redis: true }, minutes: 2 }],
+    all: [{ options: { redis: true }, minutes: 1.5 }],
     full: [{ options: { redis: true, rows: 10_000_000 }, minutes: 20 }],
   },
   run: async ({ rows, repeat, redis }, { servers }) => {

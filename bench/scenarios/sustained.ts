@@ -51,7 +51,7 @@ export const sustained: Scenario<typeof options> = {
   peers: [NATIVE],
   sizes: {
     smoke: [],
-    all: [{ options: { seconds: 5, repeat: 3 }, minutes: 6 }],
+    all: [{ options: { seconds: 5, repeat: 3 }, minutes: 3 }],
     full: [{ options: { seconds: 30, repeat: 3 }, minutes: 30 }],
   },
   run: async ({ seconds, repeat, scale }, { peers, servers }) => {
