@@ -12,8 +12,11 @@ import { useServers, waitFor } from '../support/servers.ts';
 
 const ROUNDS = process.env.SOAK === 'long' ? 32 : 5;
 const ROWS = 20_000;
-/** In one round the delta table outgrows the size from which it is moved on from, whatever is left of others. */
-const UPDATES = 6;
+/**
+ * In one round the delta table outgrows the size from which it is moved on from, whatever is left of others. Of each row an
+ * UPDATE notes two keys.
+ */
+const UPDATES = 3;
 const MB = 1024 * 1024;
 
 const servers = await useServers();
