@@ -20,11 +20,11 @@ const AHEAD = 2;
 const PAUSE_MIN = 4;
 const PAUSE_MAX = 100;
 /**
- * After a batch the lane rests for so many times as long as reading it took, within the same bounds. A batch costs both
- * servers more than what is in it, most of all where they have no time left: there fewer and larger ones leave it to the
- * application, and the lag stays what it is.
+ * After a batch the lane rests, within the same bounds: as long as reading it took where that was so many milliseconds, by its
+ * square: shorter where it went quickly, longer where it did not. A batch costs both servers more than what is in it, most of
+ * all where they have no time left: there fewer and larger ones leave it to the application.
  */
-const REST = 2;
+const EVEN = 40;
 /** The pause before it is seen that a paused lane may go on, which asks nobody. */
 const PAUSED = 20;
 /** A checkpoint that has nothing to carry still moves this often, so that reading stays short and deltas go. */
@@ -133,7 +133,8 @@ export class Lane {
   /** In milliseconds, after a look that took so many. */
   #pauseAfter(lookedMs: number): number {
     this.#idlePause = this.#carried ? 0 : Math.max(PAUSE_MIN, this.#idlePause * 1.5);
-    return Math.min(PAUSE_MAX, this.#carried ? Math.max(PAUSE_MIN, REST * lookedMs) : this.#idlePause);
+    const rest = Math.max(PAUSE_MIN, lookedMs ** 2 / EVEN);
+    return Math.min(PAUSE_MAX, this.#carried ? rest : this.#idlePause);
   }
 
   #look(failed: (error: unknown) => void): Promise<boolean> {
