@@ -37,13 +37,10 @@ export function addBench(program: Command): void {
 async function load(): Promise<Program> {
   const hint = 'Run it in a checkout of Ibex, after `npm ci`: `npm run bench`.';
   if (!existsSync(PROGRAM)) {
-    throw new IbexError(
-      'tool',
-      `the benchmark is not part of this installation: there is no ${fileURLToPath(PROGRAM)}`,
-      {
-        hint,
-      },
-    );
+    const path = fileURLToPath(PROGRAM);
+    throw new IbexError('tool', `the benchmark is not part of this installation: there is no ${path}`, {
+      hint,
+    });
   }
   try {
     const { tsImport } = await import('tsx/esm/api');

@@ -240,8 +240,8 @@ export const optionSchema = z.object({
     .prefault(1_000_000)
     .register(optionInfo, {
       description:
-        'With more unread changes than this a table is first staged on the target, in pieces of about half as many, ' +
-        'each committed by itself: what was staged is not sent again after a crash.',
+        'With more unread deltas than this, of which an updated row has two, a table is first staged on the target, ' +
+        'in pieces of about half as many, each committed by itself: what was staged is not sent again after a crash.',
       argument: 'N',
       env: 'IBEX_STAGE_ABOVE',
     }),

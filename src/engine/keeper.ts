@@ -16,8 +16,8 @@ import { failpoint } from '../core/failpoints.ts';
 import type { Session } from '../postgres/session.ts';
 
 /**
- * A generation that is written moves on at this size. Every batch reads all that is retained, twice; to move on costs
- * each session that writes the table about a millisecond, in which it compiles the functions anew. While older ones
+ * A generation that is written moves on at this size. Every batch reads all that is retained, twice; to move on takes some
+ * milliseconds here, and almost one of each session that writes the table, which compiles the function anew. While older ones
  * cannot be emptied the next is allowed as much as all of them, so that their number grows with the logarithm of the
  * backlog.
  */
