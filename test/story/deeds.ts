@@ -88,6 +88,8 @@ function job(pick: Pick): Deed {
       'insert into jobs.event (lane, job, body) values ($1, $2, $3) returning id',
       [lane, id, Buffer.from(operation)],
     );
+    // PostgreSQL refuses the second of two transactions that move one row to other partitions: they take turns.
+    await client.query('select pg_advisory_xact_lock($1)', [done]);
     await client.query('update jobs.event set lane = $1 where id = $2 and lane <> $1', [lane, done]);
     return [
       { from: 'jobs.job', value: String(id) },
