@@ -145,25 +145,31 @@ export const pgDumpWay: Way = {
     timed(() => bash(databases, 'pg_dump --no-owner --no-acl "$SOURCE" | psql -qX -o /dev/null "$TARGET"')),
 };
 
-/** By a superuser, with two processes for tables and two for indexes. */
-export const pgcopydbWay: Way = {
-  who: 'pgcopydb',
-  startUp: false,
-  copy: ({ source, target }) =>
-    inDirectory((directory) =>
-      timed(() =>
-        run({
-          file: 'pgcopydb',
-          args: ['clone', '--table-jobs', '2', '--index-jobs', '2', '--dir', join(directory, 'work')],
-          env: {
-            ...environment(),
-            PGCOPYDB_SOURCE_PGURI: source.superuserUrl,
-            PGCOPYDB_TARGET_PGURI: target.superuserUrl,
-          },
-        }),
+/** By a superuser, with two processes for tables and two for indexes: schema, rows and keys, or rows alone. */
+export function pgcopydbWay(what: 'clone' | 'rows'): Way {
+  const command =
+    what === 'clone'
+      ? ['clone', '--table-jobs', '2', '--index-jobs', '2']
+      : ['copy', 'table-data', '--table-jobs', '2'];
+  return {
+    who: 'pgcopydb',
+    startUp: false,
+    copy: ({ source, target }) =>
+      inDirectory((directory) =>
+        timed(() =>
+          run({
+            file: 'pgcopydb',
+            args: [...command, '--dir', join(directory, 'work')],
+            env: {
+              ...environment(),
+              PGCOPYDB_SOURCE_PGURI: source.superuserUrl,
+              PGCOPYDB_TARGET_PGURI: target.superuserUrl,
+            },
+          }),
+        ),
       ),
-    ),
-};
+  };
+}
 
 async function timed(work: () => Promise<unknown>): Promise<Copied> {
   const startedAt = performance.now();

@@ -46,6 +46,7 @@ export const backfill: Scenario<typeof options> = {
       servers = await pair.describe();
       const ways = [...ibexWays(queue?.url), ...(peers.has('pipe') ? [pipeWay] : [])];
       if (peers.has('native')) ways.push(nativeWay());
+      if (peers.has('pgcopydb')) ways.push(pgcopydbWay('rows'));
       for (const tables of plain) all.push(await runCase(pair, tables, ways, repeat));
     }
     for (const tables of chosen.filter(({ name }) => name === 'clone')) {
@@ -53,7 +54,7 @@ export const backfill: Scenario<typeof options> = {
       servers ??= await pair.describe();
       // An empty target has nothing to start up with.
       const ways: Way[] = [{ ...ibexWay({ who: 'ibex, 2 jobs', jobs: 2 }), startUp: false }];
-      if (peers.has('pgcopydb')) ways.push(pgcopydbWay);
+      if (peers.has('pgcopydb')) ways.push(pgcopydbWay('clone'));
       if (peers.has('pg_dump')) ways.push(pgDumpWay);
       all.push(await runCase(pair, tables, ways, repeat));
     }
