@@ -2,10 +2,10 @@
  * Ibex as a user has it: the command of this checkout in a process of its own, told nothing but the URLs, or by a file
  * that both sides are written.
  */
-import { mkdtempSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { removeOnExit } from '../src/embedded/process.ts';
+import { makeUntilExit } from '../src/embedded/process.ts';
 import { type Running, requireSuccess, start } from './children.ts';
 import type { Databases } from './pair.ts';
 
@@ -72,9 +72,7 @@ export class Ibex {
 }
 
 function makeDirectory(): string {
-  const directory = mkdtempSync(join(tmpdir(), 'ibex-bench-'));
-  removeOnExit(directory);
-  return directory;
+  return makeUntilExit(join(tmpdir(), 'ibex-bench-'))[0];
 }
 
 async function failureOf(daemon: Running): Promise<never> {

@@ -3,7 +3,7 @@
  * alone; among them is `synchronous_commit = off` for the worker that applies, which is in its favour.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type pg from 'pg';
+import pg from 'pg';
 import type { Databases, Login } from './pair.ts';
 
 const PATIENCE_MS = 120_000;
@@ -26,18 +26,28 @@ export class NativeReplication {
     patienceMs = PATIENCE_MS,
   ): Promise<NativeReplication> {
     const native = new NativeReplication(databases);
-    const name = native.#name;
-    await native.#source.query(`create publication ${name} for table ${tables.join(', ')}`);
-    await native.#target.query(
-      `create subscription ${name} connection ${quoted(connectionString(databases.source.superuserLogin))}
+    try {
+      await native.#begin(connectionString(databases.source.superuserLogin), tables, patienceMs);
+    } catch (error) {
+      // No database that a subscription is left in can be dropped.
+      await native.drop().catch(() => undefined);
+      throw error;
+    }
+    return native;
+  }
+
+  async #begin(source: string, tables: readonly string[], patienceMs: number): Promise<void> {
+    const name = this.#name;
+    await this.#source.query(`create publication ${name} for table ${tables.join(', ')}`);
+    await this.#target.query(
+      `create subscription ${name} connection ${pg.escapeLiteral(source)}
        publication ${name} with (copy_data = true)`,
     );
-    await native.#until(
+    await this.#until(
       `select count(*) > 0 and bool_and(r.srsubstate = 'r') as ok
          from pg_subscription_rel r join pg_subscription s on s.oid = r.srsubid where s.subname = $1`,
       patienceMs,
     );
-    return native;
   }
 
   /** Stops applying; the slot on the source keeps what is to come. */
@@ -53,8 +63,8 @@ export class NativeReplication {
 
   /** Removes the subscription with its slot, and the publication. */
   async drop(): Promise<void> {
-    await this.#target.query(`drop subscription ${this.#name}`);
-    await this.#source.query(`drop publication ${this.#name}`);
+    await this.#target.query(`drop subscription if exists ${this.#name}`);
+    await this.#source.query(`drop publication if exists ${this.#name}`);
   }
 
   async #until(question: string, patienceMs = PATIENCE_MS): Promise<void> {
@@ -69,10 +79,10 @@ export class NativeReplication {
   }
 }
 
+/** As libpq reads it: what is empty is left out, what is not may hold spaces. */
 function connectionString({ host, port, user, password, database }: Login): string {
-  return `host=${host} port=${port} user=${user} password=${password} dbname=${database}`;
-}
-
-function quoted(text: string): string {
-  return `'${text.replaceAll("'", "''")}'`;
+  return Object.entries({ host, port, user, password, dbname: database })
+    .filter(([, value]) => value !== '')
+    .map(([name, value]) => `${name}='${String(value).replace(/[\\']/g, '\\$&')}'`)
+    .join(' ');
 }

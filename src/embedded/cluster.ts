@@ -8,23 +8,12 @@
  */
 import { randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
-import {
-  appendFile,
-  chmod,
-  cp,
-  lstat,
-  mkdtemp,
-  readdir,
-  readFile,
-  rename,
-  rm,
-  symlink,
-} from 'node:fs/promises';
+import { appendFile, chmod, cp, lstat, readdir, readFile, rename, rm, symlink } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { dirname, join, relative } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { IbexError } from '../core/errors.ts';
-import { freePort, removeOnExit, ServerHome, type ServerProcess, temporaryRoot } from './process.ts';
+import { freePort, makeUntilExit, ServerHome, type ServerProcess, temporaryRoot } from './process.ts';
 
 /** A PostgreSQL server of our own that listens on 127.0.0.1 and asks for passwords (scram-sha-256). */
 export interface Cluster {
@@ -232,8 +221,7 @@ async function copyBinaries(root: string): Promise<string> {
   const shared = join(temporaryRoot(), `ibex-postgres-${version}-${platform}-${process.getuid?.()}`);
   if (await isComplete(shared, files)) return shared;
 
-  const fresh = await mkdtemp(`${shared}-`);
-  const forget = removeOnExit(fresh);
+  const [fresh, forget] = makeUntilExit(`${shared}-`);
   try {
     await cp(native, fresh, { recursive: true, verbatimSymlinks: true, mode: constants.COPYFILE_FICLONE });
     for (const [link, target] of links) {

@@ -8,8 +8,8 @@
  */
 import { type ChildProcess, execFile, type StdioOptions, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, openSync, realpathSync, rmSync, statSync } from 'node:fs';
-import { chown, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { closeSync, mkdtempSync, openSync, realpathSync, rmSync, statSync } from 'node:fs';
+import { chown, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
@@ -78,9 +78,15 @@ function cleanUpAll(): void {
   }
 }
 
-/** Deletes a directory when this process exits. Returns what takes it back. */
-export function removeOnExit(directory: string): () => void {
-  return onExit(() => rmSync(directory, { recursive: true, force: true }));
+/** Makes a directory that is deleted when this process exits. Returns it, and what takes that promise back. */
+export function makeUntilExit(prefix: string): [directory: string, forget: () => void] {
+  const directory = makeDirectory(prefix);
+  return [directory, onExit(() => rmSync(directory, { recursive: true, force: true }))];
+}
+
+/** At once: of one that is still on its way when this process exits nobody would know. */
+function makeDirectory(prefix: string): string {
+  return mkdtempSync(prefix);
 }
 
 export interface HomeOptions {
@@ -123,7 +129,7 @@ export class ServerHome {
 
   /** Makes a directory that only the servers' account can read. */
   static async make(prefix: string, options: HomeOptions): Promise<ServerHome> {
-    const home = new ServerHome(await mkdtemp(join(options.parent ?? temporaryRoot(), prefix)), options);
+    const home = new ServerHome(makeDirectory(join(options.parent ?? temporaryRoot(), prefix)), options);
     await handOver(home.directory);
     return home;
   }

@@ -4,8 +4,9 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Redis } from 'ioredis';
 import pg from 'pg';
@@ -20,6 +21,8 @@ import {
   useServers,
   waitFor,
 } from './servers.ts';
+
+const SOURCES = join(import.meta.dirname, '../../src');
 
 const servers = await useServers();
 
@@ -134,6 +137,25 @@ describe('cluster', () => {
   });
 });
 
+test('a directory that is just being made does not outlive its process', async () => {
+  const parent = mkdtempSync(join(tmpdir(), 'ibex-support-'));
+  try {
+    // The directory is there, and nothing else has run since it was asked for.
+    const child = runElsewhere(`
+      import { readdirSync } from 'node:fs';
+      import { ServerHome } from ${JSON.stringify(join(SOURCES, 'embedded/process.ts'))};
+      const parent = ${JSON.stringify(parent)};
+      void ServerHome.make('home-', { quit: 'SIGKILL', parent });
+      const until = Date.now() + 10_000;
+      while (readdirSync(parent).length === 0 && Date.now() < until);
+      process.exit(readdirSync(parent).length);`);
+    expect((await once(child, 'exit'))[0]).toBe(1);
+    expect(readdirSync(parent)).toEqual([]);
+  } finally {
+    rmSync(parent, { recursive: true });
+  }
+});
+
 test('Redis answers, and has lost everything after a restart', async ({ skip }) => {
   await using server = await redisForTests();
   if (!server) return skip('no redis-server on the PATH');
@@ -191,11 +213,14 @@ function postmasterOf(directory: string): number {
 
 /** Runs a cluster in another process, which tells where it is and exits when its input ends. */
 function startElsewhere(): ChildProcess {
-  const program = `
-    import { startCluster } from ${JSON.stringify(join(import.meta.dirname, '../../src/embedded/cluster.ts'))};
+  return runElsewhere(`
+    import { startCluster } from ${JSON.stringify(join(SOURCES, 'embedded/cluster.ts'))};
     const { directory, port } = await startCluster({ name: 'elsewhere' });
     console.log(JSON.stringify({ directory, port }));
-    process.stdin.on('end', () => process.exit(0)).resume();`;
+    process.stdin.on('end', () => process.exit(0)).resume();`);
+}
+
+function runElsewhere(program: string): ChildProcess {
   return spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', program], {
     stdio: ['pipe', 'pipe', 'inherit'],
   });
