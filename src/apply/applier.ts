@@ -38,9 +38,8 @@ import {
 import * as sql from './statements.ts';
 import { disturbed, readFacts, type TargetFacts } from './target-table.ts';
 
-/** Rows up to which a used staging table is emptied by DELETE, and dead rows it may gather before TRUNCATE. */
-const DELETE_UP_TO = 2_000;
-const DEAD_ROWS = 50_000;
+/** Dead rows that a staging table may gather by DELETE, and all of which each batch reads again, before it is truncated. */
+const DEAD_ROWS = 2_000;
 /** For how long a replica relies on what it knows of the foreign keys that it has to look after itself. */
 const LOOK_AGAIN_MS = 10_000;
 
@@ -369,7 +368,7 @@ export class Applier {
   #clearing(plan: TablePlan, rows: number): Statement[] {
     const stage = this.#stages.get(plan.relid);
     if (stage === undefined || rows === 0) return [];
-    const how = rows <= DELETE_UP_TO && stage.dead + rows <= DEAD_ROWS ? 'delete' : 'truncate';
+    const how = stage.dead + rows <= DEAD_ROWS ? 'delete' : 'truncate';
     stage.dead = how === 'delete' ? stage.dead + rows : 0;
     return [{ text: sql.clearStage(plan, how), prepared: how === 'delete' }];
   }
