@@ -14,10 +14,10 @@ import { ibexWay, nativeWay, pgcopydbWay, pgDumpWay, pipeWay, type Way } from '.
 
 const options = {
   cases: { kind: 'list', of: CASES, help: 'what to copy' },
-  rows: { kind: 'number', default: 1_000_000, help: 'rows of the case narrow' },
-  wide: { kind: 'number', default: 10_000, help: 'rows of the case wide' },
+  rows: { kind: 'number', default: 5_000_000, help: 'rows of the case narrow' },
+  wide: { kind: 'number', default: 100_000, help: 'rows of the case wide' },
   tables: { kind: 'number', default: 200, help: 'tables of the case many' },
-  clone: { kind: 'number', default: 1_000_000, help: 'rows of the case clone' },
+  clone: { kind: 'number', default: 5_000_000, help: 'rows of the case clone' },
   repeat: REPEAT,
   redis: REDIS,
 } as const;
@@ -30,10 +30,10 @@ export const backfill: Scenario<typeof options> = {
   sizes: {
     smoke: [{ options: { cases: ['narrow'], rows: 20_000, repeat: 1 }, minutes: 0.15 }],
     all: [
-      { options: { cases: ['narrow', 'clone'], rows: 5_000_000, clone: 5_000_000, repeat: 3 }, minutes: 8 },
-      { options: { cases: ['wide', 'many'], wide: 100_000, tables: 200, repeat: 1 }, minutes: 4 },
+      { options: { cases: ['narrow', 'clone'] }, minutes: 7 },
+      { options: { cases: ['wide', 'many'], repeat: 1 }, minutes: 4 },
     ],
-    full: [{ options: { rows: 10_000_000, wide: 200_000, tables: 2_000, clone: 5_000_000 }, minutes: 60 }],
+    full: [{ options: { rows: 10_000_000, wide: 200_000, tables: 2_000 }, minutes: 60 }],
   },
   run: async ({ cases, repeat, redis, ...sizes }, { peers, servers: start }) => {
     await using queue = redis ? await startRedisOrThrow() : undefined;
