@@ -2,7 +2,7 @@
  * Two to four nodes that are written at once, under every strategy, while daemons are killed and directions delayed: once
  * the writing has stopped and nothing is on its way all nodes are equal, and what was lost is in the record.
  *
- * `npm run conflicts -- --seeds N --seed S` runs as many seeds as one likes; here are 15. Each can be played again by
+ * `npm run conflicts -- --seeds N --seed S` runs as many seeds as one likes; here are ten. Each can be played again by
  * itself; what the machine does meanwhile is not in the seed, so one that failed may need a few tries.
  */
 import { expect, test } from 'vitest';
@@ -11,7 +11,7 @@ import { Daemon } from './daemon.ts';
 import { describe, type Plan, planOf, STRATEGIES } from './plan.ts';
 import { Round, type RoundResult } from './round.ts';
 
-const SEEDS = Number(process.env.CONVERGENCE_SEEDS ?? 15);
+const SEEDS = Number(process.env.CONVERGENCE_SEEDS ?? 10);
 const FIRST = Number(process.env.CONVERGENCE_SEED ?? 1);
 /** Rounds that one daemon carries for: to start it is the dearest part of a round, and they wait most of their time. */
 const TOGETHER = 5;
