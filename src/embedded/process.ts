@@ -4,7 +4,8 @@
  *
  * Invariant: no server outlives the process that started it. An orderly end is cleaned up by one 'exit'
  * handler; a sudden one (SIGKILL, or a signal that nobody handles) by a guard, a shell that waits on a pipe
- * which only this process holds open. So no signal handlers are installed here.
+ * which only this process holds open. So no signal handlers are installed here. Directories are made at once: of one that is
+ * still on its way when this process exits nobody would know.
  */
 import { type ChildProcess, execFile, type StdioOptions, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -80,13 +81,8 @@ function cleanUpAll(): void {
 
 /** Makes a directory that is deleted when this process exits. Returns it, and what takes that promise back. */
 export function makeUntilExit(prefix: string): [directory: string, forget: () => void] {
-  const directory = makeDirectory(prefix);
+  const directory = mkdtempSync(prefix);
   return [directory, onExit(() => rmSync(directory, { recursive: true, force: true }))];
-}
-
-/** At once: of one that is still on its way when this process exits nobody would know. */
-function makeDirectory(prefix: string): string {
-  return mkdtempSync(prefix);
 }
 
 export interface HomeOptions {
@@ -129,7 +125,7 @@ export class ServerHome {
 
   /** Makes a directory that only the servers' account can read. */
   static async make(prefix: string, options: HomeOptions): Promise<ServerHome> {
-    const home = new ServerHome(makeDirectory(join(options.parent ?? temporaryRoot(), prefix)), options);
+    const home = new ServerHome(mkdtempSync(join(options.parent ?? temporaryRoot(), prefix)), options);
     await handOver(home.directory);
     return home;
   }

@@ -12,7 +12,7 @@ const ROWS = 1_000;
 test('a staging table keeps little of the batches that went through it', async () => {
   await pair.inStep(
     'create table item (id int primary key, n int)',
-    'insert into item select i, 0 from generate_series(1, 1000) i',
+    `insert into item select i, 0 from generate_series(1, ${ROWS}) i`,
   );
   const pages: number[] = [];
   for (let batch = 1; batch <= BATCHES; batch++) {
