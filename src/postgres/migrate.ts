@@ -104,11 +104,25 @@ export async function isInstalled(session: Session, side: Side): Promise<boolean
   return installed;
 }
 
+/** Whether there is a schema `ibex` that holds something, and none of it is what ours begins with. */
+export async function isForeign(session: Session): Promise<boolean> {
+  const { foreign } = await session.row<{ foreign: boolean }>(
+    `select count(*) > 0 and count(*) filter (where c.relname in ('migration', 'source_table', 'parked')) = 0 as foreign
+       from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = 'ibex'`,
+  );
+  return foreign;
+}
+
 async function createSchema(session: Session): Promise<void> {
   const { present } = await session.row<{ present: boolean }>(
     // Not by to_regnamespace: what it knows from before may have been waited past, for the lock of another one's migration.
     `select exists (select from pg_namespace where nspname = 'ibex') as present`,
   );
+  if (present && (await isForeign(session))) {
+    throw new IbexError('unsupported', `${session.server}: the schema ibex is somebody else's`, {
+      hint: 'Ibex keeps what it notes in a schema of that name: rename the one that is there.',
+    });
+  }
   if (present) return;
   try {
     await session.run('create schema ibex');

@@ -11,7 +11,7 @@ import { isGuarded } from '../conflict/guarded.ts';
 import { guardName } from '../core/conflict.ts';
 import { IbexError } from '../core/errors.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
-import { hasLedger, migrate, restoreFunctions } from '../postgres/migrate.ts';
+import { hasLedger, isForeign, migrate, restoreFunctions } from '../postgres/migrate.ts';
 import type { Session } from '../postgres/session.ts';
 
 /** Run on either side after a teardown of the last sync it gives 0: no object of ours is left. */
@@ -213,7 +213,7 @@ async function dropRemains(session: Session): Promise<TeardownResult> {
   const needed =
     (await serves('source_sync', inUse.capturing)) || (await serves('checkpoint', inUse.applying));
   if (needed && !(await hasLedger(session))) throw lacksLedger(session);
-  if (!needed) await session.run('drop schema if exists ibex cascade');
+  if (!needed && !(await isForeign(session))) await session.run('drop schema if exists ibex cascade');
   return { waiting: [], left: await countLeft(session), notRestored: [] };
 }
 
