@@ -4,7 +4,7 @@ import { expect, test } from 'vitest';
 import { setEcho } from '../../src/capture/trigger/registry.ts';
 import { Session } from '../../src/postgres/session.ts';
 import { usePair } from '../support/pair.ts';
-import { useServers } from '../support/servers.ts';
+import { useServers, waitFor } from '../support/servers.ts';
 import { waitUntilCaughtUp } from '../support/sync.ts';
 
 const servers = await useServers();
@@ -132,4 +132,35 @@ test('a role of the application that claims to be of there hides nothing', async
   await client.end();
   await pair.equal();
   await sourceAdmin.query(`drop owned by ${name}; drop role ${name}`);
+});
+
+test('of two syncs that take in a table at once neither fails, and what one leaves out is noted for the other', async () => {
+  await fill();
+  await pair.source.query(
+    `create table late (id int primary key);
+     insert into ibex.source_sync (name, position, echo)
+       values ('one', txid_current_snapshot(), 'node of one'), ('two', txid_current_snapshot(), 'node of two')`,
+  );
+  const takeIn = (client: pg.Client, sync: string) =>
+    client.query(`select refusal from ibex.capture_all(array['late'::regclass::oid], $1)`, [sync]);
+  const other = new pg.Client({ connectionString: pair.databases.sourceUrl });
+  await other.connect();
+  try {
+    const { pid } = (await other.query<{ pid: number }>('select pg_backend_pid() as pid')).rows[0] ?? {};
+    await pair.source.query('begin');
+    await takeIn(pair.source, 'one');
+    const second = takeIn(other, 'two');
+    const waits = async () =>
+      (await pair.source.query('select from pg_locks where pid = $1 and not granted', [pid])).rowCount;
+    await waitFor(waits, { what: 'the second to wait for the first' });
+    await pair.source.query('commit');
+    expect((await second).rows).toEqual([]);
+  } finally {
+    await other.end();
+  }
+  const { rows } = await pair.source.query(
+    `select (select count(*)::int from ibex.source_table where relid = 'late'::regclass) as readers,
+            (select prosrc like '%node of%' from pg_proc where proname = 'insert_' || 'late'::regclass::oid) as "leavesOut"`,
+  );
+  expect(rows).toEqual([{ readers: 2, leavesOut: false }]);
 });

@@ -73,7 +73,12 @@ begin
   insert into ibex.captured (relid, schema_name, table_name, mode, level, columns, types, attnums, generation)
     select root, n.nspname, t.relname, chosen.mode, ibex.choose_level(root, chosen.mode), chosen.columns, chosen.types,
            chosen.attnums, 1
-      from pg_class t join pg_namespace n on n.oid = t.relnamespace where t.oid = root;
+      from pg_class t join pg_namespace n on n.oid = t.relnamespace where t.oid = root
+    on conflict do nothing;
+  -- Another sync was faster, which has ended its transaction by now.
+  if not found then
+    return ibex.capture(root);
+  end if;
   perform ibex.add_generation(root);
   perform ibex.write_functions(root);
   return null;
