@@ -68,9 +68,13 @@ async function answer(context: DriftContext, drift: Drift) {
     acceptSignature(source, drift.relid, drift.seen),
   );
   if ('waiting' in accepted) return postponed('its catalogs changed', [accepted.waiting]);
-  const known = context.outlines.get(drift.relid);
-  const replan = known !== undefined && known !== drift.outline;
-  return replan ? { what: 'its columns changed', replan } : null;
+  return changedColumns(context, drift);
+}
+
+/** Null where the plan in use was made from what the catalogs say now. */
+function changedColumns({ outlines }: DriftContext, { relid, outline }: Drift) {
+  const known = outlines.get(relid);
+  return known === undefined || known === outline ? null : { what: 'its columns changed', replan: true };
 }
 
 function reasonToCopy(drift: Drift): string | null {
@@ -101,12 +105,14 @@ async function recapture(context: DriftContext, relid: number): Promise<void> {
 }
 
 /** Another sync that carries the table was faster to answer what happened to it; this one has rows of its own. */
-async function followOthers({ source, target, sync }: DriftContext, { relid, missed, missing }: Drift) {
+async function followOthers(context: DriftContext, drift: Drift) {
+  const { source, target, sync } = context;
+  const { relid, missed, missing } = drift;
   if (missed === 'rows') await requestCopy(target, sync, relid, true, null);
   else await noteAhead(target, sync, relid, missing);
   await settleMissed(source, sync, relid);
-  const copied = missed === 'rows' ? 'rows changed unseen: it is copied again' : 'its columns changed';
-  return { what: copied, replan: true };
+  if (missed === 'rows') return { what: 'rows changed unseen: it is copied again', replan: true };
+  return changedColumns(context, drift);
 }
 
 /** What was carried stays where it is, and nobody waits for more. */

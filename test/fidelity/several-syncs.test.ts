@@ -2,10 +2,10 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { pino } from 'pino';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { loadConfig } from '../../src/config/load.ts';
 import { Daemon } from '../../src/engine/daemon.ts';
-import { createLog } from '../../src/observe/log.ts';
 import { compareTables, type Databases, freshDatabases, useServers, waitFor } from '../support/servers.ts';
 import { TEST_PAUSES } from '../support/sync.ts';
 
@@ -14,8 +14,10 @@ let one: Databases;
 let two: Databases;
 let stop: AbortController;
 let running: Promise<unknown>;
+let log: string[];
 
 beforeEach(async () => {
+  log = [];
   [one, two] = [await freshDatabases(servers), await freshDatabases(servers)];
 });
 
@@ -39,8 +41,8 @@ function start(): void {
   const config = loadConfig({ flags: { logLevel: 'error', logFormat: 'json' }, env: {}, cwd: directory });
   rmSync(directory, { recursive: true });
   stop = new AbortController();
-  const log = createLog({ level: process.env.TEST_LOG_LEVEL ?? 'error', format: 'json' });
-  running = new Daemon({ config, log, until: { kind: 'forever' }, pauses: TEST_PAUSES }).run(stop.signal);
+  const warnings = pino({ level: 'warn' }, { write: (line: string) => void log.push(line) });
+  running = new Daemon({ config, log: warnings, until: { kind: 'forever' }, pauses: TEST_PAUSES }).run(stop.signal);
 }
 
 async function everywhere(sql: string): Promise<void> {
@@ -88,4 +90,24 @@ test('a change that no trigger tells is answered by every sync that carries the 
   await everywhere('alter table t drop constraint t_pkey; alter table t add column key serial primary key');
   await one.source.query('update t set v = 7 where id = 7');
   await bothBecomeEqual('another key');
+});
+
+test('a TRUNCATE that one sync has seen does not stop the other', async () => {
+  await everywhere('create table t (id int primary key)');
+  await one.source.query('insert into t select generate_series(1, 200)');
+  start();
+  await bothBecomeEqual('the copy');
+  const seen = async () => {
+    const { rowCount } = await one.source.query(
+      `select from ibex.captured c, ibex.signatures(array[c.relid]) s where c.storage is distinct from s.storage
+       union all select from ibex.source_table where missed is not null`,
+    );
+    return rowCount === 0;
+  };
+  for (let round = 1; round <= 3; round++) {
+    await one.source.query('truncate t; insert into t select generate_series(1, 100)');
+    await bothBecomeEqual(`a truncate, ${round}`);
+    await waitFor(seen, { what: 'both syncs to have looked at the catalogs' });
+  }
+  expect(log).toEqual([]);
 });
