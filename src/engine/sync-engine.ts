@@ -6,19 +6,19 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { holdTable, readRecord, requestCopyOf } from '../apply/state.ts';
 import { noteTrouble } from '../apply/trouble.ts';
-import { IbexError } from '../core/errors.ts';
+import { type ErrorKind, IbexError } from '../core/errors.ts';
 import { type TableName, tableLabel } from '../core/plan.ts';
 import type { Session } from '../postgres/session.ts';
 import { reasonToHold } from '../setup/remedies.ts';
 import { DiskWatch } from './disk-watch.ts';
 import { Incarnation } from './incarnation.ts';
 import { NOTHING_LEFT, type RunOutcome, type SyncEngineOptions } from './options.ts';
-import { isFinal, PAUSE_MAX_MS, PAUSE_MIN_MS, pauseMs } from './retrying.ts';
+import { isFinal, PAUSE_MAX_MS, PAUSE_MIN_MS, pauseMs, TableRetries } from './retrying.ts';
 import { readRoster } from './roster.ts';
 import { Sessions } from './sessions.ts';
 
 /** Kinds after which a new start at the checkpoint is all that is needed, and needs no pause to speak of. */
-const AT_ONCE = new Set(['gap', 'source_moved', 'queue_lost', 'recopy']);
+const AT_ONCE = new Set<ErrorKind>(['gap', 'source_moved', 'queue_lost', 'recopy']);
 const AT_ONCE_MS = 50;
 /** Whatever is under way, a stop takes no longer. */
 const STOP_AT_LAST_MS = 8_000;
@@ -31,12 +31,12 @@ export class SyncEngine {
   /** An incarnation has run: all that it takes was there, and all tables that were there are taken in. */
   #hasRun = false;
   readonly #disk: DiskWatch;
-  /** When a held table is tried again, and how long it waits after that. */
-  readonly #retries = new Map<string, { at: number; pauseMs: number }>();
+  readonly #retries: TableRetries;
 
   constructor(options: SyncEngineOptions) {
     this.#options = options;
     this.#disk = new DiskWatch(options);
+    this.#retries = new TableRetries(options.pauses.heldFirst, options.pauses.heldLongest);
   }
 
   get name(): string {
@@ -64,8 +64,8 @@ export class SyncEngine {
     let attempt = 0;
     const stopped = longAfter(signal);
     for (;;) {
-      const isDue = (table: TableName) => (this.#retries.get(tableLabel(table))?.at ?? 0) <= Date.now();
-      const tryAgain = (table: string) => void this.#retries.delete(table);
+      const isDue = (table: TableName) => this.#retries.isDue(tableLabel(table));
+      const tryAgain = (table: string) => this.#retries.forget(table);
       const incarnation = new Incarnation({
         ...this.#options,
         disk: this.#disk,
@@ -85,8 +85,9 @@ export class SyncEngine {
         }
         await this.#answer(error, incarnation);
         // What concerns one table is no reason for the others to wait: it is held the second time at the latest.
-        const atOnce = AT_ONCE.has(kindOf(error)) || concernsTable(error);
-        const pause = atOnce ? AT_ONCE_MS : pauseMs(attempt++, this.#options.pauses.longest);
+        const kind = kindOf(error);
+        const atOnce = AT_ONCE.has(kind) || concernsTable(error);
+        const pause = atOnce ? AT_ONCE_MS : pauseMs(attempt++, this.#options.pauses.longest, kind);
         if (!atOnce) await Promise.race([this.#noteTrouble((error as IbexError).message), stopped]);
         if (pause >= PAUSE_MIN_MS) log.info(`trying again in ${(pause / 1000).toFixed(1)} s`);
         await sleep(pause, undefined, { signal }).catch(() => undefined);
@@ -113,7 +114,7 @@ export class SyncEngine {
     }
     if (error.table !== undefined && incarnation.started) {
       // What it knew of the target's catalog may have been out of date: the second failure counts.
-      const again = this.#suspects.has(error.table) || this.#retries.has(error.table);
+      const again = this.#suspects.has(error.table) || this.#retries.isSame(error.table);
       this.#suspects.add(error.table);
       log[again ? 'error' : 'warn']({ kind, table: error.table }, `${error.message} (${error.hint})`);
       if (again) await this.#hold(error.table, error);
@@ -140,14 +141,12 @@ export class SyncEngine {
 
   /** Writes down that a table waits, so that the next incarnation goes on without it. */
   async #hold(table: string, error: IbexError): Promise<void> {
-    const { sync, log, pauses } = this.#options;
+    const { sync, log } = this.#options;
     await this.#onTarget(async (target) => {
       const record = await readRecord(target, sync.name);
       const reason = await this.#reasonOf(target, table, error);
       await holdTable(target, sync.name, table, record?.started ?? null, reason);
-      const before = this.#retries.get(table)?.pauseMs;
-      const pauseMs = before === undefined ? pauses.heldFirst : Math.min(pauses.heldLongest, 2 * before);
-      this.#retries.set(table, { at: Date.now() + pauseMs, pauseMs });
+      this.#retries.postpone(table);
       this.#suspects.delete(table);
     }).catch((failure) => log.warn({ err: failure, table }, 'could not hold the table'));
   }
@@ -181,6 +180,6 @@ function concernsTable(error: unknown): boolean {
   return error instanceof IbexError && error.table !== undefined;
 }
 
-function kindOf(error: unknown): string {
+function kindOf(error: unknown): ErrorKind {
   return error instanceof IbexError ? error.kind : 'internal';
 }

@@ -69,9 +69,9 @@ interface Asked {
 /** What a reading transaction begins with. */
 type Begun = readonly [Beginning, Ahead | null];
 
-/** How often a batch is begun anew because of others' locks, and the pause before it, in milliseconds. */
+/** How often a batch is begun anew because of others' locks, and the pause before it, in milliseconds: the nth is n times as long. */
 const TRIES = 20;
-const PAUSE_MS = 50;
+const PAUSE_MS = 25;
 
 export class DeltaReader {
   readonly #reading: Session;
@@ -162,11 +162,10 @@ export class DeltaReader {
     const found = await this.#control.rows<{ relation: string }>(LOCKED_RELATIONS, [relids]);
     this.#inTheWay = found.map(({ relation }) => relation);
     if (n === TRIES) {
-      throw new IbexError('lock', `${error.message}: ${this.#inTheWay.join(', ') || error.table}`, {
-        cause: error,
-      });
+      const inTheWay = this.#inTheWay.join(', ') || error.table || 'by now nobody holds it';
+      throw new IbexError('lock', `${error.message}: ${inTheWay}`, { cause: error });
     }
-    if (found.length === 0) await sleep(PAUSE_MS);
+    if (found.length === 0) await sleep(n * PAUSE_MS);
   }
 
   async #readOnce(asked: Asked, cutNow: (...begun: Begun) => Promise<Cut>, locked: readonly string[]) {
