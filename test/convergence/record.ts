@@ -22,32 +22,35 @@ export const LOOK_MS = 250;
 /** Waits until nothing is on its way any more. What needs a person is decided, one way or the other. */
 export async function settle(world: World, random: () => number): Promise<void> {
   let before = '';
-  await waitFor(
-    async () => {
-      const now = await lookAtAll(world);
-      const waiting = await countWaiting(world);
-      if (waiting.aborted > 0 || (now !== null && waiting.held > 0)) {
-        await decide(world, random() < 0.5 ? 'source' : 'target');
-        return false;
-      }
-      const still = now !== null && now === before;
-      before = now ?? '';
-      if (!still) await sleep(LOOK_MS);
-      return still;
-    },
-    { timeout: 180_000, what: 'the queues to drain' },
-  );
+  let told = '';
+  const probe = async () => {
+    const { drained, now } = await lookAtAll(world);
+    const waiting = await countWaiting(world);
+    told = `${now}; waiting ${JSON.stringify(waiting)}`;
+    if (waiting.aborted > 0 || (drained && waiting.held > 0)) {
+      await decide(world, random() < 0.5 ? 'source' : 'target');
+      return false;
+    }
+    const still = drained && now === before;
+    before = now;
+    if (!still) await sleep(LOOK_MS);
+    return still;
+  };
+  await waitFor(probe, { timeout: 180_000, what: 'the queues to drain' }).catch((error: Error) => {
+    error.message += `: ${told}${error.cause === undefined ? '' : `; ${error.cause}`}`;
+    throw error;
+  });
 }
 
-/** What every lane has taken in so far; null while something is on its way. */
-async function lookAtAll({ lanes }: World): Promise<string | null> {
+/** What every lane has taken in so far, up to the first that has something on its way. */
+async function lookAtAll({ lanes }: World): Promise<{ drained: boolean; now: string }> {
   const captured: string[] = [];
   for (const lane of lanes) {
     const look = await lookAt(lane);
-    if (look.unread !== 0) return null;
-    captured.push(look.captured);
+    captured.push(`${lane.name} ${look.captured}${look.unread === 0 ? '' : ` (unread ${look.unread})`}`);
+    if (look.unread !== 0) return { drained: false, now: captured.join(', ') };
   }
-  return captured.join(' ');
+  return { drained: true, now: captured.join(', ') };
 }
 
 /** Decides by the command all that waits for a person. */
