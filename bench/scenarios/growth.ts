@@ -10,8 +10,8 @@ import type { Databases } from '../pair.ts';
 import { NATIVE } from '../peers.ts';
 import { REPEAT, type Scenario, say } from '../scenario.ts';
 import { streamsOf } from '../streams.ts';
-import { inTurns, type Stage, type Turn } from '../while-streaming.ts';
-import { type Cost, PLACES, type Place, report, TABLES } from './growth-report.ts';
+import { inTurns, type Stage } from '../while-streaming.ts';
+import { type Cost, PLACES, report, TABLES } from './growth-report.ts';
 
 /** A delta table that holds less than that is as good as empty. */
 const FORGOTTEN_BYTES = 2 ** 20;
@@ -36,60 +36,71 @@ export const growth: Scenario<typeof options> = {
   },
   run: async ({ changes, repeat }, { peers, servers }) => {
     await using pair = await servers();
-    const turns: Turn<Cost[]>[] = [];
-    for (const table of TABLES) {
-      say(`${table * changes} rows`);
-      const tables = { names: ['grown'], create: (to: Databases) => create(to, table * changes) };
-      const measured = await inTurns({ pair, tables, repeat: 1 }, streamsOf(peers), (stage) =>
-        measure(stage, { table, changes, repeat }),
-      );
-      turns.push(...measured);
-    }
+    const tables = {
+      names: TABLES.map(nameOf),
+      create: (databases: Databases) => create(databases, changes),
+    };
+    const turns = await inTurns({ pair, tables, repeat: 1 }, streamsOf(peers), (stage) =>
+      measure(stage, changes, repeat),
+    );
     return report(await pair.describe(), changes, turns);
   },
 };
+
+function nameOf(table: number): string {
+  return `grown_x${table}`;
+}
 
 /**
  * Pages have room for another version of each row: rows stay where they are however often they change. No vacuum, which
  * comes when it likes and the later the larger a table is.
  */
-async function create({ source, target }: Databases, rows: number): Promise<void> {
-  for (const { owner } of [source, target]) {
-    await owner.query(
-      `create table grown (id bigint primary key, value int not null, filler text)
-       with (fillfactor = 50, autovacuum_enabled = off)`,
+async function create({ source, target }: Databases, changes: number): Promise<void> {
+  for (const table of TABLES) {
+    for (const { owner } of [source, target]) {
+      await owner.query(
+        `create table ${nameOf(table)} (id bigint primary key, value int not null, filler text)
+         with (fillfactor = 50, autovacuum_enabled = off)`,
+      );
+    }
+    await source.owner.query(
+      `insert into ${nameOf(table)} select i, 0, repeat('x', 20) from generate_series(1, ${table * changes}) i`,
     );
   }
-  await source.owner.query(
-    `insert into grown select i, 0, repeat('x', 20) from generate_series(1, ${rows}) i`,
-  );
 }
 
-async function measure(
-  stage: Stage,
-  { table, changes, repeat }: { table: number; changes: number; repeat: number },
-): Promise<Cost[]> {
+type Case = Pick<Cost, 'table' | 'place' | 'backlog'>;
+
+/** All sizes take turns: a machine that is slower for a while is so for all of them. */
+async function measure(stage: Stage, changes: number, repeat: number): Promise<Cost[]> {
   // Writes each page to the WAL as a whole, once after the checkpoint: the first of the others would pay for it.
-  await timeArrival(stage, 'update grown set value = value + 1');
+  for (const table of TABLES) await timeArrival(stage, `update ${nameOf(table)} set value = value + 1`);
   await whenForgotten(stage);
-  const backlogs = table === Math.max(...TABLES) ? [1, LARGE_BACKLOG] : [1];
-  const costs: Cost[] = [];
-  for (const place of PLACES) {
-    for (const backlog of backlogs) {
-      const arrivals: Arrival[] = [];
-      for (let time = 1; time <= repeat; time++) {
-        const which = rowsAt(place, { table, rows: changes * backlog, changes, time });
-        arrivals.push(await timeArrival(stage, `update grown set value = value + 1 where ${which}`));
-      }
-      const perChange = (seconds: number) => (1e6 * seconds) / (changes * backlog);
-      costs.push({
-        ...{ table, place, backlog },
-        wall: arrivals.map(({ arrival }) => perChange(arrival)),
-        cpu: arrivals.map(({ cpu }) => perChange(totalCpu(cpu))),
-      });
+  const cases = casesOf();
+  const arrivals: Arrival[][] = cases.map(() => []);
+  for (let time = 1; time <= repeat; time++) {
+    say(`  time ${time} of ${repeat}`);
+    for (const [i, one] of cases.entries()) {
+      const statement = `update ${nameOf(one.table)} set value = value + 1 where ${rowsAt(one, changes, time)}`;
+      arrivals[i]?.push(await timeArrival(stage, statement));
     }
   }
-  return costs;
+  return cases.map((one, i) => {
+    const all = arrivals[i] ?? [];
+    const perChange = (seconds: number) => (1e6 * seconds) / (changes * one.backlog);
+    return {
+      ...one,
+      wall: all.map(({ arrival }) => perChange(arrival)),
+      cpu: all.map(({ cpu }) => perChange(totalCpu(cpu))),
+    };
+  });
+}
+
+function casesOf(): Case[] {
+  const backlogs = (table: number) => (table === Math.max(...TABLES) ? [1, LARGE_BACKLOG] : [1]);
+  return PLACES.flatMap((place) =>
+    TABLES.flatMap((table) => backlogs(table).map((backlog) => ({ table, place, backlog }))),
+  );
 }
 
 /** What notes of that change are left on the source are its own cost, not that of those that follow. */
@@ -106,12 +117,9 @@ async function whenForgotten({ databases }: Stage): Promise<void> {
   throw new Error('the source still has the deltas of a change that was applied');
 }
 
-/** The condition of so many rows of a table of so many times `changes` rows. */
-function rowsAt(
-  place: Place,
-  { table, rows, changes, time }: Record<'table' | 'rows' | 'changes' | 'time', number>,
-): string {
-  if (place === 'the same rows') return `id <= ${rows}`;
-  const every = (table * changes) / rows;
+/** The condition of the rows that are changed. */
+function rowsAt({ table, place, backlog }: Case, changes: number, time: number): string {
+  if (place === 'the same rows') return `id <= ${changes * backlog}`;
+  const every = table / backlog;
   return `id % ${every} = ${time % every}`;
 }

@@ -1,8 +1,5 @@
-/**
- * What capture costs the application: the same work in two databases of one server, one of them armed, in turns.
- * No daemon runs, so nothing but the triggers differs.
- */
-import { Ibex } from '../ibex.ts';
+/** What capture costs the application: TPC-B with and without it. */
+import { type WithAndWithout, withAndWithout } from '../capture-cost.ts';
 import { runLoad } from '../load.ts';
 import { type Databases, type Pair, settle } from '../pair.ts';
 import { findPgbench, makePgbenchTemplates } from '../pgbench.ts';
@@ -34,7 +31,7 @@ export const overhead: Scenario<typeof options> = {
   peers: [],
   sizes: {
     smoke: [{ options: { repeat: 1, seconds: 1, scale: 1 }, minutes: 0.15 }],
-    all: [{ options: { seconds: 10 }, minutes: 1.5 }],
+    all: [{ options: { repeat: 7, seconds: 6 }, minutes: 2.5 }],
     full: [{ options: { repeat: 5, seconds: 60 }, minutes: 12 }],
   },
   run: async ({ repeat, seconds, scale }, { servers }) => {
@@ -42,22 +39,10 @@ export const overhead: Scenario<typeof options> = {
     await using pair = await servers();
     say(`filling pgbench tables of scale ${scale}`);
     const templates = await makePgbenchTemplates(pair, scale);
-    const plain = await pair.create('plain', templates);
-    const armed = await pair.create('armed', templates);
-    await Ibex.oneWay(armed).run('setup');
-    const without: Measured[] = [];
-    const captured: Measured[] = [];
-    for (let round = 1; round <= repeat; round++) {
-      for (const [databases, all] of [
-        [plain, without],
-        [armed, captured],
-      ] as const) {
-        say(`round ${round} of ${repeat}: ${databases.name}`);
-        all.push(await measure(pair, databases, { seconds, round }));
-      }
-    }
-    for (const databases of [plain, armed]) await databases.drop();
-    return report(await pair.describe(), scale, without, captured);
+    const measured = await withAndWithout({ pair, templates, repeat }, (databases, round) =>
+      measure(pair, databases, { seconds, round }),
+    );
+    return report(await pair.describe(), scale, measured);
   },
 };
 
@@ -89,8 +74,7 @@ async function walPosition({ source }: Databases): Promise<number> {
 function report(
   servers: object,
   scale: number,
-  without: readonly Measured[],
-  captured: readonly Measured[],
+  { plain: without, armed: captured }: WithAndWithout<Measured>,
 ): Outcome {
   const figures = {
     tps: compare(without, captured, 'tps'),
