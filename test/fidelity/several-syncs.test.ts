@@ -42,7 +42,9 @@ function start(): void {
   rmSync(directory, { recursive: true });
   stop = new AbortController();
   const warnings = pino({ level: 'warn' }, { write: (line: string) => void log.push(line) });
-  running = new Daemon({ config, log: warnings, until: { kind: 'forever' }, pauses: TEST_PAUSES }).run(stop.signal);
+  running = new Daemon({ config, log: warnings, until: { kind: 'forever' }, pauses: TEST_PAUSES }).run(
+    stop.signal,
+  );
 }
 
 async function everywhere(sql: string): Promise<void> {
