@@ -30,8 +30,8 @@ export const backfill: Scenario<typeof options> = {
   sizes: {
     smoke: [{ options: { cases: ['narrow'], rows: 20_000, repeat: 1 }, minutes: 0.15 }],
     all: [
-      { options: { cases: ['narrow', 'clone'] }, minutes: 7 },
-      { options: { cases: ['wide', 'many'], repeat: 1 }, minutes: 4 },
+      { options: { cases: ['narrow', 'clone'] }, minutes: 6 },
+      { options: { cases: ['wide', 'many'], repeat: 1 }, minutes: 4.5 },
     ],
     full: [{ options: { rows: 10_000_000, wide: 200_000, tables: 2_000 }, minutes: 60 }],
   },

@@ -36,7 +36,7 @@ export const bulk: Scenario<typeof options> = {
   peers: [NATIVE],
   sizes: {
     smoke: [],
-    all: [{ options: {}, minutes: 3 }],
+    all: [{ options: {}, minutes: 2.5 }],
     full: [{ options: { rows: 1_000_000 }, minutes: 15 }],
   },
   run: async ({ rows, repeat, scale }, { peers, servers }) => {

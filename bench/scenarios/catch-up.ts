@@ -32,7 +32,7 @@ export const catchUp: Scenario<typeof options> = {
   peers: [NATIVE, BUCARDO],
   sizes: {
     smoke: [{ options: { transactions: 500, scale: 1, repeat: 1 }, minutes: 0.15 }],
-    all: [{ options: { cold: true, redis: true, 'two-way': true }, minutes: 9 }],
+    all: [{ options: { cold: true, redis: true, 'two-way': true }, minutes: 10.5 }],
     full: [{ options: { cold: true, redis: true, 'two-way': true, repeat: 5 }, minutes: 20 }],
   },
   run: async ({ transactions, scale, repeat, cold, redis, 'two-way': twoWay }, { peers, servers }) => {

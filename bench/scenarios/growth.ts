@@ -31,7 +31,7 @@ export const growth: Scenario<typeof options> = {
   peers: [NATIVE],
   sizes: {
     smoke: [],
-    all: [{ options: { repeat: 9 }, minutes: 3 }],
+    all: [{ options: { repeat: 9 }, minutes: 3.5 }],
     full: [{ options: { changes: 100_000, repeat: 5 }, minutes: 20 }],
   },
   run: async ({ changes, repeat }, { peers, servers }) => {

@@ -31,7 +31,7 @@ export const overhead: Scenario<typeof options> = {
   peers: [],
   sizes: {
     smoke: [{ options: { repeat: 1, seconds: 1, scale: 1 }, minutes: 0.15 }],
-    all: [{ options: { repeat: 7, seconds: 6 }, minutes: 2.5 }],
+    all: [{ options: { repeat: 7, seconds: 6 }, minutes: 2 }],
     full: [{ options: { repeat: 5, seconds: 60 }, minutes: 12 }],
   },
   run: async ({ repeat, seconds, scale }, { servers }) => {

@@ -34,7 +34,7 @@ export const verify: Scenario<typeof options> = {
   peers: [],
   sizes: {
     smoke: [{ options: { rows: 50_000, repeat: 1 }, minutes: 0.1 }],
-    all: [{ options: { rows: 6_000_000 }, minutes: 3 }],
+    all: [{ options: { rows: 6_000_000 }, minutes: 1.5 }],
     full: [{ options: { rows: 20_000_000, repeat: 5 }, minutes: 20 }],
   },
   run: async ({ rows, repeat }, { servers }) => {

@@ -4,7 +4,7 @@
  *
  * `npm run conflicts -- --seeds N --seed S` runs as many seeds as one likes; here are ten. Each can be played again by
  * itself; what the machine does meanwhile is not in the seed, so one that failed may need a few tries. One that was waited
- * for in vain is: by itself, with what it waited for printed.
+ * for in vain is played again at once, by itself.
  */
 import { expect, test } from 'vitest';
 import { OutOfPatience } from '../support/patience.ts';
